@@ -1,0 +1,2 @@
+//! Opens the right Pagewire driver for a PCI device.
+#![no_std]

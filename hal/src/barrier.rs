@@ -1,0 +1,45 @@
+//! Ordering between the CPU and a device, as named operations.
+//!
+//! A fence of the language orders CPU against CPU. On x86-64 that is enough for a device too,
+//! as stores to write-back and uncached memory are not reordered among each other, nor loads
+//! (Intel SDM vol. 3, 9.2). On aarch64 it is not: a fence compiles to `dmb ish`, which covers
+//! the inner shareable domain, and a device is in the outer one. The instructions are those of
+//! the Arm Architecture Reference Manual (DDI 0487, B2.3.12, DMB, options OSHST, OSHLD, OSH).
+
+/// Makes every earlier store to memory visible to the device before any later store, to memory
+/// or to a register: between the descriptors and the doorbell.
+#[inline(always)]
+pub fn publish() {
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a barrier has no operand and changes no register or flag.
+    unsafe {
+        core::arch::asm!("dmb oshst", options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    core::sync::atomic::fence(core::sync::atomic::Ordering::Release);
+}
+
+/// Lets no later load happen before an earlier one: between the done bit and what it covers.
+#[inline(always)]
+pub fn observe() {
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a barrier has no operand and changes no register or flag.
+    unsafe {
+        core::arch::asm!("dmb oshld", options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
+}
+
+/// Orders every earlier access before every later one, a store before a load included: between
+/// publishing an index and reading what the device wrote about notifications.
+#[inline(always)]
+pub fn full() {
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a barrier has no operand and changes no register or flag.
+    unsafe {
+        core::arch::asm!("dmb osh", options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "aarch64"))]
+    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+}

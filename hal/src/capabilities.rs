@@ -1,0 +1,121 @@
+//! What a device can do, known after initialisation.
+
+use bitflags::bitflags;
+
+bitflags! {
+    /// Checksums that a device inserts on transmit or verifies on receive.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+    pub struct ChecksumOffload: u8 {
+        /// The IPv4 header checksum.
+        const IPV4_HEADER = 1 << 0;
+        /// TCP over IPv4.
+        const TCP_IPV4 = 1 << 1;
+        /// UDP over IPv4.
+        const UDP_IPV4 = 1 << 2;
+        /// TCP over IPv6.
+        const TCP_IPV6 = 1 << 3;
+        /// UDP over IPv6.
+        const UDP_IPV6 = 1 << 4;
+        /// Any 16-bit ones' complement sum, from a start to the end of the frame, stored at an
+        /// offset from that start.
+        const GENERIC = 1 << 5;
+    }
+}
+
+impl ChecksumOffload {
+    /// Every request that stores a checksum in a transport header.
+    pub const TRANSPORT: Self = Self::TCP_IPV4
+        .union(Self::UDP_IPV4)
+        .union(Self::TCP_IPV6)
+        .union(Self::UDP_IPV6)
+        .union(Self::GENERIC);
+}
+
+/// Limits of TCP segmentation by the device (TSO).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Segmentation {
+    /// Most payload bytes of one request: what follows the transport header, in bytes.
+    pub max_payload_len: u32,
+    /// Longest header that is repeated for each segment: link, network and transport, in bytes.
+    pub max_header_len: u16,
+    /// Segments IPv4.
+    pub ipv4: bool,
+    /// Segments IPv6.
+    pub ipv6: bool,
+}
+
+impl Segmentation {
+    /// Limits with both address families off.
+    #[must_use]
+    pub const fn new(max_payload_len: u32, max_header_len: u16) -> Self {
+        Self {
+            max_payload_len,
+            max_header_len,
+            ipv4: false,
+            ipv6: false,
+        }
+    }
+}
+
+/// What a device can do, as computed after its initialisation. Nothing is in here that the
+/// driver does not do (rule 8).
+///
+/// Lengths of frames count from the first byte of the Ethernet destination address to the last
+/// byte before the frame check sequence; unlike Linux' MTU they *include* the 14 bytes of the
+/// Ethernet header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Pieces that one frame may gather, the header piece included: 1 means that the device
+    /// does not gather. The least of the device's limit, what the ring can ever hold in one
+    /// frame (its descriptors less context descriptors less the gap) and a bound set by the
+    /// model, the hypervisor or the user.
+    pub max_fragments: u16,
+    /// Longest fragment in bytes.
+    pub max_fragment_len: u32,
+    /// Shortest frame in bytes that may be posted; what is shorter than the wire's 60 bytes is
+    /// padded with zeros by the device.
+    pub min_frame_len: u32,
+    /// Longest frame in bytes, Ethernet header included, frame check sequence excluded.
+    pub max_frame_len: u32,
+    /// Bytes of CPU-writable memory that the driver needs directly before the first fragment
+    /// (a virtio-net header, say). 0 for most.
+    pub head_room: u16,
+    /// Checksums inserted on transmit, on request per frame.
+    pub tx_checksum: ChecksumOffload,
+    /// Checksums verified on receive and reported per frame.
+    pub rx_checksum: ChecksumOffload,
+    /// TCP segmentation, if the device does it.
+    pub segmentation: Option<Segmentation>,
+    /// Pairs of a transmit and a receive queue.
+    pub queue_pairs: u16,
+    /// Width of the addresses that the device can emit, in bits (32 or 64 as a rule).
+    pub dma_address_bits: u8,
+}
+
+impl Capabilities {
+    /// The least that every device does: one fragment per frame of 14 to 1514 bytes, no
+    /// offload, one pair of queues, 32-bit addresses. Drivers start here and raise what they do.
+    #[must_use]
+    pub const fn minimal() -> Self {
+        Self {
+            max_fragments: 1,
+            max_fragment_len: 1514,
+            min_frame_len: 14,
+            max_frame_len: 1514,
+            head_room: 0,
+            tx_checksum: ChecksumOffload::empty(),
+            rx_checksum: ChecksumOffload::empty(),
+            segmentation: None,
+            queue_pairs: 1,
+            dma_address_bits: 32,
+        }
+    }
+
+    /// Whether the device takes a frame in more than one piece (step 3 of the path of 1997).
+    #[must_use]
+    pub const fn gathers(&self) -> bool {
+        self.max_fragments >= 2
+    }
+}

@@ -1,0 +1,239 @@
+//! A frame to transmit: its gather list and what the device is asked to fill in.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use crate::{Capabilities, ChecksumOffload, DeviceAddress};
+
+/// Bytes that are contiguous for the device: one entry of a gather list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fragment {
+    /// Where the device finds the first byte.
+    pub address: DeviceAddress,
+    /// Bytes; a posted fragment has at least 1 (rule 4: Intel devices wedge on zero).
+    pub len: u32,
+}
+
+impl Fragment {
+    pub(crate) const EMPTY: Self = Self {
+        address: DeviceAddress(0),
+        len: 0,
+    };
+}
+
+/// Names a posted frame from [`post`](crate::TxQueue::post) to
+/// [`reclaim`](crate::TxQueue::reclaim). The queue hands back what it was given and reads
+/// nothing into it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(transparent)]
+pub struct Token(pub u32);
+
+/// What the device is to fill into one frame.
+///
+/// For a transport checksum the 16-bit field in the frame must hold, in network byte order, the
+/// folded but *not complemented* sum of the pseudo-header (addresses, protocol, transport
+/// length). The device sums from `l2_len + l3_len` to the end of the frame and stores the
+/// complement. For [`IPV4_HEADER`](ChecksumOffload::IPV4_HEADER) the field must hold zero.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Offload {
+    /// `IPV4_HEADER`, at most one of [`ChecksumOffload::TRANSPORT`], both, or nothing.
+    pub checksum: ChecksumOffload,
+    /// Length of the link header in bytes: 14, or 18 with a VLAN tag.
+    pub l2_len: u8,
+    /// Length of the network header in bytes, options or extension headers included.
+    pub l3_len: u16,
+    /// Length of the transport header in bytes, options included; only for segmentation.
+    pub l4_len: u8,
+    /// Where the checksum is stored, in bytes from the start of the transport header. Only read
+    /// for [`GENERIC`](ChecksumOffload::GENERIC); it follows from the protocol elsewhere
+    /// (TCP 16, UDP 6).
+    pub checksum_offset: u8,
+    /// Payload bytes per segment if the device is to segment (TSO); 0 if not.
+    pub segment_len: u16,
+}
+
+impl Offload {
+    /// Nothing is asked for.
+    pub const NONE: Self = Self {
+        checksum: ChecksumOffload::empty(),
+        l2_len: 0,
+        l3_len: 0,
+        l4_len: 0,
+        checksum_offset: 0,
+        segment_len: 0,
+    };
+
+    /// Offset of the transport checksum from the start of the transport header, in bytes.
+    #[must_use]
+    #[inline]
+    pub const fn transport_checksum_offset(&self) -> u16 {
+        if self
+            .checksum
+            .intersects(ChecksumOffload::TCP_IPV4.union(ChecksumOffload::TCP_IPV6))
+        {
+            16
+        } else if self
+            .checksum
+            .intersects(ChecksumOffload::UDP_IPV4.union(ChecksumOffload::UDP_IPV6))
+        {
+            6
+        } else {
+            self.checksum_offset as u16
+        }
+    }
+
+    fn check(&self, frame_len: u32, capabilities: &Capabilities) -> Result<(), FrameError> {
+        if !capabilities.tx_checksum.contains(self.checksum)
+            || (self.segment_len != 0 && capabilities.segmentation.is_none())
+        {
+            return Err(FrameError::OffloadNotOffered);
+        }
+        let transport = self.checksum & ChecksumOffload::TRANSPORT;
+        let network_end = u32::from(self.l2_len) + u32::from(self.l3_len);
+        let needed = if transport.is_empty() {
+            network_end
+        } else {
+            network_end + u32::from(self.transport_checksum_offset()) + 2
+        };
+        let short_header = self.checksum.contains(ChecksumOffload::IPV4_HEADER) && self.l3_len < 20;
+        if transport.bits().count_ones() > 1
+            || self.l2_len < 14
+            || short_header
+            || needed > frame_len
+        {
+            return Err(FrameError::OffloadLayout);
+        }
+        Ok(())
+    }
+}
+
+/// A frame as it is posted: fragments in the order of the wire, and the offload request.
+#[derive(Clone, Copy, Debug)]
+pub struct TxFrame<'a> {
+    /// The gather list; the first fragment begins with the Ethernet header.
+    pub fragments: &'a [Fragment],
+    /// What the device fills in.
+    pub offload: Offload,
+    /// CPU address of the first byte of the first fragment. The
+    /// [`head_room`](Capabilities::head_room) bytes before it are the driver's to write until
+    /// the frame has completed. May be `None` where the head room is 0.
+    pub first: Option<NonNull<u8>>,
+}
+
+impl TxFrame<'_> {
+    /// Checks the frame against the limits of the device, in one pass, and returns its length
+    /// in bytes. Every driver calls this before it writes a descriptor.
+    ///
+    /// # Errors
+    /// What is wrong, see [`FrameError`].
+    #[inline]
+    pub fn check(&self, capabilities: &Capabilities) -> Result<u32, FrameError> {
+        let count = self.fragments.len();
+        if count == 0 {
+            return Err(FrameError::NoFragment);
+        }
+        if count > usize::from(capabilities.max_fragments) {
+            return Err(FrameError::TooManyFragments {
+                count,
+                max: capabilities.max_fragments,
+            });
+        }
+        let mut total = 0u32;
+        for (index, fragment) in self.fragments.iter().enumerate() {
+            if fragment.len == 0 {
+                return Err(FrameError::EmptyFragment { index });
+            }
+            if fragment.len > capabilities.max_fragment_len {
+                return Err(FrameError::FragmentTooLong {
+                    index,
+                    len: fragment.len,
+                });
+            }
+            total = total.saturating_add(fragment.len);
+        }
+        if total < capabilities.min_frame_len {
+            return Err(FrameError::FrameTooShort { len: total });
+        }
+        let longest = match (self.offload.segment_len, capabilities.segmentation) {
+            (1.., Some(s)) => s
+                .max_payload_len
+                .saturating_add(u32::from(s.max_header_len)),
+            _ => capabilities.max_frame_len,
+        };
+        if total > longest {
+            return Err(FrameError::FrameTooLong { len: total });
+        }
+        if self.offload != Offload::NONE {
+            self.offload.check(total, capabilities)?;
+        }
+        Ok(total)
+    }
+}
+
+/// Why a frame was refused. Nothing has been written to the ring (rule 4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The gather list is empty.
+    NoFragment,
+    /// More fragments than [`max_fragments`](Capabilities::max_fragments).
+    TooManyFragments {
+        /// Fragments in the frame.
+        count: usize,
+        /// Fragments that the device takes.
+        max: u16,
+    },
+    /// A fragment of no byte.
+    EmptyFragment {
+        /// Its place in the gather list, from 0.
+        index: usize,
+    },
+    /// A fragment longer than [`max_fragment_len`](Capabilities::max_fragment_len).
+    FragmentTooLong {
+        /// Its place in the gather list, from 0.
+        index: usize,
+        /// Its length in bytes.
+        len: u32,
+    },
+    /// Shorter than [`min_frame_len`](Capabilities::min_frame_len).
+    FrameTooShort {
+        /// Length of the frame in bytes.
+        len: u32,
+    },
+    /// Longer than [`max_frame_len`](Capabilities::max_frame_len).
+    FrameTooLong {
+        /// Length of the frame in bytes.
+        len: u32,
+    },
+    /// An offload that the capabilities do not offer.
+    OffloadNotOffered,
+    /// Header lengths that do not fit the frame or each other, or two transport checksums.
+    OffloadLayout,
+    /// The device needs head room and the frame has none.
+    NoHeadRoom,
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NoFragment => write!(f, "the frame has no fragment"),
+            Self::TooManyFragments { count, max } => {
+                write!(f, "{count} fragments in one frame, the device takes {max}")
+            }
+            Self::EmptyFragment { index } => write!(f, "fragment {index} has no byte"),
+            Self::FragmentTooLong { index, len } => {
+                write!(
+                    f,
+                    "fragment {index} of {len} bytes is longer than the device takes"
+                )
+            }
+            Self::FrameTooShort { len } => write!(f, "a frame of {len} bytes is too short"),
+            Self::FrameTooLong { len } => write!(f, "a frame of {len} bytes is too long"),
+            Self::OffloadNotOffered => write!(f, "the device does not offer the offload asked for"),
+            Self::OffloadLayout => write!(f, "the header lengths of the offload do not fit"),
+            Self::NoHeadRoom => write!(f, "the device needs head room before the first fragment"),
+        }
+    }
+}
+
+impl core::error::Error for FrameError {}

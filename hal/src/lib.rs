@@ -1,0 +1,47 @@
+//! The hardware abstraction of Pagewire: the words that drivers, models and the TCP sender
+//! share.
+//!
+//! A NIC author implements [`Nic`], [`TxQueue`] and [`RxQueue`]; a kernel or user-space author
+//! implements [`Platform`], [`Registers`] and [`DmaMemory`]. Everything else is in here.
+//!
+//! - [`Capabilities`] says how many pieces a frame may gather and which checksums the device
+//!   inserts; [`Offload`] asks for them, frame by frame.
+//! - [`Region`] is memory of the program that the device may read; [`Translation`] turns a range
+//!   of it into device addresses, and is the only thing that does.
+//! - `TxPort` and `Ledger` (feature `alloc`) are the safe layer: a region is released when the
+//!   last descriptor that names it has completed and the last holder has given its loan back.
+#![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod address;
+pub mod barrier;
+mod capabilities;
+mod frame;
+
+mod mmio;
+mod nic;
+mod platform;
+
+mod region;
+mod ring;
+mod translation;
+
+pub use address::{DeviceAddress, DomainId};
+pub use capabilities::{Capabilities, ChecksumOffload, Segmentation};
+pub use frame::{Fragment, FrameError, Offload, Token, TxFrame};
+
+pub use mmio::MappedRegisters;
+pub use nic::{
+    Causes, LinkState, MacAddress, Nic, NicError, Phase, PostError, QueueError, QueuePair,
+    RxChecksum, RxCounters, RxFrame, RxQueue, Statistics, TxQueue, Verdict,
+};
+pub use platform::{DmaMemory, Instant, Platform, PlatformError, Registers};
+
+pub use region::{DmaBuffer, FixedBytes, Region};
+pub use ring::{Custody, DescriptorRing, RingCounters};
+pub use translation::{GatherFull, GatherList, Granule, MAX_GATHER, Run, Runs, Translation};

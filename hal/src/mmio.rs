@@ -1,0 +1,64 @@
+//! Registers that are mapped into the address space: the usual way to reach a BAR.
+
+use core::ptr::NonNull;
+
+use volatile::VolatilePtr;
+
+use crate::Registers;
+
+/// A memory-mapped BAR.
+///
+/// `K` keeps the mapping alive (an `Arc` of it; `()` for a mapping that is never undone).
+#[derive(Clone, Debug)]
+pub struct MappedRegisters<K> {
+    base: NonNull<u32>,
+    len: u32,
+    _keep: K,
+}
+
+// SAFETY: the pointer is only used for volatile 32-bit accesses to a device, which are as good
+// from one thread as from another; `keep` travels along and is `Send` itself.
+unsafe impl<K: Send> Send for MappedRegisters<K> {}
+
+impl<K> MappedRegisters<K> {
+    /// Registers of `len` bytes at `base`.
+    ///
+    /// # Safety
+    /// `base` is aligned to 4 and valid for volatile reads and writes of `len` bytes for as
+    /// long as `keep` or a clone of it lives, and is the BAR of a device that only the holder
+    /// of this value drives.
+    pub const unsafe fn new(base: NonNull<u8>, len: u32, keep: K) -> Self {
+        Self {
+            base: base.cast(),
+            len,
+            _keep: keep,
+        }
+    }
+
+    #[inline(always)]
+    fn register(&self, offset: u32) -> Option<VolatilePtr<'_, u32>> {
+        let inside = offset.checked_add(4).is_some_and(|end| end <= self.len);
+        if !inside || offset % 4 != 0 {
+            return None;
+        }
+        // SAFETY: `offset` is a multiple of 4 and its word ends inside the BAR, as checked above.
+        let pointer = unsafe { self.base.byte_add(offset as usize) };
+        // SAFETY: `new` promised volatile accesses anywhere in the BAR while `keep` lives.
+        Some(unsafe { VolatilePtr::new(pointer) })
+    }
+}
+
+impl<K: Clone + Send> Registers for MappedRegisters<K> {
+    #[inline(always)]
+    fn read(&self, offset: u32) -> u32 {
+        self.register(offset)
+            .map_or(u32::MAX, |register| register.read())
+    }
+
+    #[inline(always)]
+    unsafe fn write(&self, offset: u32, value: u32) {
+        if let Some(register) = self.register(offset) {
+            register.write(value);
+        }
+    }
+}

@@ -1,0 +1,509 @@
+//! The traits that every driver implements: a control part and pairs of queues.
+
+use core::fmt;
+use core::ptr::NonNull;
+use core::time::Duration;
+
+use bitflags::bitflags;
+
+use crate::{
+    Capabilities, DmaMemory, DomainId, FrameError, Instant, PlatformError, Token, TxFrame,
+};
+
+/// A network interface: the control part. Its queues are taken out once and may live on other
+/// threads; a queue needs nothing of the control part to transmit and receive.
+///
+/// Opening waits (on [`Platform::wait`](crate::Platform::wait)); nothing here does. A reset is
+/// a sequence: [`begin_reset`](Self::begin_reset), [`poll`](Self::poll) until
+/// [`Phase::Quiet`], then [`restart`](Self::restart) or, to shut down, [`release`](Self::release).
+pub trait Nic {
+    /// The transmit half of a queue pair.
+    type Tx: TxQueue;
+    /// The receive half of a queue pair.
+    type Rx: RxQueue;
+    /// Memory that the device reaches.
+    type Memory: DmaMemory;
+
+    /// The driver's name, "e1000e" say, and the device's model after it if known.
+    fn name(&self) -> &'static str;
+
+    /// What the device can do.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// The station address.
+    fn mac_address(&self) -> MacAddress;
+
+    /// The device's address space: regions must be mapped there.
+    fn domain(&self) -> DomainId;
+
+    /// `len` zeroed bytes that the device reaches, aligned to `align` (a power of two).
+    ///
+    /// # Errors
+    /// What the platform said.
+    fn allocate(&mut self, len: usize, align: usize) -> Result<Self::Memory, NicError>;
+
+    /// Queue pair `index`, from 0 to [`queue_pairs`](Capabilities::queue_pairs) − 1; `None` if
+    /// there is none or it was taken already.
+    fn take_queues(&mut self, index: u16) -> Option<(Self::Tx, Self::Rx)>;
+
+    /// The link as of now.
+    fn link(&mut self) -> LinkState;
+
+    /// Frames and bytes counted by the device since it was opened.
+    fn statistics(&mut self) -> Statistics;
+
+    /// Turns interrupts on and returns the number of vectors.
+    ///
+    /// # Errors
+    /// What the platform said; [`NicError::NotOffered`] if the device has no MSI-X.
+    fn enable_interrupts(&mut self) -> Result<u16, NicError>;
+
+    /// What has interrupted since this was last asked; lets it interrupt again.
+    fn take_interrupts(&mut self) -> Causes;
+
+    /// Watches the device, goes on with a reset. To be called a few times a second, and as
+    /// often as one likes while a reset runs.
+    ///
+    /// # Errors
+    /// [`NicError::Removed`] if the device is gone, [`NicError::NotQuiet`] if it does not stop
+    /// reading memory: what it was lent is then never given back.
+    fn poll(&mut self, now: Instant) -> Result<Phase, NicError>;
+
+    /// Begins to stop the device: no new frame is fetched, [`poll`](Self::poll) tells when the
+    /// device reads and writes no more memory.
+    fn begin_reset(&mut self, now: Instant);
+
+    /// In [`Phase::Quiet`]: gives back the tokens of all frames that had not completed, each
+    /// exactly once, and starts the device again. Takes all queue pairs that were taken out.
+    ///
+    /// # Errors
+    /// [`NicError::WrongPhase`] and [`NicError::QueueMissing`] (nothing has been changed), or
+    /// what initialisation said.
+    fn restart(
+        &mut self,
+        queues: &mut [QueuePair<'_, Self::Tx, Self::Rx>],
+        released: &mut dyn FnMut(u16, Token),
+    ) -> Result<(), NicError>;
+
+    /// In [`Phase::Quiet`]: gives back the tokens as [`restart`](Self::restart) does and leaves
+    /// the device stopped. Dropping the queues then frees their memory; without this it leaks,
+    /// as a device might still reach it.
+    ///
+    /// # Errors
+    /// [`NicError::WrongPhase`] and [`NicError::QueueMissing`].
+    fn release(
+        &mut self,
+        queues: &mut [QueuePair<'_, Self::Tx, Self::Rx>],
+        released: &mut dyn FnMut(u16, Token),
+    ) -> Result<(), NicError>;
+}
+
+/// One pair of queues, lent for a reset.
+#[derive(Debug)]
+pub struct QueuePair<'a, T, R> {
+    /// The transmit queue.
+    pub tx: &'a mut T,
+    /// The receive queue.
+    pub rx: &'a mut R,
+}
+
+/// Where the device is between running and stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Phase {
+    /// It works.
+    Running(LinkState),
+    /// It works, but transmit has had work and made no progress in two checks in a row: reset it.
+    Hung,
+    /// A reset has begun, the device may still reach memory.
+    Stopping,
+    /// The device reaches no memory: bus mastering is off and nothing is pending (rule 6).
+    Quiet,
+    /// The device did not become quiet or is gone. Nothing is given back any more.
+    Failed,
+}
+
+/// The transmit half of a queue pair: the raw layer, which trusts its caller with memory. The
+/// safe layer above it is `TxPort` (feature `alloc`).
+pub trait TxQueue: Send {
+    /// What the device can do; the same for all queues of a device.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Whose addresses the fragments must be.
+    fn domain(&self) -> DomainId;
+
+    /// Writes a frame to the ring: wholly or not at all (rule 4). The device sees it with the
+    /// next [`doorbell`](Self::doorbell).
+    ///
+    /// # Errors
+    /// [`PostError`]; the ring is as before and `token` will not be handed back.
+    ///
+    /// # Safety
+    /// Until `token` is handed back by [`reclaim`](Self::reclaim), `restart` or `release` (it
+    /// may never be) every fragment must be readable by the device of
+    /// [`domain`](Self::domain), and its bytes must not change; so must the head room below
+    /// [`TxFrame::first`] be writable and used by nobody else.
+    unsafe fn post(&mut self, frame: &TxFrame<'_>, token: Token) -> Result<(), PostError>;
+
+    /// Hands what was posted to the device, and asks for a completion of the last frame at
+    /// least, so that no release waits for later traffic (rule 2). Does nothing if nothing is
+    /// new.
+    fn doorbell(&mut self);
+
+    /// Hands back the tokens of completed frames, each exactly once, in the order of their
+    /// completion, and returns their number.
+    ///
+    /// # Errors
+    /// [`QueueError`]: the device wrote what it must not. The queue takes no more frames until
+    /// a reset; tokens not handed back stay out.
+    fn reclaim(&mut self, done: &mut impl FnMut(Token)) -> Result<usize, QueueError>
+    where
+        Self: Sized;
+
+    /// Whether a frame of `fragments` fragments, with a changed offload, would fit now.
+    fn has_room(&self, fragments: usize) -> bool;
+
+    /// Frames posted and not handed back.
+    fn outstanding(&self) -> usize;
+}
+
+/// The receive half of a queue pair. Buffers are the queue's own and return to the ring at
+/// once; the caller copies what it keeps.
+pub trait RxQueue: Send {
+    /// Calls `frame` for each received frame, `budget` at most, and returns how many there
+    /// were. Frames with errors are counted and dropped before.
+    ///
+    /// # Errors
+    /// [`QueueError`]: the device wrote what it must not, or is gone.
+    fn receive(
+        &mut self,
+        budget: usize,
+        frame: &mut impl FnMut(RxFrame<'_>),
+    ) -> Result<usize, QueueError>
+    where
+        Self: Sized;
+
+    /// What was dropped and why.
+    fn counters(&self) -> RxCounters;
+}
+
+/// A received frame, in memory that the device could still write if it misbehaved: so it is
+/// only copied out, never viewed.
+#[derive(Debug)]
+pub struct RxFrame<'a> {
+    pointer: NonNull<u8>,
+    len: usize,
+    checksum: RxChecksum,
+    _buffer: core::marker::PhantomData<&'a ()>,
+}
+
+impl RxFrame<'_> {
+    /// A frame of `len` bytes at `pointer`, without its frame check sequence.
+    ///
+    /// # Safety
+    /// `pointer` is valid for reads of `len` bytes for the lifetime of the value.
+    #[must_use]
+    #[inline]
+    pub const unsafe fn new(pointer: NonNull<u8>, len: usize, checksum: RxChecksum) -> Self {
+        Self {
+            pointer,
+            len,
+            checksum,
+            _buffer: core::marker::PhantomData,
+        }
+    }
+
+    /// Bytes, Ethernet header included, frame check sequence excluded.
+    #[must_use]
+    #[inline]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no byte.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What the device says of the checksums.
+    #[must_use]
+    #[inline]
+    pub const fn checksum(&self) -> RxChecksum {
+        self.checksum
+    }
+
+    /// Copies the frame into `target` and returns the part of it that was filled: the whole
+    /// frame, or as much of its beginning as `target` holds.
+    #[inline]
+    pub fn copy_to<'t>(&self, target: &'t mut [u8]) -> &'t [u8] {
+        let len = self.len.min(target.len());
+        // SAFETY: `new` promised `self.len` readable bytes, `target` has at least `len`, and
+        // the two do not overlap, as `target` is exclusively borrowed ordinary memory.
+        unsafe {
+            core::ptr::copy_nonoverlapping(self.pointer.as_ptr(), target.as_mut_ptr(), len);
+        }
+        target.get(..len).unwrap_or_default()
+    }
+}
+
+/// What a device found out about a checksum of a received frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Verdict {
+    /// The device did not look, or does not know the protocol.
+    #[default]
+    Unknown,
+    /// Correct.
+    Good,
+    /// Wrong.
+    Bad,
+}
+
+/// What a device found out about the checksums of a received frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RxChecksum {
+    /// The IPv4 header checksum.
+    pub ipv4_header: Verdict,
+    /// The TCP or UDP checksum.
+    pub transport: Verdict,
+}
+
+/// What a receive queue dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct RxCounters {
+    /// Frames handed to the caller.
+    pub delivered: u64,
+    /// Frames that the device marked as damaged.
+    pub damaged: u64,
+    /// Frames that did not fit one buffer.
+    pub too_long: u64,
+    /// Write-backs that no device that keeps to its datasheet would make.
+    pub nonsense: u64,
+}
+
+/// The station address of a network interface.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The state of the link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LinkState {
+    /// Whether there is a carrier.
+    pub up: bool,
+    /// Speed in Mbit/s; 0 while down.
+    pub speed_mbps: u32,
+    /// Both directions at once.
+    pub full_duplex: bool,
+}
+
+bitflags! {
+    /// Why a device interrupted.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct Causes: u8 {
+        /// Frames have been received.
+        const RECEIVE = 1 << 0;
+        /// Frames have completed.
+        const TRANSMIT = 1 << 1;
+        /// The link changed.
+        const LINK = 1 << 2;
+        /// Receive buffers ran out.
+        const OVERRUN = 1 << 3;
+    }
+}
+
+/// Counted by the device, since it was opened; resets of the device are bridged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// Good frames transmitted.
+    pub tx_frames: u64,
+    /// Their bytes as on the wire: padding and the 4 bytes of the frame check sequence included.
+    pub tx_bytes: u64,
+    /// Good frames received.
+    pub rx_frames: u64,
+    /// Their bytes, frame check sequence included.
+    pub rx_bytes: u64,
+    /// Received frames with a wrong frame check sequence.
+    pub rx_crc_errors: u64,
+    /// Received frames lost because the device's FIFO was full.
+    pub rx_missed: u64,
+    /// Times that a frame arrived and no receive buffer was there.
+    pub rx_no_buffer: u64,
+    /// Received frames of wrong length.
+    pub rx_length_errors: u64,
+}
+
+/// Why a frame was not posted. The ring is as before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PostError {
+    /// No room now; there will be after completions.
+    Full,
+    /// The frame can never be posted on this device.
+    Refused(FrameError),
+    /// The queue has failed or the device is stopped: reset it.
+    Down,
+}
+
+impl fmt::Display for PostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => write!(f, "the transmit ring is full"),
+            Self::Refused(why) => write!(f, "the frame cannot be posted: {why}"),
+            Self::Down => write!(f, "the transmit queue is down: reset the device"),
+        }
+    }
+}
+
+impl core::error::Error for PostError {}
+
+/// What a device did that it must not. The queue is down until a reset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum QueueError {
+    /// Registers read all ones: the device has been removed.
+    Removed,
+    /// It named a descriptor that was not outstanding.
+    BadIndex {
+        /// The index as written by the device.
+        index: u32,
+    },
+    /// It wrote a length beyond the buffer.
+    BadLength {
+        /// The length as written by the device, in bytes.
+        len: u32,
+    },
+    /// The device is stopped or an earlier error stopped the queue.
+    Down,
+}
+
+impl fmt::Display for QueueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Removed => write!(f, "the device is gone (its registers read all ones)"),
+            Self::BadIndex { index } => write!(
+                f,
+                "the device named descriptor {index}, which it did not have"
+            ),
+            Self::BadLength { len } => write!(
+                f,
+                "the device wrote a length of {len} bytes, beyond the buffer"
+            ),
+            Self::Down => write!(f, "the queue is down: reset the device"),
+        }
+    }
+}
+
+impl core::error::Error for QueueError {}
+
+/// What went wrong with a device as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum NicError {
+    /// The platform could not do what the driver asked for.
+    Platform(PlatformError),
+    /// This driver does not know the PCI device.
+    UnknownDevice {
+        /// PCI vendor id.
+        vendor: u16,
+        /// PCI device id.
+        device: u16,
+    },
+    /// The driver knows the device, but nobody has tried it: open it on request only.
+    Untested {
+        /// PCI device id.
+        device: u16,
+        /// Its name.
+        name: &'static str,
+    },
+    /// A value of the configuration is out of its range.
+    Config {
+        /// Which, and what the range is.
+        what: &'static str,
+    },
+    /// The device did not do something in time.
+    Timeout {
+        /// What was waited for.
+        what: &'static str,
+        /// How long.
+        after: Duration,
+    },
+    /// The EEPROM's words do not sum to what they must.
+    EepromChecksum {
+        /// The sum found.
+        found: u16,
+        /// The sum that it must be.
+        expected: u16,
+    },
+    /// The station address in the device is not one.
+    BadMacAddress(MacAddress),
+    /// The device does not have this.
+    NotOffered {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// Registers read all ones: the device has been removed.
+    Removed,
+    /// The device does not stop reaching memory; what it was lent is leaked.
+    NotQuiet,
+    /// The call does not fit the phase of the reset.
+    WrongPhase,
+    /// A queue pair that was taken out is not among those handed in.
+    QueueMissing {
+        /// Its number.
+        index: u16,
+    },
+}
+
+impl From<PlatformError> for NicError {
+    fn from(error: PlatformError) -> Self {
+        Self::Platform(error)
+    }
+}
+
+impl fmt::Display for NicError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Platform(error) => write!(f, "{error}"),
+            Self::UnknownDevice { vendor, device } => {
+                write!(f, "no driver for PCI device {vendor:04x}:{device:04x}")
+            }
+            Self::Untested { device, name } => write!(
+                f,
+                "{name} (device id {device:04x}) is untested; set `allow_untested` to open it all the same"
+            ),
+            Self::Config { what } => write!(f, "configuration: {what}"),
+            Self::Timeout { what, after } => write!(f, "{what} did not happen within {after:?}"),
+            Self::EepromChecksum { found, expected } => {
+                write!(
+                    f,
+                    "the EEPROM sums to {found:#06x} instead of {expected:#06x}"
+                )
+            }
+            Self::BadMacAddress(mac) => write!(f, "{mac} is no station address"),
+            Self::NotOffered { what } => write!(f, "the device has no {what}"),
+            Self::Removed => write!(f, "the device is gone (its registers read all ones)"),
+            Self::NotQuiet => write!(
+                f,
+                "the device does not stop reaching memory; the memory it was lent is leaked"
+            ),
+            Self::WrongPhase => write!(f, "not in this phase of a reset"),
+            Self::QueueMissing { index } => write!(f, "queue pair {index} was not handed in"),
+        }
+    }
+}
+
+impl core::error::Error for NicError {}

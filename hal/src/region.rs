@@ -1,0 +1,143 @@
+//! Memory of the program that can be lent to a device.
+
+use core::any::Any;
+use core::ptr::NonNull;
+
+use crate::{DeviceAddress, DmaMemory, DomainId, Translation};
+
+/// Memory that is mapped for a device and whose bytes stay as they are while it is lent.
+///
+/// Registered once, lent many times. The value keeps the mapping alive.
+///
+/// # Safety
+/// - [`base`](Self::base) is valid for reads of [`len`](Self::len) bytes until the value is
+///   dropped, and does not change when the value is moved.
+/// - While the value is in a ledger and lent, no byte of it changes: not by this program, and
+///   not by another process.
+/// - The device of [`domain`](Self::domain) reads these same bytes, and may read all of them,
+///   at the addresses of [`translation`](Self::translation) until the value is dropped; the
+///   translation never changes and its length is [`len`](Self::len).
+pub unsafe trait Region: Any + Send + Sync {
+    /// First byte, for the CPU.
+    fn base(&self) -> NonNull<u8>;
+    /// Bytes.
+    fn len(&self) -> usize;
+    /// Whether there is no byte.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Whose addresses the translation has.
+    fn domain(&self) -> DomainId;
+    /// Where the device finds the bytes.
+    fn translation(&self) -> Translation<'_>;
+}
+
+/// A buffer in DMA memory: written while it is owned, then shared (`Arc`) as a [`Region`] and
+/// constant as long as it is.
+#[derive(Debug)]
+pub struct DmaBuffer<M: DmaMemory> {
+    memory: M,
+    address: [DeviceAddress; 1],
+    len: usize,
+}
+
+impl<M: DmaMemory> DmaBuffer<M> {
+    /// All of `memory` as a buffer.
+    pub fn new(memory: M) -> Self {
+        Self {
+            address: [memory.address()],
+            len: memory.len(),
+            memory,
+        }
+    }
+
+    /// Shortens the buffer to its first `len` bytes; does nothing if it is not longer.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `DmaMemory` promises `memory.len() >= self.len` readable bytes that belong to
+        // us; they only change through `&mut self`, as no device is told to write here.
+        unsafe { core::slice::from_raw_parts(self.memory.pointer().as_ptr(), self.len) }
+    }
+
+    /// The bytes, to write.
+    #[must_use]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as above; `&mut self` excludes every other access, and a buffer that is lent
+        // is behind an `Arc` of which the ledger has a share, so nobody has `&mut` to it.
+        unsafe { core::slice::from_raw_parts_mut(self.memory.pointer().as_ptr(), self.len) }
+    }
+}
+
+// SAFETY: a shared buffer gives out `&[u8]` only, so it may be shared between threads.
+unsafe impl<M: DmaMemory> Sync for DmaBuffer<M> {}
+
+// SAFETY: `DmaMemory` promises a stable address and a mapping that lives as long as the value;
+// bytes change only through `&mut self`, which nobody has while an `Arc` is in a ledger; the
+// memory is contiguous for the device, so one address translates all of it.
+unsafe impl<M: DmaMemory + 'static> Region for DmaBuffer<M> {
+    fn base(&self) -> NonNull<u8> {
+        self.memory.pointer()
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn domain(&self) -> DomainId {
+        self.memory.domain()
+    }
+
+    fn translation(&self) -> Translation<'_> {
+        let addresses: &[DeviceAddress] = if self.len == 0 { &[] } else { &self.address };
+        Translation::contiguous(self.len, addresses)
+    }
+}
+
+/// Bytes that do not move and do not change while the value exists unborrowed mutably: what a
+/// platform can map for a device and hand out as a [`Region`].
+///
+/// # Safety
+/// [`bytes`](Self::bytes) returns the same memory each time, also after the value has been
+/// moved, and no byte of it changes (not by another process either) as long as nobody has
+/// `&mut` to the value.
+pub unsafe trait FixedBytes: Send + Sync + 'static {
+    /// The bytes.
+    fn bytes(&self) -> &[u8];
+}
+
+// SAFETY: a static slice is immutable and stays where it is.
+unsafe impl FixedBytes for &'static [u8] {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+#[cfg(feature = "alloc")]
+// SAFETY: the bytes are on the heap, so moving the value does not move them, and they change
+// only through `&mut`.
+unsafe impl FixedBytes for alloc::vec::Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+#[cfg(feature = "alloc")]
+// SAFETY: as for `Vec`.
+unsafe impl FixedBytes for alloc::boxed::Box<[u8]> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+#[cfg(feature = "alloc")]
+// SAFETY: the bytes are on the heap; `Arc` gives `&mut` to nobody while it is shared.
+unsafe impl FixedBytes for alloc::sync::Arc<[u8]> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}

@@ -1,0 +1,2 @@
+//! Software NICs behind the Pagewire platform traits, seeded and suspicious.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Pagewire.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Sans-IO TCP sender that shares user pages with the NIC where they fit its gather list.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Pagewire on Linux VFIO (not implemented yet).
+#![no_std]
