@@ -38,7 +38,7 @@ impl<K> MappedRegisters<K> {
     #[inline(always)]
     fn register(&self, offset: u32) -> Option<VolatilePtr<'_, u32>> {
         let inside = offset.checked_add(4).is_some_and(|end| end <= self.len);
-        if !inside || offset % 4 != 0 {
+        if !inside || !offset.is_multiple_of(4) {
             return None;
         }
         // SAFETY: `offset` is a multiple of 4 and its word ends inside the BAR, as checked above.
