@@ -1,2 +1,13 @@
-//! Software NICs behind the Pagewire platform traits, seeded and suspicious.
-#![no_std]
+//! Software NICs behind the Pagewire platform traits, seeded and suspicious, and the wires to
+//! plug them into.
+//!
+//! A model is written from the device's specification, never from our driver. Whatever the
+//! specification leaves to the hardware is a named switch, on by default, and drawn from a
+//! seed; whatever it forbids to the driver is reported as a violation.
+
+mod device;
+mod e1000e;
+mod host;
+pub mod wire;
+
+pub use device::{Bus, Device, DmaFault, Wire};

@@ -1,0 +1,88 @@
+//! The seams inside this room: a device model, the bus it sits on, the wire it is plugged into.
+
+use pagewire_hal::Instant;
+
+/// A device model: registers and configuration space, and work done in [`step`](Self::step).
+///
+/// Register accesses only change the model's own state. Memory is read and written, interrupts
+/// are raised and frames move in `step` alone, which whoever runs the simulation calls.
+pub trait Device: Send {
+    /// Reads configuration space at `offset`, a multiple of 4; all ones where there is nothing.
+    fn config_read(&mut self, offset: u16) -> u32;
+    /// Writes configuration space at `offset`, a multiple of 4.
+    fn config_write(&mut self, offset: u16, value: u32);
+    /// Length in bytes of memory BAR `index`; `None` if there is none.
+    fn bar_len(&self, index: u8) -> Option<u32>;
+    /// Reads the 32-bit register at `offset` of memory BAR `bar`.
+    fn read(&mut self, bar: u8, offset: u32, now: Instant) -> u32;
+    /// Writes the 32-bit register at `offset` of memory BAR `bar`.
+    fn write(&mut self, bar: u8, offset: u32, value: u32, now: Instant);
+    /// MSI-X vectors that the device has; 0 if none.
+    fn vectors(&self) -> u16;
+    /// Does what is due: fetches descriptors, moves frames, writes back, interrupts. Returns
+    /// whether anything was done.
+    fn step(&mut self, bus: &mut dyn Bus, now: Instant) -> bool;
+    /// What the driver did that the specification forbids, in words, since this was last asked.
+    fn take_violations(&mut self) -> Vec<String>;
+}
+
+/// What a device model reaches: memory through the IOMMU, and its interrupt vectors.
+pub trait Bus {
+    /// Fills `target` from memory.
+    ///
+    /// # Errors
+    /// [`DmaFault`] if any byte is outside every mapping; `target` is then of no use.
+    fn read(&mut self, address: u64, target: &mut [u8]) -> Result<(), DmaFault>;
+    /// Appends `len` bytes of memory to `frame`: the payload path, counted by
+    /// the host as fetched from a region or from driver memory.
+    ///
+    /// # Errors
+    /// [`DmaFault`] if any byte is outside every mapping; `frame` may then hold a part.
+    fn append(&mut self, address: u64, len: usize, frame: &mut Vec<u8>) -> Result<(), DmaFault>;
+    /// Writes `source` to memory.
+    ///
+    /// # Errors
+    /// [`DmaFault`] if any byte is outside every mapping or in memory mapped for reading only;
+    /// nothing is then written.
+    fn write(&mut self, address: u64, source: &[u8]) -> Result<(), DmaFault>;
+    /// Fires MSI-X vector `vector`.
+    fn interrupt(&mut self, vector: u16);
+}
+
+/// A device address that is not mapped, or not for writing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DmaFault {
+    /// The first address that could not be reached.
+    pub address: u64,
+    /// Whether the access was a write.
+    pub write: bool,
+}
+
+/// One end of a wire. Frames run from the Ethernet destination address to the last byte before
+/// the frame check sequence.
+pub trait Wire: Send {
+    /// Puts a frame on the wire. The wire may take the buffer's memory and leave another one:
+    /// its content afterwards is arbitrary.
+    fn transmit(&mut self, frame: &mut Vec<u8>, now: Instant);
+    /// Takes the next frame that has arrived by `now` into `frame` (whose content and memory
+    /// are replaced); `false`, and `frame` arbitrary, if there is none.
+    fn receive(&mut self, frame: &mut Vec<u8>, now: Instant) -> bool;
+    /// Whether there is a carrier.
+    fn carrier(&self) -> bool {
+        true
+    }
+}
+
+impl Wire for Box<dyn Wire> {
+    fn transmit(&mut self, frame: &mut Vec<u8>, now: Instant) {
+        (**self).transmit(frame, now);
+    }
+
+    fn receive(&mut self, frame: &mut Vec<u8>, now: Instant) -> bool {
+        (**self).receive(frame, now)
+    }
+
+    fn carrier(&self) -> bool {
+        (**self).carrier()
+    }
+}

@@ -1,0 +1,1 @@
+//! A software Intel 82574L.
