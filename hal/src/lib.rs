@@ -22,11 +22,15 @@ mod address;
 pub mod barrier;
 mod capabilities;
 mod frame;
-
+#[cfg(feature = "alloc")]
+mod ledger;
 mod mmio;
 mod nic;
 mod platform;
-
+#[cfg(feature = "alloc")]
+mod pool;
+#[cfg(feature = "alloc")]
+mod port;
 mod region;
 mod ring;
 mod translation;
@@ -34,14 +38,20 @@ mod translation;
 pub use address::{DeviceAddress, DomainId};
 pub use capabilities::{Capabilities, ChecksumOffload, Segmentation};
 pub use frame::{Fragment, FrameError, Offload, Token, TxFrame};
-
+#[cfg(feature = "alloc")]
+pub use ledger::{Ledger, LedgerCounters, LendError, Loan, RegionId};
 pub use mmio::MappedRegisters;
 pub use nic::{
     Causes, LinkState, MacAddress, Nic, NicError, Phase, PostError, QueueError, QueuePair,
     RxChecksum, RxCounters, RxFrame, RxQueue, Statistics, TxQueue, Verdict,
 };
 pub use platform::{DmaMemory, Instant, Platform, PlatformError, Registers};
-
+#[cfg(feature = "alloc")]
+pub use pool::{FrameBuffer, PoolLayout};
+#[cfg(feature = "alloc")]
+pub use port::{
+    FrameBuilder, FrameId, PortCounters, PortError, PortPair, TxPort, release, restart,
+};
 pub use region::{DmaBuffer, FixedBytes, Region};
 pub use ring::{Custody, DescriptorRing, RingCounters};
 pub use translation::{GatherFull, GatherList, Granule, MAX_GATHER, Run, Runs, Translation};

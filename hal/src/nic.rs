@@ -16,7 +16,13 @@ use crate::{
 /// Opening waits (on [`Platform::wait`](crate::Platform::wait)); nothing here does. A reset is
 /// a sequence: [`begin_reset`](Self::begin_reset), [`poll`](Self::poll) until
 /// [`Phase::Quiet`], then [`restart`](Self::restart) or, to shut down, [`release`](Self::release).
-pub trait Nic {
+///
+/// # Safety
+/// The safe layer frees memory on the word of the implementation: `restart` and `release` hand
+/// back a token only when the device reads no memory any more, each with the position in the
+/// slice of the queue to which it was posted, and leave every queue where it was in the slice
+/// (no swapping). [`allocate`](Self::allocate) yields memory of [`domain`](Self::domain).
+pub unsafe trait Nic {
     /// The transmit half of a queue pair.
     type Tx: TxQueue;
     /// The receive half of a queue pair.
@@ -74,7 +80,7 @@ pub trait Nic {
     fn begin_reset(&mut self, now: Instant);
 
     /// In [`Phase::Quiet`]: gives back the tokens of all frames that had not completed, each
-    /// exactly once, and starts the device again. Takes all queue pairs that were taken out.
+    /// exactly once and with the position of its queue in `queues`, and starts the device again. Takes all queue pairs that were taken out.
     ///
     /// # Errors
     /// [`NicError::WrongPhase`] and [`NicError::QueueMissing`] (nothing has been changed), or
@@ -125,7 +131,13 @@ pub enum Phase {
 
 /// The transmit half of a queue pair: the raw layer, which trusts its caller with memory. The
 /// safe layer above it is `TxPort` (feature `alloc`).
-pub trait TxQueue: Send {
+///
+/// # Safety
+/// The safe layer frees memory on the word of the implementation: it hands back a token only
+/// when the device reads no fragment of that frame any more, it hands back none that was not
+/// posted to it since it was last handed back, it gives the device no address but those of the
+/// fragments, and [`domain`](Self::domain) is always the same.
+pub unsafe trait TxQueue: Send {
     /// What the device can do; the same for all queues of a device.
     fn capabilities(&self) -> &Capabilities;
 

@@ -1,0 +1,460 @@
+//! Who has been lent what: counts per region and per page, owned by one thread.
+//!
+//! A region is registered once. Each holder (a descriptor in the ring, a connection that waits
+//! for its acknowledgement) has a [`Loan`], which is consumed when it is given back. A loan that
+//! is lost (`mem::forget`, a plain drop) is never given back: its region leaks, and is never
+//! freed under the device.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+use core::num::NonZeroUsize;
+use core::ops::Range;
+
+use crate::address::unique;
+use crate::{DomainId, Granule, Region, Runs};
+
+/// Names a region that is registered with one [`Ledger`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RegionId {
+    ledger: NonZeroUsize,
+    index: u32,
+    generation: u32,
+}
+
+/// A range of a region, lent until it is given back to the [`Ledger`] that lent it.
+///
+/// Plain data without a reference, so that it crosses threads with its queue; not cloneable, so
+/// that each is given back at most once.
+#[derive(Debug)]
+#[must_use = "a loan that is dropped is never given back: its region leaks"]
+pub struct Loan {
+    ledger: NonZeroUsize,
+    index: u32,
+    start: usize,
+    len: usize,
+}
+
+impl Loan {
+    /// The bytes lent, as offsets into the region.
+    #[must_use]
+    #[inline]
+    pub const fn range(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+
+    /// Bytes lent.
+    #[must_use]
+    #[inline]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether all of it has been trimmed away.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Why something was not lent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LendError {
+    /// The region is not registered here, or is being released.
+    UnknownRegion,
+    /// The range is not inside the region or loan.
+    OutOfRange,
+    /// The range has no byte.
+    Empty,
+    /// The region is mapped for another device.
+    OtherDomain,
+    /// More loans than can be counted (2^32), or more regions.
+    TooMany,
+}
+
+impl fmt::Display for LendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownRegion => "the region is not registered with this ledger",
+            Self::OutOfRange => "the range is not inside the region",
+            Self::Empty => "the range has no byte",
+            Self::OtherDomain => "the region is mapped for another device",
+            Self::TooMany => "too many loans or regions",
+        })
+    }
+}
+
+impl core::error::Error for LendError {}
+
+/// What a ledger has counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct LedgerCounters {
+    /// Loans out now.
+    pub loans: u64,
+    /// Pages with at least one loan now.
+    pub pinned_pages: u64,
+    /// The most that `pinned_pages` has been.
+    pub pinned_pages_peak: u64,
+    /// Loans that were given back to a ledger that had not lent them (and so leaked).
+    pub strays: u64,
+}
+
+struct Entry {
+    region: Option<Arc<dyn Region>>,
+    generation: u32,
+    loans: u32,
+    closing: bool,
+    /// Bytes between the start of the first page and the start of the region.
+    lead: usize,
+    /// Loans that touch each page.
+    pages: Box<[u32]>,
+}
+
+/// The books of one queue: which regions it knows, and how often each of their pages is lent.
+///
+/// Plain counts, no atomics: a ledger belongs to one thread at a time, with its queue. It holds
+/// one share (`Arc`) of each region for as long as that is registered or lent.
+pub struct Ledger {
+    id: NonZeroUsize,
+    domain: DomainId,
+    page: Granule,
+    entries: Vec<Entry>,
+    vacant: Vec<u32>,
+    released: VecDeque<(RegionId, Arc<dyn Region>)>,
+    counters: LedgerCounters,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("id", &self.id)
+            .field("counters", &self.counters)
+            .finish()
+    }
+}
+
+impl Ledger {
+    /// An empty ledger for regions of `domain`, which counts in pages of `page`.
+    #[must_use]
+    pub fn new(domain: DomainId, page: Granule) -> Self {
+        Self {
+            id: unique(),
+            domain,
+            page,
+            entries: Vec::new(),
+            vacant: Vec::new(),
+            released: VecDeque::new(),
+            counters: LedgerCounters::default(),
+        }
+    }
+
+    /// Takes a share of a region, so that ranges of it can be lent.
+    ///
+    /// # Errors
+    /// [`LendError::OtherDomain`], [`LendError::Empty`], [`LendError::OutOfRange`] (its
+    /// translation is not as long as the region) or [`LendError::TooMany`].
+    pub fn register(&mut self, region: Arc<dyn Region>) -> Result<RegionId, LendError> {
+        if region.domain() != self.domain {
+            return Err(LendError::OtherDomain);
+        }
+        let len = region.len();
+        if len == 0 {
+            return Err(LendError::Empty);
+        }
+        if region.translation().len() != len {
+            return Err(LendError::OutOfRange);
+        }
+        let lead = region.base().as_ptr().addr() & (self.page.bytes() - 1);
+        let last = lead.checked_add(len - 1).ok_or(LendError::OutOfRange)?;
+        let pages = vec![0; (last >> self.page.log2()) + 1].into_boxed_slice();
+        let index = match self.vacant.pop() {
+            Some(index) => index,
+            None => {
+                let index = u32::try_from(self.entries.len()).map_err(|_| LendError::TooMany)?;
+                self.entries.push(Entry {
+                    region: None,
+                    generation: 0,
+                    loans: 0,
+                    closing: false,
+                    lead: 0,
+                    pages: Box::default(),
+                });
+                index
+            }
+        };
+        let entry = self
+            .entries
+            .get_mut(index as usize)
+            .ok_or(LendError::TooMany)?;
+        entry.region = Some(region);
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.closing = false;
+        entry.lead = lead;
+        entry.pages = pages;
+        Ok(RegionId {
+            ledger: self.id,
+            index,
+            generation: entry.generation,
+        })
+    }
+
+    /// Lends `len` bytes from offset `start` of a region.
+    ///
+    /// # Errors
+    /// [`LendError`]; nothing has been lent.
+    pub fn lend(&mut self, id: RegionId, start: usize, len: usize) -> Result<Loan, LendError> {
+        let entry = self.entry(id).ok_or(LendError::UnknownRegion)?;
+        let region = entry.region.as_ref().ok_or(LendError::UnknownRegion)?;
+        if entry.closing {
+            return Err(LendError::UnknownRegion);
+        }
+        if start.checked_add(len).is_none_or(|end| end > region.len()) {
+            return Err(LendError::OutOfRange);
+        }
+        self.take(id.index, start, len)
+    }
+
+    /// Lends a part of a loan once more: `len` bytes from offset `start` of the *region*, inside
+    /// the range of `loan`.
+    ///
+    /// # Errors
+    /// [`LendError`]; nothing has been lent.
+    #[inline]
+    pub fn lend_again(&mut self, loan: &Loan, start: usize, len: usize) -> Result<Loan, LendError> {
+        if loan.ledger != self.id {
+            return Err(LendError::UnknownRegion);
+        }
+        let range = loan.range();
+        if start < range.start || start.checked_add(len).is_none_or(|end| end > range.end) {
+            return Err(LendError::OutOfRange);
+        }
+        self.take(loan.index, start, len)
+    }
+
+    #[inline]
+    fn take(&mut self, index: u32, start: usize, len: usize) -> Result<Loan, LendError> {
+        if len == 0 {
+            return Err(LendError::Empty);
+        }
+        let entry = self
+            .entries
+            .get_mut(index as usize)
+            .ok_or(LendError::UnknownRegion)?;
+        // A page has at most as many loans as its region, so only the region's can overflow.
+        entry.loans = entry.loans.checked_add(1).ok_or(LendError::TooMany)?;
+        let mut pinned = 0;
+        for page in entry.touched(self.page, start, len) {
+            pinned += u64::from(*page == 0);
+            *page += 1;
+        }
+        self.counters.loans += 1;
+        self.counters.pinned_pages += pinned;
+        self.counters.pinned_pages_peak = self
+            .counters
+            .pinned_pages_peak
+            .max(self.counters.pinned_pages);
+        Ok(Loan {
+            ledger: self.id,
+            index,
+            start,
+            len,
+        })
+    }
+
+    /// Takes a loan back. If it was the last of a region that is being released, the region is
+    /// ready for [`take_released`](Self::take_released).
+    #[inline]
+    pub fn give_back(&mut self, loan: Loan) {
+        if loan.ledger != self.id {
+            log::error!("a loan was given back to a ledger that had not lent it: it leaks");
+            self.counters.strays += 1;
+            return;
+        }
+        self.unpin(loan.index, loan.start, loan.len);
+        self.counters.loans = self.counters.loans.saturating_sub(1);
+        let Some(entry) = self.entries.get_mut(loan.index as usize) else {
+            return;
+        };
+        entry.loans = entry.loans.saturating_sub(1);
+        if entry.loans == 0 && entry.closing {
+            self.retire(loan.index);
+        }
+    }
+
+    /// Gives back the first `len` bytes of a loan (all of it if it has fewer); the rest stays
+    /// lent. The loan itself, even when empty, is still to be given back.
+    pub fn trim_front(&mut self, loan: &mut Loan, len: usize) {
+        if loan.ledger != self.id {
+            self.counters.strays += 1;
+            return;
+        }
+        let len = len.min(loan.len);
+        let page = self.page;
+        let Some(entry) = self.entries.get_mut(loan.index as usize) else {
+            return;
+        };
+        // The page in which the rest begins stays pinned by it.
+        let end = loan.start + len;
+        let whole = if len == loan.len {
+            len
+        } else {
+            let into_page = (entry.lead + end) & (page.bytes() - 1);
+            len.saturating_sub(into_page)
+        };
+        let start = loan.start;
+        loan.start += len;
+        loan.len -= len;
+        if whole > 0 {
+            self.unpin(loan.index, start, whole);
+        }
+    }
+
+    #[inline]
+    fn unpin(&mut self, index: u32, start: usize, len: usize) {
+        let Some(entry) = self.entries.get_mut(index as usize) else {
+            return;
+        };
+        let mut unpinned = 0;
+        for page in entry.touched(self.page, start, len) {
+            unpinned += u64::from(*page == 1);
+            *page = page.saturating_sub(1);
+        }
+        self.counters.pinned_pages = self.counters.pinned_pages.saturating_sub(unpinned);
+    }
+
+    /// Releases a region: nothing more of it is lent, and when the last loan has come back the
+    /// ledger's share of it is handed out by [`take_released`](Self::take_released).
+    ///
+    /// # Errors
+    /// [`LendError::UnknownRegion`].
+    pub fn release(&mut self, id: RegionId) -> Result<(), LendError> {
+        let entry = self.entry(id).filter(|entry| !entry.closing);
+        let idle = entry.ok_or(LendError::UnknownRegion)?.loans == 0;
+        if let Some(entry) = self.entries.get_mut(id.index as usize) {
+            entry.closing = true;
+        }
+        if idle {
+            self.retire(id.index);
+        }
+        Ok(())
+    }
+
+    fn retire(&mut self, index: u32) {
+        let Some(entry) = self.entries.get_mut(index as usize) else {
+            return;
+        };
+        let id = RegionId {
+            ledger: self.id,
+            index,
+            generation: entry.generation,
+        };
+        entry.pages = Box::default();
+        if let Some(region) = entry.region.take() {
+            self.released.push_back((id, region));
+            self.vacant.push(index);
+        }
+    }
+
+    /// The next region that was released and is lent no more, with the ledger's share of it. Its
+    /// owner turns that back into what it was (`Arc::downcast`, `Arc::into_inner`).
+    pub fn take_released(&mut self) -> Option<(RegionId, Arc<dyn Region>)> {
+        self.released.pop_front()
+    }
+
+    /// The bytes of a loan: they do not change while it is out.
+    ///
+    /// # Errors
+    /// [`LendError::UnknownRegion`] for a loan of another ledger.
+    #[inline]
+    pub fn bytes<'a>(&'a self, loan: &'a Loan) -> Result<&'a [u8], LendError> {
+        let region = self.region_of(loan)?;
+        // SAFETY: `lend` and `lend_again` checked that the loan's range lies in the region.
+        let first = unsafe { region.base().add(loan.start) };
+        // SAFETY: as above; the ledger has a share of the region, and `Region` promises readable
+        // bytes that do not change while they are lent: they are as long as the loan exists and
+        // is borrowed, and the ledger cannot take it back while `self` is borrowed.
+        Ok(unsafe { core::slice::from_raw_parts(first.as_ptr(), loan.len) })
+    }
+
+    /// The device's view of `len` bytes from offset `start` of the region of a loan, see
+    /// [`Translation::runs`](crate::Translation::runs); empty outside the loan.
+    ///
+    /// # Errors
+    /// [`LendError::UnknownRegion`] for a loan of another ledger.
+    #[inline]
+    pub fn runs(&self, loan: &Loan, start: usize, len: usize) -> Result<Runs<'_>, LendError> {
+        let region = self.region_of(loan)?;
+        let range = loan.range();
+        let inside = start >= range.start && start.checked_add(len).is_some_and(|e| e <= range.end);
+        Ok(region
+            .translation()
+            .runs(start, if inside { len } else { 0 }))
+    }
+
+    #[inline]
+    fn region_of(&self, loan: &Loan) -> Result<&Arc<dyn Region>, LendError> {
+        let entry = self
+            .entries
+            .get(loan.index as usize)
+            .filter(|_| loan.ledger == self.id);
+        entry
+            .and_then(|entry| entry.region.as_ref())
+            .ok_or(LendError::UnknownRegion)
+    }
+
+    fn entry(&self, id: RegionId) -> Option<&Entry> {
+        self.entries
+            .get(id.index as usize)
+            .filter(|entry| id.ledger == self.id && entry.generation == id.generation)
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub const fn counters(&self) -> LedgerCounters {
+        self.counters
+    }
+
+    /// Whose addresses the regions have.
+    #[must_use]
+    #[inline]
+    pub const fn domain(&self) -> DomainId {
+        self.domain
+    }
+}
+
+impl Entry {
+    #[inline]
+    fn touched(&mut self, page: Granule, start: usize, len: usize) -> &mut [u32] {
+        let first = (self.lead + start) >> page.log2();
+        let last = (self.lead + start + len.max(1) - 1) >> page.log2();
+        let none = len == 0;
+        self.pages
+            .get_mut(first..if none { first } else { last + 1 })
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        for entry in &mut self.entries {
+            if entry.loans > 0
+                && let Some(region) = entry.region.take()
+            {
+                log::warn!(
+                    "a region of {} bytes is leaked: {} loans are out",
+                    region.len(),
+                    entry.loans
+                );
+                core::mem::forget(region);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;
