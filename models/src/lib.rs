@@ -7,7 +7,8 @@
 
 mod device;
 mod e1000e;
-mod host;
+pub mod host;
 pub mod wire;
 
 pub use device::{Bus, Device, DmaFault, Wire};
+pub use host::{Host, HostConfig, ModelHandle, ModelPlatform};

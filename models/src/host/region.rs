@@ -1,0 +1,176 @@
+//! Memory of the program, registered for the devices of a host.
+
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use pagewire_hal::{
+    DeviceAddress, DomainId, FixedBytes, Granule, PlatformError, Region, Translation,
+};
+
+use super::iommu::Kind;
+use super::{Host, Machine};
+
+/// Bytes of the program, mapped read-only for the devices of a [`Host`]: a [`Region`].
+///
+/// Unmapped when dropped; an access of a device to its addresses is a fault from then on.
+pub struct HostRegion<B: FixedBytes> {
+    // Before `bytes`, so that they are unmapped before they are dropped.
+    mapping: Mapping,
+    // On the heap, so that the bytes' owner is not moved any more once there are pointers to
+    // the bytes: moving a `Box<[u8]>` would make them invalid.
+    bytes: Box<B>,
+}
+
+impl<B: FixedBytes> HostRegion<B> {
+    pub(super) fn new(host: &Host, bytes: B) -> Result<Self, RegisterError> {
+        let bytes = Box::new(bytes);
+        let slice = bytes.bytes();
+        let pointer = NonNull::from(slice).cast::<u8>();
+        if slice.is_empty() {
+            return Err(RegisterError::Empty);
+        }
+        // SAFETY: `FixedBytes` promises that these bytes stay and do not change while nobody
+        // has `&mut` to their owner; the region owns it, never gives `&mut`, and drops the
+        // mapping first.
+        let mapping = unsafe { Mapping::new(&host.machine, pointer, slice.len()) }?;
+        Ok(Self { mapping, bytes })
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.bytes()
+    }
+
+    /// Unmaps the bytes and gives their owner back.
+    #[must_use]
+    pub fn into_inner(self) -> B {
+        let Self { mapping, bytes } = self;
+        drop(mapping);
+        *bytes
+    }
+}
+
+impl<B: FixedBytes> fmt::Debug for HostRegion<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HostRegion({} bytes)", self.mapping.len)
+    }
+}
+
+// SAFETY: the base and the bytes stay as `FixedBytes` promises, for nobody gets `&mut` to the
+// owner before the region is taken apart; the mapping covers all bytes and lives as long.
+unsafe impl<B: FixedBytes> Region for HostRegion<B> {
+    fn base(&self) -> NonNull<u8> {
+        self.mapping.pointer
+    }
+
+    fn len(&self) -> usize {
+        self.mapping.len
+    }
+
+    fn domain(&self) -> DomainId {
+        self.mapping.machine.domain
+    }
+
+    fn translation(&self) -> Translation<'_> {
+        self.mapping.translation()
+    }
+}
+
+/// Why bytes could not be registered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// There is no byte.
+    Empty,
+    /// The device's address space has no room.
+    AddressSpaceFull,
+}
+
+impl fmt::Display for RegisterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "a region needs at least one byte"),
+            Self::AddressSpaceFull => write!(f, "the device's address space has no room"),
+        }
+    }
+}
+
+impl std::error::Error for RegisterError {}
+
+impl From<RegisterError> for PlatformError {
+    fn from(_: RegisterError) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// Bytes in the IOMMU; taken out when dropped.
+struct Mapping {
+    machine: Arc<Machine>,
+    pointer: NonNull<u8>,
+    len: usize,
+    contiguous: bool,
+    granule: Granule,
+    addresses: Box<[DeviceAddress]>,
+}
+
+// SAFETY: the pointer is only handed out and compared here; who reads through it relies on the
+// promises of `Region`, whose bytes are `Send` and `Sync`.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// # Safety
+    /// `len` bytes at `pointer` can be read from any thread while the value lives.
+    unsafe fn new(
+        machine: &Arc<Machine>,
+        pointer: NonNull<u8>,
+        len: usize,
+    ) -> Result<Self, RegisterError> {
+        let mut iommu = machine.iommu_mut();
+        let contiguous = iommu.is_contiguous();
+        let addresses = if contiguous {
+            // As on a machine with pages, the low bits of both addresses agree.
+            let remainder = pointer.addr().get() as u64;
+            // SAFETY: the caller's promise; `drop` unmaps.
+            let run = unsafe { iommu.map_run(pointer, len, Kind::Region, 4096, remainder) };
+            Box::new([run.map_err(|_| RegisterError::AddressSpaceFull)?])
+        } else {
+            // SAFETY: the caller's promise; `drop` unmaps.
+            unsafe { iommu.map_slots(pointer, len) }
+        };
+        drop(iommu);
+        Ok(Self {
+            machine: Arc::clone(machine),
+            pointer,
+            len,
+            contiguous,
+            granule: machine.granule,
+            addresses,
+        })
+    }
+
+    fn translation(&self) -> Translation<'_> {
+        if self.contiguous {
+            return Translation::contiguous(self.len, &self.addresses);
+        }
+        let lead = self.pointer.addr().get() & (self.granule.bytes() - 1);
+        // `None` cannot happen, as `map_slots` returns one address for each granule touched; no
+        // byte is translated then.
+        Translation::new(self.granule, lead, self.len, &self.addresses)
+            .unwrap_or(Translation::contiguous(0, &[]))
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        let mut iommu = self.machine.iommu_mut();
+        if self.contiguous {
+            self.addresses.iter().for_each(|run| iommu.unmap_run(*run));
+        } else {
+            iommu.unmap_slots(&self.addresses);
+        }
+    }
+}
