@@ -5,8 +5,10 @@
 //! specification leaves to the hardware is a named switch, on by default, and drawn from a
 //! seed; whatever it forbids to the driver is reported as a violation.
 
+mod checksum;
 mod device;
 mod e1000e;
+pub mod fake;
 pub mod host;
 pub mod wire;
 
