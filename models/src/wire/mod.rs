@@ -1,7 +1,9 @@
 //! Wires to plug a device model into.
 
+mod impaired;
 mod pair;
 
+pub use impaired::{Impaired, Impairment, ImpairmentCounters};
 pub use pair::{DEFAULT_CAPACITY, PairEnd, Plug, pair, pair_with_capacity};
 
 pub use crate::device::Wire;
