@@ -1,0 +1,229 @@
+//! Congestion control: NewReno (RFC 5681, RFC 6582) with appropriate byte counting (RFC 3465).
+
+/// The largest window: what a window field of 16 bits shifted by 14 can say (RFC 7323
+/// section 2.3), about 1 GiB. More could never be in flight.
+const MAX_WINDOW: u32 = 0xffff << 14;
+/// L: segments by which one ACK may open the window in slow start (RFC 3465 section 2.2).
+const SLOW_START_LIMIT: u32 = 2;
+/// L in the slow start after a timeout: one ACK may then cover segments that had arrived long
+/// before, and says nothing of the rate of the path (RFC 3465 section 2.3).
+const SLOW_START_LIMIT_AFTER_TIMEOUT: u32 = 1;
+
+/// What the sender is doing about loss.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// No loss is known.
+    Open,
+    /// Fast recovery by duplicate ACKs: the window is inflated by what they say has left.
+    Recovery,
+    /// Fast recovery by SACK: the window stands still, the scoreboard says what has left.
+    SackRecovery,
+    /// A timeout, and nothing has been acknowledged since.
+    TimedOut,
+}
+
+/// The congestion window of one connection, in bytes.
+///
+/// The connection decides *when* there is loss (three duplicate ACKs, the scoreboard, the timer)
+/// and remembers up to which byte a recovery lasts; this says how much may be in flight.
+#[derive(Clone, Copy, Debug)]
+pub struct NewReno {
+    mss: u32,
+    window: u32,
+    /// ssthresh.
+    threshold: u32,
+    /// Bytes acknowledged towards the next MSS in congestion avoidance.
+    acked: u32,
+    /// L of RFC 3465 in segments, as of now.
+    limit: u32,
+    phase: Phase,
+    /// The window is still the initial one, so a new MSS changes it.
+    initial: bool,
+}
+
+impl NewReno {
+    /// The initial window of RFC 6928 for segments of `mss` payload bytes (0 counts as 1):
+    /// min(10 × MSS, max(2 × MSS, 14600)).
+    #[must_use]
+    pub fn new(mss: u32) -> Self {
+        let mss = mss.clamp(1, MAX_WINDOW);
+        Self {
+            mss,
+            window: initial_window(mss),
+            // RFC 5681 section 3.1: arbitrarily high at first.
+            threshold: MAX_WINDOW,
+            acked: 0,
+            limit: SLOW_START_LIMIT,
+            phase: Phase::Open,
+            initial: true,
+        }
+    }
+
+    /// The congestion window in bytes: how much may be in flight; at least one MSS, at most
+    /// 1 GiB.
+    #[must_use]
+    #[inline]
+    pub fn window(&self) -> u32 {
+        self.window
+    }
+
+    /// The slow start threshold in bytes, ssthresh; 1 GiB before the first loss.
+    #[must_use]
+    #[inline]
+    pub fn slow_start_threshold(&self) -> u32 {
+        self.threshold
+    }
+
+    /// Whether a fast recovery is under way.
+    #[must_use]
+    #[inline]
+    pub fn in_recovery(&self) -> bool {
+        matches!(self.phase, Phase::Recovery | Phase::SackRecovery)
+    }
+
+    /// New data was acknowledged outside of recovery: `acked` bytes, of `flight_before` bytes
+    /// that were in flight before this ACK. Does nothing in recovery.
+    ///
+    /// The window grows only if it was used, or a sender that has little to say would collect a
+    /// window that no path has proven (RFC 5681 does not say so, RFC 7661 does). Used means here:
+    /// at least half of it was in flight. A stricter rule fails where segments of a whole TSO
+    /// burst wait for room together.
+    pub fn on_ack(&mut self, acked: u32, flight_before: u32) {
+        if self.in_recovery() {
+            return;
+        }
+        self.phase = Phase::Open;
+        if flight_before < self.window / 2 {
+            return;
+        }
+        self.initial = false;
+        if self.window < self.threshold {
+            // RFC 5681 section 3.1, equation 2, with L of RFC 3465.
+            let growth = acked.min(self.limit.saturating_mul(self.mss));
+            self.set_window(self.window.saturating_add(growth));
+            return;
+        }
+        // Congestion avoidance, one MSS per window of acknowledged bytes (RFC 3465 section 2.1).
+        self.limit = SLOW_START_LIMIT;
+        self.acked = self.acked.saturating_add(acked);
+        if self.acked >= self.window {
+            self.acked -= self.window;
+            self.set_window(self.window.saturating_add(self.mss));
+        }
+    }
+
+    /// Three duplicate ACKs, without SACK, with `flight` bytes in flight: halves the window and
+    /// inflates it by the three segments that have left the network (RFC 5681 section 3.2,
+    /// steps 2 and 3). Does nothing in a recovery.
+    ///
+    /// The first two duplicate ACKs change nothing here; limited transmit (RFC 3042) may send a
+    /// segment beyond the window for each.
+    pub fn enter_recovery(&mut self, flight: u32) {
+        if self.in_recovery() {
+            return;
+        }
+        self.reduce(flight);
+        self.set_window(self.threshold.saturating_add(self.mss.saturating_mul(3)));
+        self.phase = Phase::Recovery;
+    }
+
+    /// Loss found by the SACK scoreboard, with `flight` bytes in flight: halves the window
+    /// (RFC 6675 section 5, step 4.2). It then stands still until
+    /// [`exit_recovery`](Self::exit_recovery), and is to be compared with the bytes that the
+    /// scoreboard believes to be in the network ("pipe"), not with the flight size. Does nothing
+    /// in a recovery.
+    pub fn enter_sack_recovery(&mut self, flight: u32) {
+        if self.in_recovery() {
+            return;
+        }
+        self.reduce(flight);
+        self.set_window(self.threshold);
+        self.phase = Phase::SackRecovery;
+    }
+
+    /// A further duplicate ACK in recovery: one more segment has left the network, so the window
+    /// is inflated by one (RFC 5681 section 3.2, step 4). Does nothing outside of recovery, and
+    /// in a recovery by SACK.
+    pub fn on_duplicate_ack(&mut self) {
+        if self.phase == Phase::Recovery {
+            self.set_window(self.window.saturating_add(self.mss));
+        }
+    }
+
+    /// An ACK in recovery for `acked` new bytes, but not for all that was in flight at its
+    /// start: deflates the window by what was acknowledged, and adds back one MSS if it was at
+    /// least that (RFC 6582 section 3.2, step 3, partial acknowledgments). Does nothing outside
+    /// of recovery, and in a recovery by SACK.
+    pub fn on_partial_ack(&mut self, acked: u32) {
+        if self.phase != Phase::Recovery {
+            return;
+        }
+        let mut window = self.window.saturating_sub(acked);
+        if acked >= self.mss {
+            window = window.saturating_add(self.mss);
+        }
+        self.set_window(window);
+    }
+
+    /// All that was in flight at the start of the recovery is acknowledged: the window is the
+    /// threshold (RFC 6582 section 3.2, step 3, full acknowledgments, option 2). The connection
+    /// takes care that what this lets go does not leave in one burst. Does nothing outside of
+    /// recovery.
+    pub fn exit_recovery(&mut self) {
+        if self.in_recovery() {
+            self.set_window(self.threshold);
+            self.acked = 0;
+            self.phase = Phase::Open;
+        }
+    }
+
+    /// The retransmission timer expired with `flight` bytes in flight: slow start from one MSS
+    /// (RFC 5681 section 3.1). The threshold is halved only by the first of several timeouts in
+    /// a row; it stays for a segment that the timer has sent again already.
+    pub fn on_timeout(&mut self, flight: u32) {
+        if self.phase != Phase::TimedOut {
+            self.reduce(flight);
+        }
+        self.set_window(self.mss);
+        self.limit = SLOW_START_LIMIT_AFTER_TIMEOUT;
+        self.phase = Phase::TimedOut;
+    }
+
+    /// The SYN was sent more than once: the initial window is one MSS (RFC 5681 section 3.1).
+    /// The threshold stays, as nothing is known of the path.
+    pub fn handshake_retransmitted(&mut self) {
+        if self.initial {
+            self.set_window(self.mss);
+            self.initial = false;
+        }
+    }
+
+    /// Segments are `mss` payload bytes from now on (0 counts as 1). As long as nothing was
+    /// acknowledged and nothing lost, the window is the initial one for that size; later it is
+    /// only kept from falling below one segment.
+    pub fn set_mss(&mut self, mss: u32) {
+        self.mss = mss.clamp(1, MAX_WINDOW);
+        self.set_window(if self.initial {
+            initial_window(self.mss)
+        } else {
+            self.window
+        });
+    }
+
+    /// ssthresh after a loss: RFC 5681, equation 4.
+    fn reduce(&mut self, flight: u32) {
+        self.threshold = (flight / 2).max(self.mss.saturating_mul(2)).min(MAX_WINDOW);
+        self.acked = 0;
+        self.initial = false;
+    }
+
+    fn set_window(&mut self, window: u32) {
+        self.window = window.clamp(self.mss, MAX_WINDOW);
+    }
+}
+
+/// RFC 6928 section 2.
+fn initial_window(mss: u32) -> u32 {
+    let two = mss.saturating_mul(2);
+    mss.saturating_mul(10).min(two.max(14_600)).min(MAX_WINDOW)
+}

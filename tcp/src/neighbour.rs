@@ -1,0 +1,267 @@
+//! The ARP cache: which hardware address a neighbour has (RFC 826, RFC 1122 section 2.3.2).
+
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use core::time::Duration;
+
+use pagewire_hal::{Instant, MacAddress};
+
+use crate::wire::BROADCAST;
+
+/// Time between two requests for one address: at most one a second (RFC 1122 section 2.3.2.1).
+const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+/// Requests before an address has failed.
+const MAX_REQUESTS: u8 = 3;
+/// Time for which nothing more is asked after that.
+const FAILED_FOR: Duration = Duration::from_secs(3);
+/// Age at which an address is asked for again, if it is in use, before it is too old.
+const STALE_AFTER: Duration = Duration::from_secs(4 * 60);
+/// Age at which an address is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// What is known of an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lookup {
+    /// Frames go to this hardware address.
+    Found(MacAddress),
+    /// The caller is to broadcast an ARP request now, and to look up again later.
+    SendRequest,
+    /// A request is under way.
+    Wait,
+    /// Nobody has answered. After a while the next lookup asks anew.
+    Failed,
+}
+
+/// An ARP request that is due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ArpRequest {
+    /// Whose hardware address is asked for.
+    pub ip: Ipv4Addr,
+    /// Where the frame goes: [`BROADCAST`], or the address as known so far, which is to be
+    /// confirmed (RFC 1122 section 2.3.2.1, unicast poll).
+    pub destination: MacAddress,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// `requests` were sent. At `due` the next one is, or the address has failed.
+    Incomplete { requests: u8, due: Instant },
+    /// The address was confirmed at `since`. Once it is stale and in use it is asked for again:
+    /// `requests` times so far, the next time at `due`.
+    Known {
+        mac: MacAddress,
+        since: Instant,
+        requests: u8,
+        due: Option<Instant>,
+    },
+    /// Nobody has answered. Nothing is asked before `until`.
+    Failed { until: Instant },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    ip: Ipv4Addr,
+    last_used: Instant,
+    state: State,
+}
+
+impl Entry {
+    /// An address for which the first request goes out at `now`.
+    fn first_request(now: Instant, ip: Ipv4Addr) -> Self {
+        Self {
+            ip,
+            last_used: now,
+            state: State::Incomplete {
+                requests: 1,
+                due: now + REQUEST_INTERVAL,
+            },
+        }
+    }
+
+    /// Gives up an address that has not answered. Returns whether the entry is still of use.
+    fn settle(&mut self, now: Instant) -> bool {
+        if let State::Incomplete { requests, due } = self.state
+            && requests >= MAX_REQUESTS
+            && due <= now
+        {
+            self.state = State::Failed {
+                until: due + FAILED_FOR,
+            };
+        }
+        match self.state {
+            State::Incomplete { .. } => true,
+            State::Known { since, .. } => now.saturating_since(since) < FORGOTTEN_AFTER,
+            State::Failed { until } => now < until,
+        }
+    }
+
+    /// Takes note of a use at `now`: an address in use is asked for once it is stale.
+    fn touch(&mut self, now: Instant) {
+        self.last_used = now;
+        if let State::Known {
+            since,
+            requests: 0,
+            due: due @ None,
+            ..
+        } = &mut self.state
+            && now.saturating_since(*since) >= STALE_AFTER
+        {
+            *due = Some(now);
+        }
+    }
+
+    /// Whether a request is to be sent at `now`; it then counts as sent.
+    fn take_request(&mut self, now: Instant) -> bool {
+        match &mut self.state {
+            State::Incomplete { requests, due } if *requests < MAX_REQUESTS && *due <= now => {
+                *requests += 1;
+                *due = now + REQUEST_INTERVAL;
+                true
+            }
+            State::Known {
+                requests,
+                due: due @ Some(_),
+                ..
+            } if *due <= Some(now) => {
+                *requests += 1;
+                *due = (*requests < MAX_REQUESTS).then(|| now + REQUEST_INTERVAL);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// When something is to be done for this address.
+    fn due(&self) -> Option<Instant> {
+        match self.state {
+            State::Incomplete { due, .. } => Some(due),
+            State::Known { due, .. } => due,
+            State::Failed { .. } => None,
+        }
+    }
+
+    /// Entries of a lower rank make room first: an address that packets wait for comes last.
+    fn rank(&self) -> u8 {
+        match self.state {
+            State::Failed { .. } => 0,
+            State::Known { .. } => 1,
+            State::Incomplete { .. } => 2,
+        }
+    }
+}
+
+/// The hardware addresses of the neighbours, at most [`MAX_ENTRIES`](Self::MAX_ENTRIES).
+///
+/// [`lookup`](Self::lookup) says what to do for a packet, [`learn`](Self::learn) takes what ARP
+/// packets say, and [`poll`](Self::poll) hands out requests as they become due (at
+/// [`next_event`](Self::next_event)), so that a waiting address is asked for again and one in
+/// use is confirmed before it is too old.
+#[derive(Clone, Debug, Default)]
+pub struct Neighbours {
+    entries: Vec<Entry>,
+}
+
+impl Neighbours {
+    /// Addresses that are remembered. If there is one more, the one not used for the longest
+    /// time makes room.
+    pub const MAX_ENTRIES: usize = 64;
+
+    /// Nothing is known.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            entries: Vec::with_capacity(Self::MAX_ENTRIES),
+        }
+    }
+
+    /// What is known of `ip` at `now`; begins to ask if nothing is. A use keeps the entry.
+    pub fn lookup(&mut self, now: Instant, ip: Ipv4Addr) -> Lookup {
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.ip == ip) else {
+            self.make_room();
+            self.entries.push(Entry::first_request(now, ip));
+            return Lookup::SendRequest;
+        };
+        if !entry.settle(now) {
+            *entry = Entry::first_request(now, ip);
+            return Lookup::SendRequest;
+        }
+        entry.touch(now);
+        match entry.state {
+            State::Known { mac, .. } => Lookup::Found(mac),
+            State::Failed { .. } => Lookup::Failed,
+            State::Incomplete { .. } => {
+                if entry.take_request(now) {
+                    Lookup::SendRequest
+                } else {
+                    Lookup::Wait
+                }
+            }
+        }
+    }
+
+    /// Takes the sender's addresses of an ARP packet, request or reply, that came in at `now`.
+    /// Returns whether the address was not known before: packets that waited for it can go.
+    ///
+    /// Only addresses that were looked up are learned. An unsolicited packet updates an entry
+    /// (the neighbour may have a new card) but creates none: ARP has no authentication, and
+    /// whoever is on the link could fill the cache with addresses that nobody asked for, and
+    /// drive out those in use. An address that is needed costs one request.
+    ///
+    /// A hardware address of all zero, or of a group, is nobody's, and is ignored.
+    pub fn learn(&mut self, now: Instant, ip: Ipv4Addr, mac: MacAddress) -> bool {
+        if mac.0[0] & 1 != 0 || mac.0 == [0; 6] {
+            return false;
+        }
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.ip == ip) else {
+            return false;
+        };
+        let news = !matches!(entry.state, State::Known { .. });
+        entry.state = State::Known {
+            mac,
+            since: now,
+            requests: 0,
+            due: None,
+        };
+        news
+    }
+
+    /// A request that is due at `now`, counted as sent; to be called until it returns `None`.
+    /// Forgets what is too old.
+    pub fn poll(&mut self, now: Instant) -> Option<ArpRequest> {
+        self.entries.retain_mut(|entry| entry.settle(now));
+        let entry = self
+            .entries
+            .iter_mut()
+            .find_map(|entry| entry.take_request(now).then_some(entry))?;
+        Some(ArpRequest {
+            ip: entry.ip,
+            destination: match entry.state {
+                State::Known { mac, .. } => mac,
+                _ => BROADCAST,
+            },
+        })
+    }
+
+    /// When [`poll`](Self::poll) is to be called next: a request is due then, or an address
+    /// turns to [`Lookup::Failed`]. `None` if nothing is under way. After `poll` has returned
+    /// `None` this is always later than the time it was called with.
+    #[must_use]
+    pub fn next_event(&self) -> Option<Instant> {
+        self.entries.iter().filter_map(Entry::due).min()
+    }
+
+    /// Drops the least useful entry if there is no room for another.
+    fn make_room(&mut self) {
+        if self.entries.len() < Self::MAX_ENTRIES {
+            return;
+        }
+        let victim = self
+            .entries
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, entry)| (entry.rank(), entry.last_used));
+        if let Some((index, _)) = victim {
+            self.entries.swap_remove(index);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The retransmission timer (RFC 6298).
+
+use core::time::Duration;
+
+/// Retransmission timeout before anything was measured (RFC 6298, rule 2.1).
+const INITIAL: Duration = Duration::from_secs(1);
+/// The same when the SYN itself was sent again (RFC 6298, rule 5.7).
+const INITIAL_AFTER_LOST_SYN: Duration = Duration::from_secs(3);
+/// G, the granularity of the clock: that of the timestamps option, a millisecond.
+const GRANULARITY: Duration = Duration::from_millis(1);
+/// Doublings that are counted. More would change nothing: 2^20 times the granularity is already
+/// a quarter of an hour.
+const MAX_BACK_OFF: u32 = 20;
+
+/// Estimates the round-trip time of a path and says how long to wait for an acknowledgment.
+#[derive(Clone, Copy, Debug)]
+pub struct RttEstimator {
+    minimum: Duration,
+    maximum: Duration,
+    initial: Duration,
+    estimate: Option<Estimate>,
+    /// How often the timeout is doubled.
+    back_off: u32,
+}
+
+/// SRTT and RTTVAR.
+#[derive(Clone, Copy, Debug)]
+struct Estimate {
+    smoothed: Duration,
+    variation: Duration,
+}
+
+impl RttEstimator {
+    /// An estimator that has measured nothing. Every timeout lies between `minimum` (RFC 6298
+    /// asks for 1 s, rule 2.4; Linux takes 200 ms) and `maximum` (at least 60 s, rule 2.5), which
+    /// wins if it is the smaller one.
+    #[must_use]
+    pub const fn new(minimum: Duration, maximum: Duration) -> Self {
+        Self {
+            minimum,
+            maximum,
+            initial: INITIAL,
+            estimate: None,
+            back_off: 0,
+        }
+    }
+
+    /// Takes the measured round-trip time `rtt`, and ends the back-off: what was measured is
+    /// believed again (RFC 6298 section 5, last paragraph).
+    ///
+    /// To be called only for bytes that were sent once (Karn, RFC 6298 section 3), or where a
+    /// timestamp tells which transmission was acknowledged; and not much more than once per
+    /// round trip, or the estimate forgets too fast (RFC 7323 appendix G).
+    pub fn sample(&mut self, rtt: Duration) {
+        let estimate = match self.estimate {
+            // Rule 2.2.
+            None => Estimate {
+                smoothed: rtt,
+                variation: rtt / 2,
+            },
+            // Rule 2.3, alpha = 1/8, beta = 1/4; the variation first, from the old mean.
+            Some(Estimate {
+                smoothed,
+                variation,
+            }) => Estimate {
+                variation: weigh(variation, smoothed.abs_diff(rtt), 4),
+                smoothed: weigh(smoothed, rtt, 8),
+            },
+        };
+        self.estimate = Some(estimate);
+        self.back_off = 0;
+    }
+
+    /// The retransmission timeout, back-off applied.
+    #[must_use]
+    pub fn rto(&self) -> Duration {
+        let base = match self.estimate {
+            None => self.initial,
+            Some(Estimate {
+                smoothed,
+                variation,
+            }) => smoothed.saturating_add(variation.saturating_mul(4).max(GRANULARITY)),
+        };
+        base.max(self.minimum)
+            .saturating_mul(1 << self.back_off.min(MAX_BACK_OFF))
+            .min(self.maximum)
+    }
+
+    /// Doubles the timeout, up to the maximum: the timer has expired (RFC 6298, rule 5.5).
+    pub fn back_off(&mut self) {
+        self.back_off = (self.back_off + 1).min(MAX_BACK_OFF);
+    }
+
+    /// Ends the back-off without a measurement. The RFC keeps it until the next
+    /// [`sample`](Self::sample); this is for a timeout that turned out to be spurious, or a probe
+    /// that was answered.
+    pub fn reset_back_off(&mut self) {
+        self.back_off = 0;
+    }
+
+    /// To be called when a connection is established whose SYN was sent more than once: without
+    /// a measurement the timeout of the first data is 3 s instead of 1 s, and not backed off
+    /// (RFC 6298, rule 5.7).
+    pub fn handshake_retransmitted(&mut self) {
+        self.initial = INITIAL_AFTER_LOST_SYN;
+        self.back_off = 0;
+    }
+
+    /// The smoothed round-trip time, SRTT, once something was measured.
+    #[must_use]
+    pub fn smoothed(&self) -> Option<Duration> {
+        self.estimate.map(|e| e.smoothed)
+    }
+}
+
+/// (1 − 1/`divisor`) × `old` + 1/`divisor` × `new`, without overflow for any two durations.
+fn weigh(old: Duration, new: Duration, divisor: u32) -> Duration {
+    (old - old / divisor).saturating_add(new / divisor)
+}
