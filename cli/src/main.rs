@@ -1,2 +1,43 @@
 //! The `pagewire` command.
-fn main() {}
+
+mod demo;
+mod error;
+mod receiver;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// NIC drivers behind one hardware abstraction, and a zero-copy TCP sender on top.
+#[derive(Parser, Debug)]
+#[command(name = "pagewire", version, about, propagate_version = true)]
+#[command(after_help = "Exit status: 0 done, 1 something differs or failed, 2 wrong usage or \
+                        input, 130 interrupted.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Send a file through a NIC driver to a TCP that is not ours, without copying it
+    Demo(demo::Args),
+    /// The receiving end of `demo --peer linux`: started by it, in a network namespace
+    #[command(name = "__receive", hide = true)]
+    Receive(receiver::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Receive(args) => receiver::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pagewire: {error}");
+            ExitCode::from(error.status())
+        }
+    }
+}

@@ -1,2 +1,3 @@
-//! Pagewire on Linux VFIO (not implemented yet).
+//! Linux VFIO: bind and unbind, DMA arena, page protection: **not implemented yet**. This crate reserves the room and its place in the dependency
+//! order; it contains no code. The README's table says what works today.
 #![no_std]

@@ -1,2 +1,3 @@
-//! Driver for virtio-net 1.x on the Pagewire HAL (not implemented yet).
+//! virtio-net 1.x over PCI: **not implemented yet**. This crate reserves the room and its place in the dependency
+//! order; it contains no code. The README's table says what works today.
 #![no_std]

@@ -1,0 +1,165 @@
+//! The options of `pagewire demo`.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+/// Options of `pagewire demo`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  pagewire demo                               256 MiB, generated, to smoltcp in this process
+  pagewire demo --file movie.mkv              a file of yours
+  pagewire demo --max-fragments 2             the page budget binds: some segments are rescued
+  pagewire demo --size 16M --loss 5           lost, reordered and duplicated frames
+  pagewire demo --mtu 9000 --max-fragments 3  jumbo frames cross more pages
+  sudo pagewire demo --peer linux             the receiver is the kernel's TCP, over a TAP
+  pagewire demo --size 1M --pcap out.pcapng   look at the frames in Wireshark")]
+pub(crate) struct Args {
+    /// The NIC: its driver runs on a software model of it
+    #[arg(long, value_enum, default_value_t = NicKind::E1000e)]
+    pub(crate) nic: NicKind,
+    /// File to send; it is read into memory that cannot change
+    #[arg(long, value_name = "FILE", conflicts_with = "size")]
+    pub(crate) file: Option<PathBuf>,
+    /// Bytes to generate and send, if there is no file (k, M, G: powers of 1024)
+    #[arg(long, value_name = "N", value_parser = parse_size, default_value = "256M")]
+    pub(crate) size: u64,
+    /// Whose TCP receives
+    #[arg(long, value_enum, default_value_t = PeerKind::Smoltcp)]
+    pub(crate) peer: PeerKind,
+    /// Percent of frames lost, and also reordered and duplicated unless set otherwise
+    #[arg(long, value_name = "P", value_parser = parse_percent, default_value = "0")]
+    pub(crate) loss: f64,
+    /// Percent of frames that arrive late [default: as --loss]
+    #[arg(long, value_name = "P", value_parser = parse_percent)]
+    pub(crate) reorder: Option<f64>,
+    /// Percent of frames that arrive twice [default: as --loss]
+    #[arg(long, value_name = "P", value_parser = parse_percent)]
+    pub(crate) duplicate: Option<f64>,
+    /// Fragments that the device may gather per frame, header included [default: its own limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) max_fragments: Option<u16>,
+    /// Bytes of an IP packet
+    #[arg(long, value_name = "N", default_value_t = 1500,
+          value_parser = clap::value_parser!(u16).range(576..=9000))]
+    pub(crate) mtu: u16,
+    /// Send pieces of N bytes that are not neighbours in memory
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub(crate) slice: Option<u32>,
+    /// The device does no checksums: the CPU sums the pages in place
+    #[arg(long)]
+    pub(crate) no_checksum: bool,
+    /// How far memory is contiguous for the device
+    #[arg(long, value_enum, default_value_t = DmaPage::K4)]
+    pub(crate) dma_page: DmaPage,
+    /// Record all frames to a pcapng file
+    #[arg(long, value_name = "OUT")]
+    pub(crate) pcap: Option<PathBuf>,
+    /// Seed of everything random: content, device latitude, losses
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Print the report as JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A NIC of which there are a driver and a model.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum NicKind {
+    /// Intel 82574L
+    E1000e,
+}
+
+/// Whose TCP receives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum PeerKind {
+    /// smoltcp, in this process, on a virtual clock
+    Smoltcp,
+    /// the kernel's, over a TAP in a network namespace of its own (needs root)
+    Linux,
+}
+
+/// How far memory is contiguous for the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum DmaPage {
+    /// 4 KiB
+    #[value(name = "4k")]
+    K4,
+    /// 16 KiB
+    #[value(name = "16k")]
+    K16,
+    /// 64 KiB
+    #[value(name = "64k")]
+    K64,
+    /// 2 MiB
+    #[value(name = "2m")]
+    M2,
+    /// everything
+    Contiguous,
+}
+
+impl DmaPage {
+    /// The granule of the model's IOMMU.
+    pub(crate) fn granule(self) -> pagewire::hal::Granule {
+        let bytes = match self {
+            Self::K4 => 4 << 10,
+            Self::K16 => 16 << 10,
+            Self::K64 => 64 << 10,
+            Self::M2 => 2 << 20,
+            Self::Contiguous => return pagewire::hal::Granule::CONTIGUOUS,
+        };
+        pagewire::hal::Granule::from_bytes(bytes).unwrap_or(pagewire::hal::Granule::CONTIGUOUS)
+    }
+}
+
+/// More would not fit the memory of a usual machine.
+const MAX_SIZE: u64 = 64 << 30;
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1u64 << 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
+        _ => (text, 1),
+    };
+    let number: u64 =
+        digits.parse().map_err(|_| "a number of bytes, such as 4096, 64k or 256M".to_owned())?;
+    match number.checked_mul(factor) {
+        Some(0) => Err("there must be at least 1 byte to send".into()),
+        Some(bytes) if bytes <= MAX_SIZE => Ok(bytes),
+        _ => Err("at most 64G".into()),
+    }
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').parse::<f64>() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(percent),
+        _ => Err("a percentage from 0 to 100".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("1"), Ok(1));
+        assert_eq!(parse_size("64k"), Ok(65536));
+        assert_eq!(parse_size("2M"), Ok(2 << 20));
+        assert_eq!(parse_size("1G"), Ok(1 << 30));
+        for bad in ["0", "", "k", "-1", "1T", "99999999999999999999", "65G", "µ"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn percentages() {
+        assert_eq!(parse_percent("1.5"), Ok(1.5));
+        assert_eq!(parse_percent("5%"), Ok(5.0));
+        for bad in ["101", "-1", "x", "NaN", "inf"] {
+            assert!(parse_percent(bad).is_err(), "{bad}");
+        }
+    }
+}

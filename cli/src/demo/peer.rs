@@ -1,0 +1,42 @@
+//! Who receives: a TCP that nobody here wrote.
+
+use std::fmt;
+use std::time::Duration;
+
+use pagewire::hal::Instant;
+
+/// What the receiver got, once the stream has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Arrived {
+    /// Bytes of the stream.
+    pub(crate) bytes: u64,
+    /// Their SHA-256, in hexadecimal.
+    pub(crate) sha256: String,
+}
+
+/// Why the receiver gave up.
+#[derive(Debug)]
+pub(crate) struct PeerError(pub(crate) String);
+
+impl fmt::Display for PeerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The other end of the wire.
+pub(crate) trait Peer {
+    /// Lets the receiver work; whether it did anything.
+    fn poll(&mut self, now: Instant) -> Result<bool, PeerError>;
+
+    /// How long until it wants to work again without a frame; `None` if it will not.
+    fn next_event(&mut self, now: Instant) -> Option<Duration>;
+
+    /// What arrived, once the stream has ended.
+    fn arrived(&mut self) -> Result<Option<Arrived>, PeerError>;
+
+    /// CPU seconds spent outside this process.
+    fn foreign_cpu_seconds(&self) -> f64 {
+        0.0
+    }
+}

@@ -1,0 +1,194 @@
+//! The receiver in this process: smoltcp's TCP at the other end of the wire.
+
+use std::collections::VecDeque;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use pagewire::hal::Instant;
+use pagewire_models::Wire;
+use sha2::{Digest, Sha256};
+use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::socket::tcp;
+use smoltcp::time::Instant as SmolInstant;
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
+
+use super::peer::{Arrived, Peer, PeerError};
+use crate::receiver::hex;
+
+/// Bytes that smoltcp buffers for its program: the window that it offers.
+const RECEIVE_BUFFER: usize = 1 << 20;
+const TRANSMIT_BUFFER: usize = 16 << 10;
+
+/// smoltcp with one listening socket; hashes what arrives.
+pub(crate) struct SmoltcpPeer {
+    interface: Interface,
+    device: WireDevice,
+    sockets: SocketSet<'static>,
+    handle: SocketHandle,
+    hash: Option<Sha256>,
+    arrived: Option<Arrived>,
+    bytes: u64,
+    was_open: bool,
+}
+
+impl SmoltcpPeer {
+    /// A peer at `address` on `wire`, whose IP packets have at most `mtu` bytes.
+    pub(crate) fn new(
+        wire: Box<dyn Wire>,
+        address: SocketAddrV4,
+        prefix_len: u8,
+        mtu: u16,
+        seed: u64,
+    ) -> Result<Self, PeerError> {
+        let mut device = WireDevice::new(wire, mtu);
+        let mac = EthernetAddress([2, 0, 0, 0, 0, 2]);
+        let mut config = Config::new(HardwareAddress::Ethernet(mac));
+        config.random_seed = seed;
+        let mut interface = Interface::new(config, &mut device, SmolInstant::ZERO);
+        interface.update_ip_addrs(|addresses| {
+            // One address always fits.
+            let _ = addresses.push(IpCidr::new((*address.ip()).into(), prefix_len));
+        });
+        let mut socket = tcp::Socket::new(
+            tcp::SocketBuffer::new(vec![0; RECEIVE_BUFFER]),
+            tcp::SocketBuffer::new(vec![0; TRANSMIT_BUFFER]),
+        );
+        socket
+            .listen(address.port())
+            .map_err(|why| PeerError(format!("smoltcp does not listen: {why:?}")))?;
+        let mut sockets = SocketSet::new(Vec::new());
+        let handle = sockets.add(socket);
+        Ok(Self {
+            interface,
+            device,
+            sockets,
+            handle,
+            hash: Some(Sha256::new()),
+            arrived: None,
+            bytes: 0,
+            was_open: false,
+        })
+    }
+
+    /// Takes what the socket holds. Closes when the sender has.
+    fn drain(&mut self) -> Result<bool, PeerError> {
+        let Self { sockets, handle, hash, bytes, arrived, was_open, .. } = self;
+        let socket = sockets.get_mut::<tcp::Socket<'_>>(*handle);
+        let mut worked = false;
+        while socket.can_recv() {
+            let taken = socket.recv(|data| {
+                if let Some(hash) = hash.as_mut() {
+                    hash.update(&*data);
+                }
+                (data.len(), data.len())
+            });
+            *bytes += taken.map_err(|why| PeerError(format!("smoltcp: {why}")))? as u64;
+            worked = true;
+        }
+        *was_open |= socket.may_recv();
+        if *was_open && !socket.may_recv() {
+            if socket.state() == tcp::State::CloseWait {
+                socket.close();
+                worked = true;
+            } else if socket.state() == tcp::State::Closed && arrived.is_none() && hash.is_some() {
+                return Err(PeerError("smoltcp's connection broke off".into()));
+            }
+            if let Some(hash) = hash.take() {
+                *arrived = Some(Arrived { bytes: *bytes, sha256: hex(&hash.finalize()) });
+            }
+        }
+        Ok(worked)
+    }
+}
+
+impl Peer for SmoltcpPeer {
+    fn poll(&mut self, now: Instant) -> Result<bool, PeerError> {
+        self.device.now = now;
+        let time = SmolInstant::from_micros_const((now.as_nanos() / 1000) as i64);
+        let result = self.interface.poll(time, &mut self.device, &mut self.sockets);
+        let worked = self.drain()?;
+        Ok(worked || result == PollResult::SocketStateChanged)
+    }
+
+    fn next_event(&mut self, now: Instant) -> Option<Duration> {
+        let time = SmolInstant::from_micros_const((now.as_nanos() / 1000) as i64);
+        let delay = self.interface.poll_delay(time, &self.sockets)?;
+        Some(Duration::from_micros(delay.total_micros()))
+    }
+
+    fn arrived(&mut self) -> Result<Option<Arrived>, PeerError> {
+        Ok(self.arrived.clone())
+    }
+}
+
+/// smoltcp's view of a wire. It verifies and makes all checksums itself.
+struct WireDevice {
+    wire: Box<dyn Wire>,
+    now: Instant,
+    max_frame_len: usize,
+    received: Vec<u8>,
+    spare: VecDeque<Vec<u8>>,
+}
+
+impl WireDevice {
+    fn new(wire: Box<dyn Wire>, mtu: u16) -> Self {
+        let max_frame_len = usize::from(mtu) + 14;
+        Self {
+            wire,
+            now: Instant::ZERO,
+            max_frame_len,
+            received: Vec::new(),
+            spare: VecDeque::from([Vec::with_capacity(max_frame_len)]),
+        }
+    }
+}
+
+struct Received<'a>(&'a [u8]);
+
+impl RxToken for Received<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0)
+    }
+}
+
+struct Transmit<'a> {
+    wire: &'a mut dyn Wire,
+    spare: &'a mut VecDeque<Vec<u8>>,
+    now: Instant,
+}
+
+impl TxToken for Transmit<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let mut frame = self.spare.pop_front().unwrap_or_default();
+        frame.clear();
+        frame.resize(len, 0);
+        let result = f(&mut frame);
+        self.wire.transmit(&mut frame, self.now);
+        self.spare.push_back(frame);
+        result
+    }
+}
+
+impl Device for WireDevice {
+    type RxToken<'a> = Received<'a>;
+    type TxToken<'a> = Transmit<'a>;
+
+    fn receive(&mut self, _: SmolInstant) -> Option<(Received<'_>, Transmit<'_>)> {
+        let Self { wire, now, received, spare, .. } = self;
+        wire.receive(received, *now)
+            .then(|| (Received(received), Transmit { wire: &mut **wire, spare, now: *now }))
+    }
+
+    fn transmit(&mut self, _: SmolInstant) -> Option<Transmit<'_>> {
+        let Self { wire, now, spare, .. } = self;
+        Some(Transmit { wire: &mut **wire, spare, now: *now })
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = self.max_frame_len;
+        capabilities
+    }
+}

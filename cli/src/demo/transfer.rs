@@ -1,0 +1,401 @@
+//! The loop of the demo: feed, send, let the device work, let the peer work; with a stopwatch.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant as RealInstant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pagewire::hal::{FixedBytes, Instant, Phase, RxQueue};
+use pagewire::tcp::{ConnectionId, Slice};
+use sha2::{Digest, Sha256};
+
+use super::args::{Args, DmaPage, PeerKind};
+use super::input::Input;
+use super::report::{
+    Bytes, Checksums, Digests, Frames, Limits, Pages, Report, Retransmissions, Segments, Time,
+};
+use super::world::{Clock, PAGE, REMOTE, World};
+use crate::error::Failure;
+use crate::receiver::hex;
+
+/// Bytes offered to the sender in one call.
+const OFFER: u64 = 256 << 10;
+/// Slices offered in one call.
+const SLICES: usize = 128;
+/// Received frames handled in one round.
+const RECEIVE_BUDGET: usize = 256;
+/// What a round takes on the virtual clock.
+const ROUND: Duration = Duration::from_micros(10);
+/// Nothing has moved for so long, on the clock of the demo: it is stuck.
+const STUCK: Duration = Duration::from_secs(120);
+/// How often device and interrupt key are looked at.
+const WATCH: u32 = 1024;
+
+/// Where the time of the process goes.
+#[derive(Default)]
+struct Stopwatch {
+    sender: Duration,
+    model: Duration,
+    peer: Duration,
+    lap: Option<RealInstant>,
+}
+
+impl Stopwatch {
+    fn start(&mut self) {
+        self.lap = Some(RealInstant::now());
+    }
+
+    /// Time since the last lap.
+    fn lap(&mut self) -> Duration {
+        let now = RealInstant::now();
+        self.lap.replace(now).map_or(Duration::ZERO, |before| now - before)
+    }
+}
+
+/// One transfer and what is known of it so far.
+pub(crate) struct Transfer<'a> {
+    args: &'a Args,
+    input: &'a Input,
+    stop: &'a AtomicBool,
+    offered: u64,
+    accepted: u64,
+    delivered: u64,
+    hash: Sha256,
+    closed: bool,
+    watch: Stopwatch,
+    progress: ProgressBar,
+    scratch: Vec<u8>,
+    slices: Vec<Slice>,
+}
+
+impl<'a> Transfer<'a> {
+    pub(crate) fn new(args: &'a Args, input: &'a Input, stop: &'a AtomicBool) -> Self {
+        Self {
+            args,
+            input,
+            stop,
+            offered: 0,
+            accepted: 0,
+            delivered: 0,
+            hash: Sha256::new(),
+            closed: false,
+            watch: Stopwatch::default(),
+            progress: progress_bar(input.len),
+            scratch: vec![0; 16 << 10],
+            slices: Vec::with_capacity(SLICES),
+        }
+    }
+
+    /// Sends everything and reports.
+    pub(crate) fn run(mut self, world: &mut World) -> Result<Report, Failure> {
+        let begin = RealInstant::now();
+        let connection = world
+            .stack
+            .connect(world.now(), REMOTE, None)
+            .map_err(|error| Failure::failed(format!("cannot connect: {error}")))?;
+        let result = self.pump(world, connection);
+        self.progress.finish_and_clear();
+        result?;
+        let seconds = begin.elapsed().as_secs_f64();
+        self.report(world, connection, seconds)
+    }
+
+    fn pump(&mut self, world: &mut World, connection: ConnectionId) -> Result<(), Failure> {
+        let mut last_progress = world.now();
+        let mut rounds = 0u32;
+        self.watch.start();
+        loop {
+            rounds = rounds.wrapping_add(1);
+            if rounds.is_multiple_of(WATCH) {
+                self.look_around(world)?;
+            }
+            let now = world.now();
+            let (worked, next) = self.round(world, connection, now)?;
+            if worked {
+                last_progress = now;
+                if matches!(world.clock, Clock::Virtual) {
+                    world.sleep(ROUND);
+                }
+                continue;
+            }
+            if self.finished(world, connection)? {
+                return Ok(());
+            }
+            if now.saturating_since(last_progress) > STUCK {
+                return Err(Failure::failed(format!(
+                    "stuck: {} of {} bytes delivered, connection {:?}",
+                    self.delivered,
+                    self.input.len,
+                    world.stack.state(connection)
+                )));
+            }
+            self.look_around(world)?;
+            world.sleep(next.max(ROUND));
+            self.watch.lap();
+        }
+    }
+
+    /// One round of everybody. Whether anything moved, and how long until something may.
+    fn round(
+        &mut self,
+        world: &mut World,
+        connection: ConnectionId,
+        now: Instant,
+    ) -> Result<(bool, Duration), Failure> {
+        self.watch.lap();
+        let mut worked = self.feed(world, connection)?;
+        let (received, timer) = self.send_and_receive(world, connection, now)?;
+        worked |= received;
+        let lap = self.watch.lap();
+        self.watch.sender += lap;
+        worked |= world.model.step();
+        let lap = self.watch.lap();
+        self.watch.model += lap;
+        let peer = |error| Failure::failed(format!("the receiver: {error}"));
+        worked |= world.peer.poll(now).map_err(peer)?;
+        let lap = self.watch.lap();
+        self.watch.peer += lap;
+        let mut next = world.peer.next_event(now).unwrap_or(STUCK);
+        next = next.min(timer.map_or(STUCK, |timer| timer.saturating_since(now)));
+        next = next.min(world.cable.next_event(now).unwrap_or(STUCK));
+        // The model's own delays (late write-backs) are shorter than this.
+        Ok((worked, next.min(Duration::from_millis(1))))
+    }
+
+    /// Offers the next bytes to the sender, and hashes what it accepts.
+    fn feed(&mut self, world: &mut World, connection: ConnectionId) -> Result<bool, Failure> {
+        if !world.stack.is_established(connection) || self.accepted == self.input.len {
+            return Ok(false);
+        }
+        self.slices.clear();
+        let mut position = self.accepted;
+        while position < self.input.len
+            && position - self.accepted < OFFER
+            && self.slices.len() < SLICES
+        {
+            let (start, len) = self.input.piece_at(position);
+            let len = len.min((OFFER - (position - self.accepted)) as usize);
+            self.slices.push(Slice { region: world.region, start, len });
+            position += len as u64;
+        }
+        self.offered += 1;
+        let accepted = world
+            .stack
+            .send(connection, &self.slices, self.offered)
+            .map_err(|error| Failure::failed(format!("cannot send: {error}")))?;
+        let lap = self.watch.lap();
+        self.watch.sender += lap;
+        self.hash_accepted(world, accepted);
+        self.accepted += accepted as u64;
+        if self.accepted == self.input.len && !self.closed {
+            self.closed = true;
+            world.stack.close(connection);
+        }
+        self.watch.lap();
+        Ok(accepted > 0)
+    }
+
+    fn hash_accepted(&mut self, world: &World, accepted: usize) {
+        let mut left = accepted;
+        for slice in &self.slices {
+            let len = slice.len.min(left);
+            let bytes = world.sealed.bytes().get(slice.start..slice.start + len);
+            self.hash.update(bytes.unwrap_or_default());
+            left -= len;
+        }
+    }
+
+    /// Driver and sender: what a user of the library runs.
+    fn send_and_receive(
+        &mut self,
+        world: &mut World,
+        connection: ConnectionId,
+        now: Instant,
+    ) -> Result<(bool, Option<Instant>), Failure> {
+        let World { rx, stack, .. } = world;
+        let scratch = &mut self.scratch;
+        let device = |error| Failure::failed(format!("the NIC: {error}"));
+        let received = rx
+            .receive(RECEIVE_BUDGET, &mut |frame| {
+                stack.input(now, frame.copy_to(scratch), frame.checksum());
+            })
+            .map_err(device)?;
+        let posted = stack.port().counters().frames;
+        let timer = stack.poll(now).map_err(device)?;
+        let mut worked = received > 0 || stack.port().counters().frames != posted;
+        while let Some(completion) = stack.completion(connection) {
+            self.delivered += completion.bytes as u64;
+            worked = true;
+        }
+        if let Some(error) = stack.error(connection) {
+            return Err(Failure::failed(format!("the connection broke: {error}")));
+        }
+        Ok((worked, timer))
+    }
+
+    /// Now and then: Ctrl-C, the device's health, the progress bar.
+    fn look_around(&mut self, world: &mut World) -> Result<(), Failure> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Failure::interrupted());
+        }
+        self.progress.set_position(self.delivered);
+        let now = world.now();
+        match pagewire::hal::Nic::poll(&mut world.nic, now) {
+            Ok(Phase::Running(_)) => Ok(()),
+            Ok(phase) => Err(Failure::failed(format!("the NIC is {phase:?}"))),
+            Err(error) => Err(Failure::failed(format!("the NIC: {error}"))),
+        }
+    }
+
+    /// Whether the peer has everything and every page has come back.
+    fn finished(&self, world: &mut World, connection: ConnectionId) -> Result<bool, Failure> {
+        let arrived = world.peer.arrived().map_err(|error| Failure::failed(error.to_string()))?;
+        let port = world.stack.port();
+        Ok(arrived.is_some()
+            && self.delivered == self.input.len
+            && port.outstanding() == 0
+            && world.stack.is_closed(connection))
+    }
+
+    fn report(
+        self,
+        world: &mut World,
+        connection: ConnectionId,
+        seconds: f64,
+    ) -> Result<Report, Failure> {
+        let device = |error| Failure::failed(format!("the NIC: {error}"));
+        world.shut_down().map_err(device)?;
+        world.cable.finish()?;
+        let arrived = world.peer.arrived().map_err(|error| Failure::failed(error.to_string()))?;
+        let sent = hex(&self.hash.finalize());
+        let received = arrived.as_ref().map_or_else(String::new, |a| a.sha256.clone());
+        let digests = Digests { equal: sent == received, sent, received };
+        let stats = world.stack.stats(connection);
+        let copied = &stats.copied;
+        let pages = pages(world, &stats.lent);
+        let seen = world.model.with_device(|model| model.counters().most_fragments);
+        let fetched = world.model.counters().region_bytes;
+        let mut faults = world.model.violations();
+        faults.iter_mut().for_each(|text| text.insert_str(0, "violation: "));
+        let must = [
+            (digests.equal, "the digests differ"),
+            (arrived.is_some_and(|a| a.bytes == self.input.len), "the lengths differ"),
+            (pages.pinned_now == 0, "pages are still pinned"),
+            (fetched == stats.shared_bytes, "the device fetched other bytes than were shared"),
+        ];
+        faults.extend(must.iter().filter(|(held, _)| !held).map(|(_, text)| (*text).to_owned()));
+        let args = self.args;
+        let peer_seconds = self.watch.peer.as_secs_f64() + world.peer.foreign_cpu_seconds();
+        let known = self.watch.sender + self.watch.model + self.watch.peer;
+        Ok(Report {
+            nic: "driver e1000e on a model of the 82574L".into(),
+            peer: peer_name(args.peer).into(),
+            input: input_name(args, self.input.len),
+            seed: args.seed,
+            limits: Limits {
+                max_fragments: world.stack.port().capabilities().max_fragments,
+                mtu: args.mtu,
+                dma_page: page_name(args.dma_page).into(),
+                slice: args.slice,
+                device_checksums: !args.no_checksum,
+            },
+            bytes: Bytes {
+                shared: stats.shared_bytes,
+                shared_as_fetched: fetched,
+                copied_to_rescue: stats.rescued.bytes,
+                copied_over_budget: copied.over_budget.bytes,
+                copied_no_gather: copied.no_gather.bytes,
+                copied_too_short: copied.too_short.bytes,
+            },
+            segments: Segments {
+                shared: stats.shared_segments,
+                rescued: stats.rescued.segments,
+                copied: copied.total().segments,
+            },
+            frames: frames(world, seen),
+            checksums: Checksums {
+                by_device: stats.checksums.tcp_device,
+                by_cpu: stats.checksums.tcp_cpu,
+            },
+            pages,
+            retransmissions: Retransmissions {
+                segments: stats.fast_retransmits.segments + stats.timeout_retransmits.segments,
+                fast: stats.fast_retransmits.segments,
+                timeouts: stats.timeout_retransmits.segments,
+            },
+            wire: world.cable.counts(),
+            time: Time {
+                seconds,
+                megabytes_per_second: self.input.len as f64 / seconds / 1e6,
+                sender_seconds: self.watch.sender.as_secs_f64(),
+                model_seconds: self.watch.model.as_secs_f64(),
+                peer_seconds,
+                other_seconds: (seconds - known.as_secs_f64()).max(0.0),
+            },
+            digests,
+            faults,
+        })
+    }
+}
+
+fn pages(world: &World, lent: &pagewire::tcp::LentTimes) -> Pages {
+    let ledger = world.stack.port().ledger().counters();
+    let micros = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64() * 1e6;
+    Pages {
+        page: PAGE,
+        pinned_at_most: ledger.pinned_pages_peak,
+        pinned_now: ledger.pinned_pages,
+        lent_p50_us: micros(lent.quantile(0.50)),
+        lent_p99_us: micros(lent.quantile(0.99)),
+        clock: if matches!(world.clock, Clock::Virtual) { "virtual" } else { "real" },
+    }
+}
+
+fn frames(world: &World, most_fragments_seen: usize) -> Frames {
+    let counters = world.stack.port().counters();
+    let counts = counters.by_fragments.iter().copied().enumerate();
+    Frames {
+        posted: counters.frames,
+        by_fragments: counts.filter(|(_, count)| *count > 0).collect(),
+        most_fragments_seen,
+    }
+}
+
+fn progress_bar(len: u64) -> ProgressBar {
+    // Hidden when nobody watches: a bar in a log file is noise.
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr_with_hz(10)
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let style = "{bar:40} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} eta {eta}";
+    let bar = ProgressBar::with_draw_target(Some(len), target);
+    match ProgressStyle::with_template(style) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn peer_name(peer: PeerKind) -> &'static str {
+    match peer {
+        PeerKind::Smoltcp => "smoltcp's TCP, in this process",
+        PeerKind::Linux => "the kernel's TCP, over a TAP in a network namespace",
+    }
+}
+
+fn page_name(page: DmaPage) -> &'static str {
+    match page {
+        DmaPage::K4 => "4 KiB",
+        DmaPage::K16 => "16 KiB",
+        DmaPage::K64 => "64 KiB",
+        DmaPage::M2 => "2 MiB",
+        DmaPage::Contiguous => "contiguous",
+    }
+}
+
+fn input_name(args: &Args, len: u64) -> String {
+    match &args.file {
+        Some(path) => format!("{} ({len} bytes)", path.display()),
+        None => format!("{len} bytes, generated from seed {}", args.seed),
+    }
+}

@@ -1,0 +1,96 @@
+//! The receiving end of `demo --peer linux`: a child process that takes one connection from the
+//! kernel's TCP and says what arrived.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::Failure;
+
+/// Options of the child.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Address to listen on
+    #[arg(long)]
+    address: Ipv4Addr,
+    /// Port to listen on
+    #[arg(long)]
+    port: u16,
+}
+
+/// What the child prints when the connection has ended, as one line of JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Received {
+    /// Bytes of the stream.
+    pub(crate) bytes: u64,
+    /// Their SHA-256.
+    pub(crate) sha256: String,
+    /// CPU time of the child, kernel included, in seconds.
+    pub(crate) cpu_seconds: f64,
+}
+
+/// The line that says that the child listens.
+pub(crate) const READY: &str = "listening";
+
+/// Runs the child.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let address = SocketAddrV4::new(args.address, args.port);
+    let listener = TcpListener::bind(address)
+        .map_err(|error| Failure::failed(format!("cannot listen on {address}: {error}")))?;
+    println!("{READY}");
+    flush()?;
+    end_with_parent();
+    let (mut stream, _) = listener
+        .accept()
+        .map_err(|error| Failure::failed(format!("no connection on {address}: {error}")))?;
+    let mut hash = Sha256::new();
+    let mut bytes = 0;
+    let mut chunk = vec![0; 1 << 18];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(read) => {
+                hash.update(chunk.get(..read).unwrap_or_default());
+                bytes += read as u64;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                return Err(Failure::failed(format!("the connection broke: {error}")));
+            }
+        }
+    }
+    let received = Received { bytes, sha256: hex(&hash.finalize()), cpu_seconds: cpu_seconds() };
+    let line = serde_json::to_string(&received)
+        .map_err(|error| Failure::failed(format!("cannot report: {error}")))?;
+    println!("{line}");
+    flush()
+}
+
+fn flush() -> Result<(), Failure> {
+    std::io::stdout().flush().map_err(|error| Failure::failed(format!("cannot report: {error}")))
+}
+
+/// Standard input is a pipe from the parent: when it ends, however the parent ended, so do we.
+fn end_with_parent() {
+    std::thread::spawn(|| {
+        let mut byte = [0];
+        while !matches!(std::io::stdin().read(&mut byte), Ok(0) | Err(_)) {}
+        // The parent may just be closing the pipe before it reads our report.
+        std::thread::sleep(Duration::from_millis(200));
+        std::process::exit(1);
+    });
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// CPU time of this process so far, user and kernel, in seconds.
+fn cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}

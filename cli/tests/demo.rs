@@ -1,0 +1,284 @@
+//! The demo as its user sees it: options in, table or JSON and an exit status out.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+fn pagewire(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pagewire")).args(args).output().unwrap()
+}
+
+/// Runs a demo that must succeed and returns its report.
+fn demo(args: &str) -> Value {
+    let words: Vec<_> = ["demo", "--json"].into_iter().chain(args.split_whitespace()).collect();
+    let output = pagewire(&words);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "demo {args}: {}\n{text}\n{errors}", output.status);
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args}: {e}\n{text}"));
+    assert_eq!(report["digests"]["equal"], true, "demo {args}\n{text}");
+    assert_eq!(report["digests"]["sent"], report["digests"]["received"], "demo {args}");
+    assert_eq!(report["pages"]["pinned_now"], 0, "demo {args}\n{text}");
+    assert!(number(&report, "/pages/pinned_at_most") > 0, "demo {args}\n{text}");
+    let shared = number(&report, "/bytes/shared");
+    assert_eq!(shared, number(&report, "/bytes/shared_as_fetched"), "demo {args}\n{text}");
+    let limit = number(&report, "/limits/max_fragments");
+    assert!(number(&report, "/frames/most_fragments_seen") <= limit, "demo {args}\n{text}");
+    report
+}
+
+fn number(report: &Value, pointer: &str) -> u64 {
+    report.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer}: {report}"))
+}
+
+fn copied(report: &Value) -> u64 {
+    number(report, "/bytes/copied_to_rescue")
+        + number(report, "/bytes/copied_over_budget")
+        + number(report, "/bytes/copied_no_gather")
+}
+
+const SIZE: u64 = 8 << 20;
+
+#[test]
+fn one_fragment_copies_everything() {
+    let report = demo("--size 8M --max-fragments 1");
+    assert_eq!(number(&report, "/bytes/shared"), 0);
+    assert_eq!(number(&report, "/bytes/copied_no_gather"), SIZE);
+}
+
+#[test]
+fn two_fragments_mix_at_4k_pages() {
+    let report = demo("--size 8M --max-fragments 2 --dma-page 4k");
+    let [shared, rescued, copied] = ["shared", "rescued", "copied"]
+        .map(|kind| number(&report, &format!("/segments/{kind}")) as f64);
+    let crossing = (rescued + copied) / (shared + rescued + copied);
+    // A segment of 1460 bytes at a random place crosses a page of 4096 with 1459/4096.
+    assert!((0.30..0.40).contains(&crossing), "{crossing}: {report}");
+    assert!(rescued > 0.0 && copied > 0.0, "{report}");
+}
+
+#[test]
+fn three_fragments_share_everything() {
+    let report = demo("--size 8M --max-fragments 3 --dma-page 4k");
+    assert_eq!(copied(&report), 0, "{report}");
+    assert_eq!(number(&report, "/bytes/shared"), SIZE);
+}
+
+#[test]
+fn three_fragments_mix_at_mtu_9000() {
+    let report = demo("--size 8M --max-fragments 3 --mtu 9000");
+    assert!(number(&report, "/bytes/shared") > 0 && copied(&report) > 0, "{report}");
+    let report = demo("--size 8M --max-fragments 4 --mtu 9000");
+    assert_eq!(copied(&report), 0, "{report}");
+}
+
+#[test]
+fn contiguous_memory_shares_everything() {
+    let report = demo("--size 8M --max-fragments 2 --dma-page contiguous");
+    assert_eq!(copied(&report), 0, "{report}");
+    for page in ["16k", "64k", "2m"] {
+        let mixed = demo(&format!("--size 8M --max-fragments 2 --dma-page {page}"));
+        assert!(number(&mixed, "/bytes/shared") > SIZE * 8 / 10, "{page}: {mixed}");
+    }
+}
+
+#[test]
+fn slices_bind_at_will() {
+    // Segments of 1460 bytes touch 3 or 4 pieces of 700.
+    let report = demo("--size 4M --slice 700 --dma-page contiguous");
+    assert_eq!(copied(&report), 0, "{report}");
+    let report = demo("--size 4M --slice 700 --dma-page contiguous --max-fragments 3");
+    assert!(copied(&report) > 0, "{report}");
+    assert!(number(&report, "/bytes/shared") > 0, "{report}");
+    // With pieces of 20 bytes a segment needs 73 fragments, more than the device gathers, and
+    // no rescue leaves much to share.
+    let report = demo("--size 1M --slice 20");
+    assert!(copied(&report) > 0, "{report}");
+    assert!(number(&report, "/frames/most_fragments_seen") <= 64, "{report}");
+}
+
+#[test]
+fn without_device_checksums_pages_are_still_shared() {
+    let report = demo("--size 8M --no-checksum");
+    assert_eq!(copied(&report), 0, "{report}");
+    assert_eq!(number(&report, "/checksums/by_device"), 0);
+    assert!(number(&report, "/checksums/by_cpu") > SIZE / 1460);
+    let report = demo("--size 8M");
+    assert_eq!(number(&report, "/checksums/by_cpu"), 0, "{report}");
+}
+
+#[test]
+fn losses_are_repaired() {
+    for loss in [1, 5] {
+        let report = demo(&format!("--size 16M --loss {loss} --seed {loss}"));
+        assert!(number(&report, "/wire/lost") > 0, "{report}");
+        assert!(number(&report, "/wire/reordered") > 0, "{report}");
+        assert!(number(&report, "/wire/duplicated") > 0, "{report}");
+        assert!(number(&report, "/retransmissions/segments") > 0, "{report}");
+    }
+}
+
+#[test]
+fn a_file_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    for len in [1usize, 511, 4096, 1_000_003] {
+        let path = directory.path().join("input");
+        std::fs::write(&path, (0..len).map(|i| (i * 7) as u8).collect::<Vec<_>>()).unwrap();
+        demo(&format!("--file {}", path.display()));
+    }
+}
+
+#[test]
+fn frames_are_recorded() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("out.pcapng");
+    let report = demo(&format!("--size 1M --pcap {}", path.display()));
+    let bytes = std::fs::read(&path).unwrap();
+    assert_eq!(bytes.get(..4), Some(&[0x0a, 0x0d, 0x0d, 0x0a][..]), "a section header block");
+    assert!(bytes.len() as u64 > 1 << 20);
+    assert!(number(&report, "/frames/posted") > 700);
+    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[test]
+fn the_table_is_for_people() {
+    let output = pagewire(&["demo", "--size", "1M", "--max-fragments", "2"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    for word in ["bytes shared", "rescue", "pinned at most", "retransmissions", "SHA-256", "equal"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
+/// Status 2, nothing on standard output, one line (clap adds how to get help) on the other.
+fn refused(args: &[&str]) {
+    let output = pagewire(args);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {errors}");
+    assert!(output.stdout.is_empty(), "{args:?}");
+    assert!(!errors.contains("panicked"), "{args:?}: {errors}");
+    let own = errors.lines().filter(|line| {
+        !line.is_empty() && !line.starts_with("For more information") && !line.starts_with("Usage")
+    });
+    assert_eq!(own.count(), 1, "{args:?}: {errors}");
+}
+
+#[test]
+fn bad_input_gets_one_clear_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let empty = directory.path().join("empty");
+    std::fs::write(&empty, "").unwrap();
+    let empty = empty.to_str().unwrap();
+    refused(&["demo", "--file", "/no/such/file"]);
+    refused(&["demo", "--file", empty]);
+    refused(&["demo", "--file", directory.path().to_str().unwrap()]);
+    refused(&["demo", "--size", "0"]);
+    refused(&["demo", "--size", "12Q"]);
+    refused(&["demo", "--loss", "101"]);
+    refused(&["demo", "--loss", "nan"]);
+    refused(&["demo", "--max-fragments", "0"]);
+    refused(&["demo", "--mtu", "9001"]);
+    refused(&["demo", "--slice", "0"]);
+    refused(&["demo", "--size", "1k", "--pcap", "/no/such/folder/out.pcapng"]);
+    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+/// Interrupts a long demo and looks at what is left.
+fn interrupted(more: &[&str]) {
+    let directory = tempfile::tempdir().unwrap();
+    let path: PathBuf = directory.path().join("out.pcapng");
+    let child = Command::new(env!("CARGO_BIN_EXE_pagewire"))
+        .args(["demo", "--size", "4G", "--pcap", path.to_str().unwrap()])
+        .args(more)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    std::thread::sleep(Duration::from_millis(700));
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{errors}");
+    assert_eq!(errors.trim().lines().count(), 1, "{errors}");
+    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_behind() {
+    interrupted(&[]);
+}
+
+/// Whether a namespace and a TAP can be had; in CI they must.
+fn can_make_a_tap(test: &str) -> bool {
+    let able = rustix::process::geteuid().is_root() && std::path::Path::new("/dev/net/tun").exists();
+    if !able {
+        assert!(std::env::var_os("CI").is_none(), "{test}: CI must be root and have /dev/net/tun");
+        eprintln!("{test}: skipped: it needs root and /dev/net/tun");
+    }
+    able
+}
+
+/// Network interfaces of the machine, which must be the same before and after.
+fn interfaces() -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir("/sys/class/net")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn children_left() -> bool {
+    let own = std::process::id().to_string();
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&command).into_owned();
+        entry.file_name().to_string_lossy() != own && text.contains("__receive\0")
+    })
+}
+
+#[test]
+fn the_kernel_receives() {
+    if !can_make_a_tap("the_kernel_receives") {
+        return;
+    }
+    let before = interfaces();
+    let report = demo("--peer linux --size 16M");
+    assert_eq!(copied(&report), 0, "{report}");
+    let report = demo("--peer linux --size 4M --max-fragments 2 --no-checksum");
+    assert!(number(&report, "/bytes/shared") > 0 && copied(&report) > 0, "{report}");
+    demo("--peer linux --size 4M --mtu 9000 --max-fragments 3");
+    demo("--peer linux --size 2M --loss 1");
+    interrupted(&["--peer", "linux"]);
+    assert_eq!(interfaces(), before);
+    assert!(!children_left());
+}
+
+#[test]
+fn without_privileges_the_kernel_is_refused_in_one_line() {
+    if !can_make_a_tap("without_privileges_the_kernel_is_refused_in_one_line") {
+        return;
+    }
+    // Root without capabilities, as setpriv(1) makes it: user "nobody" cannot make a namespace.
+    use std::os::unix::process::CommandExt;
+    let copy = tempfile::tempdir().unwrap();
+    let program = copy.path().join("pagewire");
+    std::fs::copy(env!("CARGO_BIN_EXE_pagewire"), &program).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(copy.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new(&program)
+        .args(["demo", "--peer", "linux", "--size", "1M"])
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert_eq!(errors.trim().lines().count(), 1, "{errors}");
+    assert!(errors.contains("root"), "{errors}");
+}

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Links hal, e1000e and tcp into a program without std, libc and start files, and starts it.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+[ "$(uname -sm)" = "Linux x86_64" ] || { echo "skipped: the program is for Linux on x86-64"; exit 0; }
+cargo build -p pagewire-nostd --profile bare --features image --locked
+program=${CARGO_TARGET_DIR:-target}/bare/pagewire-nostd
+if readelf -d "$program" 2>/dev/null | grep -q NEEDED; then
+    echo "the program asks for a shared library" >&2; exit 1
+fi
+"$program"
+printf 'linked and ran: %s bytes, no library\n' "$(stat -c %s "$program")"
