@@ -3,9 +3,13 @@
 mod impaired;
 mod pair;
 mod recorder;
+#[cfg(target_os = "linux")]
+mod tap;
 
 pub use impaired::{Impaired, Impairment, ImpairmentCounters};
 pub use pair::{DEFAULT_CAPACITY, PairEnd, Plug, pair, pair_with_capacity};
 pub use recorder::{Recorder, Recording};
+#[cfg(target_os = "linux")]
+pub use tap::{Tap, TapCounters};
 
 pub use crate::device::Wire;
