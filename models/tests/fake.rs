@@ -4,7 +4,7 @@
 
 use pagewire_hal::{
     Capabilities, ChecksumOffload, DeviceAddress, DmaMemory, Fragment, FrameError, Granule,
-    Offload, PostError, QueueError, Region, Token, TxFrame, TxQueue,
+    Offload, PoolLayout, PostError, QueueError, Region, Token, TxFrame, TxPort, TxQueue,
 };
 use pagewire_models::fake::{FakeHandle, FakeTx};
 use pagewire_models::host::HostMemory;
@@ -365,4 +365,52 @@ fn memory_changed_or_freed_before_the_completion_is_a_violation() {
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(said[0].contains("changed"), "{said:?}");
     assert!(said[1].contains("DMA read"), "{said:?}");
+}
+
+#[test]
+fn a_port_shares_a_region_until_the_device_and_the_sender_are_done_with_it() {
+    for seed in 0..20u64 {
+        let host = host(seed);
+        let (queue, handle) = FakeTx::new(&host, capabilities(), 64);
+        let layout = PoolLayout {
+            small_len: 64,
+            small_count: 32,
+            large_len: 2048,
+            large_count: 4,
+            page: host.granule(),
+        };
+        let small = host.allocate(32 * 64, 64).unwrap();
+        let large = host.allocate(4 * 2048, 64).unwrap();
+        let mut port = TxPort::with_memory(queue, &layout, small, large).unwrap();
+        let payload: Vec<u8> = (0..14_480u32).map(|n| (n / 7) as u8).collect();
+        let region = host.register(payload.clone()).unwrap();
+        let id = port.ledger_mut().register(region).unwrap();
+        let loan = port.ledger_mut().lend(id, 0, payload.len()).unwrap();
+        for n in 0..10 {
+            let mut buffer = port.buffer(54).unwrap();
+            port.bytes_mut(&mut buffer)[..54].fill(n);
+            let mut frame = port.frame(buffer, 54);
+            frame.attach(&loan, usize::from(n) * 1448, 1448);
+            frame.post(Offload::NONE).unwrap();
+        }
+        port.doorbell();
+        for (n, frame) in (0u8..).zip(handle.take_frames()) {
+            assert_eq!(frame.bytes[..54], [n; 54], "seed {seed}, frame {n}");
+            let expected = &payload[usize::from(n) * 1448..][..1448];
+            assert_eq!(&frame.bytes[54..], expected, "seed {seed}, frame {n}");
+        }
+        port.ledger_mut().release(id).unwrap();
+        port.ledger_mut().give_back(loan);
+        for done in 0..10 {
+            assert!(
+                port.ledger_mut().take_released().is_none(),
+                "seed {seed}: {done} done"
+            );
+            assert_eq!(handle.complete_some_shuffled(seed + done, 1), 1);
+            assert_eq!(port.reclaim(&mut |_| {}).unwrap(), 1, "seed {seed}");
+        }
+        assert!(port.ledger_mut().take_released().is_some(), "seed {seed}");
+        assert_eq!(handle.counters().region_bytes, 14_480, "seed {seed}");
+        assert_eq!(handle.violations(), Vec::<String>::new(), "seed {seed}");
+    }
 }
