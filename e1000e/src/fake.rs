@@ -1,0 +1,447 @@
+//! A platform for the unit tests: registers in an array with the few reactions that opening
+//! needs, memory from the heap at device addresses that are unlike the CPU's, a clock that only
+//! waiting moves. It moves no frames by itself; tests play the device's part with
+//! [`Fake::complete`] and [`Fake::deliver`].
+
+use core::ptr::NonNull;
+use core::time::Duration;
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::boxed::Box;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::vec;
+use std::vec::Vec;
+
+use pagewire_hal::{
+    DeviceAddress, DmaMemory, DomainId, Instant, Platform, PlatformError, Registers,
+};
+
+use crate::regs;
+
+/// Ways in which the device may misbehave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// Requests never finish: GIO master enable stays set.
+    StuckMaster,
+    /// PCIe transactions stay pending.
+    StuckPending,
+    /// A global reset never ends.
+    EndlessReset,
+    /// The EEPROM is not read after a reset.
+    NoAutoRead,
+    /// A word of the EEPROM never arrives.
+    SilentEeprom,
+    /// The PHY never answers.
+    SilentPhy,
+    /// All ones.
+    Removed,
+}
+
+pub(crate) struct Device {
+    words: Vec<u32>,
+    pub(crate) config: [u32; 64],
+    pub(crate) eeprom: [u16; 64],
+    pub(crate) phy_control: u16,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) fired: [bool; 3],
+    pub(crate) vectors: u16,
+    pub(crate) allocations_left: usize,
+    memory: Vec<Piece>,
+    pub(crate) freed: usize,
+    next_address: u64,
+    nanos: u64,
+    pub(crate) log: Vec<(u32, u32)>,
+}
+
+#[derive(Clone, Copy)]
+struct Piece {
+    address: u64,
+    pointer: usize,
+    len: usize,
+}
+
+const STATUS: u32 = regs::STATUS.0;
+const CTRL: u32 = regs::CTRL.0;
+const PCIE: u32 = 0xE0;
+pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
+
+impl Device {
+    fn new() -> Self {
+        let mut eeprom = [0u16; 64];
+        for (word, bytes) in eeprom.iter_mut().zip(MAC.chunks(2)) {
+            *word = u16::from_le_bytes([bytes[0], bytes[1]]);
+        }
+        let sum = eeprom
+            .iter()
+            .fold(0u16, |sum, word| sum.wrapping_add(*word));
+        eeprom[63] = 0xBABAu16.wrapping_sub(sum);
+        let mut config = [0u32; 64];
+        config[0] = 0x10D3_8086;
+        config[1] = 1 << 20;
+        config[0x34 / 4] = 0xC8;
+        config[0xC8 / 4] = PCIE << 8 | 0x01;
+        config[PCIE as usize / 4] = 0x10;
+        config[PCIE as usize / 4 + 4] = 0b11;
+        let mut device = Self {
+            words: vec![0; 0x2_0000 / 4],
+            config,
+            eeprom,
+            phy_control: 0x1140,
+            faults: Vec::new(),
+            fired: [false; 3],
+            vectors: 3,
+            allocations_left: usize::MAX,
+            memory: Vec::new(),
+            freed: 0,
+            next_address: 0x1_0000_0000,
+            nanos: 0,
+            log: Vec::new(),
+        };
+        device.set(regs::PBA.0, 0x0014_0014);
+        device.reset();
+        device
+    }
+
+    fn reset(&mut self) {
+        let pba = self.get(regs::PBA.0);
+        let keep_interrupts = self.get(regs::ICR.0);
+        self.words.fill(0);
+        self.set(regs::ICR.0, keep_interrupts);
+        // The transmit share is what the receive share leaves of 40 KiB.
+        let receive = pba & 0xFFFF;
+        self.set(regs::PBA.0, 40u32.saturating_sub(receive) << 16 | receive);
+        self.set(STATUS, 0b1000_0011);
+        if !self.has(Fault::NoAutoRead) {
+            self.set(regs::EECD.0, 1 << 9 | 1 << 8);
+        }
+        let [a, b, c, d, e, f] = MAC;
+        self.set(regs::RAL0.0, u32::from_le_bytes([a, b, c, d]));
+        self.set(regs::RAH0.0, u32::from_le_bytes([e, f, 0, 0]) | 1 << 31);
+        if self.has(Fault::EndlessReset) {
+            self.set(CTRL, 1 << 26);
+        }
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+
+    pub(crate) fn get(&self, offset: u32) -> u32 {
+        self.words[offset as usize / 4]
+    }
+
+    pub(crate) fn set(&mut self, offset: u32, value: u32) {
+        self.words[offset as usize / 4] = value;
+    }
+
+    fn read(&mut self, offset: u32) -> u32 {
+        if self.has(Fault::Removed) {
+            return u32::MAX;
+        }
+        let value = self.get(offset);
+        match offset {
+            STATUS => {
+                let disabled = self.get(CTRL) & 1 << 2 != 0;
+                let master = !disabled || self.has(Fault::StuckMaster);
+                value | u32::from(master) << 19
+            }
+            0x4000..0x4100 => {
+                self.set(offset, 0);
+                value
+            }
+            offset if offset == regs::ICR.0 => {
+                self.set(offset, 0);
+                value
+            }
+            _ => value,
+        }
+    }
+
+    fn write(&mut self, offset: u32, value: u32) {
+        if self.has(Fault::Removed) {
+            return;
+        }
+        self.log.push((offset, value));
+        match offset {
+            STATUS => {}
+            CTRL if value & 1 << 26 != 0 => self.reset(),
+            offset if offset == regs::EERD.0 => {
+                let word = self.eeprom.get((value >> 2) as usize).copied();
+                let answer = u32::from(word.unwrap_or(0)) << 16 | 1 << 1;
+                let silent = self.has(Fault::SilentEeprom);
+                self.set(offset, if silent { 0 } else { answer });
+            }
+            offset if offset == regs::MDIC.0 => {
+                let read = value & 1 << 27 != 0;
+                if !read {
+                    self.phy_control = value as u16;
+                }
+                let answer = 1 << 28 | u32::from(self.phy_control);
+                let silent = self.has(Fault::SilentPhy);
+                self.set(offset, if silent { 0 } else { answer });
+            }
+            offset if offset == regs::ICR.0 => {
+                let rest = self.get(offset) & !value;
+                self.set(offset, rest);
+            }
+            _ => self.set(offset, value),
+        }
+    }
+
+    fn locate(&self, address: u64, len: usize) -> *mut u8 {
+        let piece = self
+            .memory
+            .iter()
+            .find(|p| p.address <= address && address + len as u64 <= p.address + p.len as u64)
+            .expect("the device reaches memory that is not mapped");
+        (piece.pointer + (address - piece.address) as usize) as *mut u8
+    }
+
+    fn read_u64(&self, address: u64) -> u64 {
+        let pointer = self.locate(address, 8).cast::<u64>();
+        // SAFETY: `locate` found eight mapped bytes; volatile as the driver's side is.
+        u64::from_le(unsafe { pointer.read_volatile() })
+    }
+
+    fn write_u64(&self, address: u64, value: u64) {
+        let pointer = self.locate(address, 8).cast::<u64>();
+        // SAFETY: as above.
+        unsafe { pointer.write_volatile(value.to_le()) };
+    }
+
+    fn ring(&self, low: u32, index: u32) -> u64 {
+        let base = u64::from(self.get(low + 4)) << 32 | u64::from(self.get(low));
+        base + 16 * u64::from(index)
+    }
+}
+
+/// A clone is the same device.
+#[derive(Clone)]
+pub(crate) struct Fake {
+    device: Arc<Mutex<Device>>,
+    domain: DomainId,
+}
+
+impl Fake {
+    pub(crate) fn new() -> Self {
+        Self {
+            device: Arc::new(Mutex::new(Device::new())),
+            domain: DomainId::new_unique(),
+        }
+    }
+
+    pub(crate) fn device(&self) -> MutexGuard<'_, Device> {
+        self.device.lock().expect("no test panics with the lock")
+    }
+
+    pub(crate) fn with_fault(fault: Fault) -> Self {
+        let fake = Self::new();
+        fake.break_with(fault);
+        fake
+    }
+
+    pub(crate) fn break_with(&self, fault: Fault) {
+        self.device().faults.push(fault);
+    }
+
+    pub(crate) fn repair(&self) {
+        self.device().faults.clear();
+    }
+
+    pub(crate) fn advance(&self, duration: Duration) {
+        self.device().nanos += duration.as_nanos() as u64;
+    }
+
+    /// Pieces of memory that are mapped.
+    pub(crate) fn mapped(&self) -> usize {
+        self.device().memory.len()
+    }
+
+    pub(crate) fn tail(&self) -> u32 {
+        self.device().get(regs::TDT.0)
+    }
+
+    pub(crate) fn head(&self) -> u32 {
+        self.device().get(regs::TDH.0)
+    }
+
+    /// Processes up to `count` transmit descriptors before the tail as the device does: DD where
+    /// a report was asked for, then the head. Returns how many there were.
+    pub(crate) fn complete(&self, count: u32) -> u32 {
+        let mut device = self.device();
+        let ring_len = device.get(regs::TDLEN.0) / 16;
+        let tail = device.get(regs::TDT.0);
+        let mut head = device.get(regs::TDH.0);
+        let mut done = 0;
+        while done < count && head != tail {
+            let high = device.ring(regs::TDBAL.0, head) + 8;
+            let word = device.read_u64(high);
+            if word & crate::desc::TX_RS != 0 {
+                device.write_u64(high, word | 1 << 32);
+            }
+            head = (head + 1) % ring_len;
+            done += 1;
+        }
+        device.set(regs::TDH.0, head);
+        done
+    }
+
+    /// Fills the next receive descriptor: `bytes` into the buffer, `len` and `status` (of status
+    /// and errors) into the descriptor. False if the device has none.
+    pub(crate) fn deliver(&self, bytes: &[u8], len: u16, status: u16) -> bool {
+        let mut device = self.device();
+        let ring_len = device.get(regs::RDLEN.0) / 16;
+        let head = device.get(regs::RDH.0);
+        if head == device.get(regs::RDT.0) {
+            return false;
+        }
+        let descriptor = device.ring(regs::RDBAL.0, head);
+        let buffer = device.read_u64(descriptor);
+        let target = device.locate(buffer, bytes.len());
+        // SAFETY: `locate` found as many mapped bytes, and the driver reads them only after DD.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
+        let word = u64::from(len) | 0xABCD << 16 | u64::from(status) << 32;
+        device.write_u64(descriptor + 8, word);
+        device.set(regs::RDH.0, (head + 1) % ring_len);
+        true
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct FakeRegisters(Arc<Mutex<Device>>);
+
+impl Registers for FakeRegisters {
+    fn read(&self, offset: u32) -> u32 {
+        self.0.lock().expect("not poisoned").read(offset)
+    }
+
+    unsafe fn write(&self, offset: u32, value: u32) {
+        self.0.lock().expect("not poisoned").write(offset, value);
+    }
+}
+
+pub(crate) struct FakeMemory {
+    pointer: NonNull<u8>,
+    layout: Layout,
+    address: u64,
+    len: usize,
+    domain: DomainId,
+    device: Arc<Mutex<Device>>,
+}
+
+// SAFETY: the value is the only owner of its heap memory; tests reach it from one thread.
+unsafe impl Send for FakeMemory {}
+
+// SAFETY: the heap memory stays where it is until the drop; the fake device finds it at
+// `address` by its table.
+unsafe impl DmaMemory for FakeMemory {
+    fn pointer(&self) -> NonNull<u8> {
+        self.pointer
+    }
+
+    fn address(&self) -> DeviceAddress {
+        DeviceAddress(self.address)
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn domain(&self) -> DomainId {
+        self.domain
+    }
+}
+
+impl Drop for FakeMemory {
+    fn drop(&mut self) {
+        let mut device = self.device.lock().expect("not poisoned");
+        device.memory.retain(|piece| piece.address != self.address);
+        device.freed += 1;
+        // SAFETY: allocated with this layout in `allocate`, and nobody has it any more.
+        unsafe { dealloc(self.pointer.as_ptr(), self.layout) };
+    }
+}
+
+// SAFETY: a `Fake` is used by one driver at a time; the test's clone only plays the device. Its
+// memory has its domain.
+unsafe impl Platform for Fake {
+    type Registers = FakeRegisters;
+    type Memory = FakeMemory;
+    type Slots = Box<[u64]>;
+
+    fn read_config(&self, offset: u16) -> u32 {
+        let device = self.device();
+        if device.has(Fault::Removed) {
+            return u32::MAX;
+        }
+        let word = device.config[usize::from(offset) / 4 % 64];
+        let pending = offset == PCIE as u16 + 8 && device.has(Fault::StuckPending);
+        word | u32::from(pending) << 21
+    }
+
+    unsafe fn write_config(&mut self, offset: u16, value: u32) {
+        let mut device = self.device();
+        let old = device.config[usize::from(offset) / 4 % 64];
+        device.config[usize::from(offset) / 4 % 64] = old & 0xFFFF_0000 | value & 0xFFFF;
+    }
+
+    fn map_bar(&mut self, index: u8) -> Result<FakeRegisters, PlatformError> {
+        match index {
+            0 => Ok(FakeRegisters(self.device.clone())),
+            _ => Err(PlatformError::NoBar(index)),
+        }
+    }
+
+    fn allocate(&mut self, len: usize, align: usize) -> Result<FakeMemory, PlatformError> {
+        let mut device = self.device();
+        if device.allocations_left == 0 {
+            return Err(PlatformError::OutOfMemory);
+        }
+        device.allocations_left -= 1;
+        let layout =
+            Layout::from_size_align(len.max(1), align).map_err(|_| PlatformError::OutOfMemory)?;
+        // SAFETY: the layout has at least one byte.
+        let pointer = unsafe { alloc_zeroed(layout) };
+        let pointer = NonNull::new(pointer).ok_or(PlatformError::OutOfMemory)?;
+        let address = device.next_address.next_multiple_of(align as u64);
+        device.next_address = address + len as u64 + 0x1000;
+        device.memory.push(Piece {
+            address,
+            pointer: pointer.as_ptr() as usize,
+            len,
+        });
+        Ok(FakeMemory {
+            pointer,
+            layout,
+            address,
+            len,
+            domain: self.domain,
+            device: self.device.clone(),
+        })
+    }
+
+    fn slots(&mut self, count: usize) -> Result<Box<[u64]>, PlatformError> {
+        Ok(vec![0; count].into_boxed_slice())
+    }
+
+    fn domain(&self) -> DomainId {
+        self.domain
+    }
+
+    fn enable_interrupts(&mut self, vectors: u16) -> Result<u16, PlatformError> {
+        Ok(vectors.min(self.device().vectors))
+    }
+
+    fn take_interrupt(&mut self, vector: u16) -> bool {
+        let mut device = self.device();
+        let fired = device.fired.get_mut(usize::from(vector));
+        fired.is_some_and(core::mem::take)
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_nanos(self.device().nanos)
+    }
+
+    fn wait(&self, duration: Duration) {
+        self.advance(duration);
+    }
+}
