@@ -1,0 +1,411 @@
+//! What a connection sends: how much may go now (step 4a of the path of 1997), what was lost,
+//! and the segments without payload.
+
+use pagewire_hal::{DmaMemory, FrameId, Instant, MacAddress, TxPort, TxQueue};
+
+use crate::connection::{Connection, State};
+use crate::connection_loss::Mode;
+use crate::flight::Segment;
+use crate::stack_config::{Limits, StackConfig};
+use crate::transmit::{Blocked, Device, Envelope, Outgoing, transmit};
+use crate::wire::{TcpFlags, TcpHeader, TcpOptions, Timestamps};
+
+/// What a connection needs to send.
+pub(crate) struct Output<'a, Q: TxQueue, M: DmaMemory> {
+    pub(crate) now: Instant,
+    pub(crate) config: &'a StackConfig,
+    pub(crate) limits: &'a Limits,
+    pub(crate) device: &'a Device,
+    pub(crate) port: &'a mut TxPort<Q, M>,
+    pub(crate) next_hop: MacAddress,
+    /// Counts the IPv4 identification on.
+    pub(crate) identification: &'a mut u16,
+    /// Segments that this connection may still post in this turn.
+    pub(crate) quota: usize,
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Turn {
+    /// Everything that may go has gone.
+    Done,
+    /// The quota is used up, there is more.
+    More,
+    /// A retransmission waits for its original to leave the ring.
+    PutOff,
+    /// The ring or the buffers are full.
+    Full,
+    /// The queue takes nothing.
+    Refused,
+}
+
+impl From<Blocked> for Turn {
+    fn from(blocked: Blocked) -> Self {
+        match blocked {
+            Blocked::Full => Self::Full,
+            Blocked::Refused => Self::Refused,
+        }
+    }
+}
+
+/// A segment that may go now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Allowed {
+    len: u32,
+    fin: bool,
+}
+
+impl Connection {
+    /// Sends what may go, and sets the timer.
+    pub(crate) fn transmit<Q: TxQueue, M: DmaMemory>(
+        &mut self,
+        out: &mut Output<'_, Q, M>,
+    ) -> Turn {
+        let turn = match self.transmit_all(out) {
+            Ok(()) => Turn::Done,
+            Err(turn) => turn,
+        };
+        let blocked = matches!(turn, Turn::Full | Turn::Refused | Turn::PutOff);
+        self.set_timer(out.now, blocked);
+        turn
+    }
+
+    fn transmit_all<Q: TxQueue, M: DmaMemory>(
+        &mut self,
+        out: &mut Output<'_, Q, M>,
+    ) -> Result<(), Turn> {
+        if self.state == State::Closed {
+            return Ok(());
+        }
+        self.open(out)?;
+        let put_off = self.send_lost_again(out)?;
+        if self.is_synchronised() {
+            self.send_new(out)?;
+            self.send_acks(out)?;
+        }
+        if put_off { Err(Turn::PutOff) } else { Ok(()) }
+    }
+
+    /// Sends the first SYN.
+    fn open<Q: TxQueue, M: DmaMemory>(&mut self, out: &mut Output<'_, Q, M>) -> Result<(), Turn> {
+        if self.next > 0 || !matches!(self.state, State::SynSent | State::SynReceived) {
+            return Ok(());
+        }
+        let frame = self.post(out, 0, 0, TcpFlags::SYN)?;
+        self.flight.push(Segment {
+            start: 0,
+            len: 0,
+            syn: true,
+            fin: false,
+            retransmitted: false,
+            frame,
+            first_sent: out.now,
+        });
+        self.next = 1;
+        Ok(())
+    }
+
+    /// Sends again what is lost, as far as the congestion window allows; the first segment goes
+    /// in any case. Returns whether the rest was put off because the device still reads the
+    /// original (rule 2).
+    fn send_lost_again<Q: TxQueue, M: DmaMemory>(
+        &mut self,
+        out: &mut Output<'_, Q, M>,
+    ) -> Result<bool, Turn> {
+        if self.loss.resend >= self.loss.lost_below {
+            return Ok(false);
+        }
+        let window = self.congestion_window();
+        let mut pipe = self.pipe();
+        while self.loss.resend < self.loss.lost_below {
+            let Some(segment) = self.flight.at_mut(self.loss.resend).copied() else {
+                break;
+            };
+            // Of a segment that was acknowledged in part only the rest is sent again.
+            let start = segment.start.max(self.una);
+            if self
+                .board
+                .is_sacked(self.seq(start), self.seq(segment.end()))
+            {
+                self.loss.resend = segment.end();
+                continue;
+            }
+            if out.port.in_flight(segment.frame) {
+                self.stats.put_off += 1;
+                return Ok(true);
+            }
+            let sequence_len = (segment.end() - start) as u32;
+            if self.loss.resend > self.una && pipe + sequence_len > window {
+                break;
+            }
+            self.send_again(out, segment, start)?;
+            pipe += sequence_len;
+            self.loss.resend = segment.end();
+        }
+        Ok(false)
+    }
+
+    fn send_again<Q: TxQueue, M: DmaMemory>(
+        &mut self,
+        out: &mut Output<'_, Q, M>,
+        segment: Segment,
+        start: u64,
+    ) -> Result<(), Turn> {
+        let syn = segment.syn && start == 0;
+        let len = (segment.end() - start) as u32 - u32::from(syn) - u32::from(segment.fin);
+        let mut flags = TcpFlags::empty();
+        flags.set(TcpFlags::SYN, syn);
+        flags.set(TcpFlags::FIN, segment.fin);
+        flags.set(TcpFlags::PSH, len > 0 && segment.end() >= self.buffer.end());
+        let frame = self.post(out, start, len, flags)?;
+        if let Some(place) = self.flight.at_mut(start) {
+            *place = Segment {
+                start,
+                len,
+                syn,
+                frame,
+                retransmitted: true,
+                ..segment
+            };
+        }
+        let count = if self.loss.mode == Mode::Fast {
+            &mut self.stats.fast_retransmits
+        } else {
+            &mut self.stats.timeout_retransmits
+        };
+        count.add(len as usize);
+        Ok(())
+    }
+
+    /// Sends data and FIN for the first time.
+    fn send_new<Q: TxQueue, M: DmaMemory>(
+        &mut self,
+        out: &mut Output<'_, Q, M>,
+    ) -> Result<(), Turn> {
+        if self.unsent() == 0 && !self.fin_due() {
+            return Ok(());
+        }
+        let mut pipe = self.pipe();
+        while let Some(Allowed { len, fin }) = self.how_much_may_go(pipe, out.config.nagle) {
+            let start = self.next;
+            let mut flags = TcpFlags::empty();
+            flags.set(TcpFlags::FIN, fin);
+            flags.set(
+                TcpFlags::PSH,
+                len > 0 && start + u64::from(len) == self.buffer.end(),
+            );
+            let frame = self.post(out, start, len, flags)?;
+            let segment = Segment {
+                start,
+                len,
+                syn: false,
+                fin,
+                retransmitted: false,
+                frame,
+                first_sent: out.now,
+            };
+            if self.flight.is_empty() {
+                self.retries = 0;
+            }
+            self.flight.push(segment);
+            self.next = segment.end();
+            pipe += segment.sequence_len();
+            self.forced = false;
+            if fin {
+                self.fin_sent = true;
+                self.state = match self.state {
+                    State::CloseWait => State::LastAck,
+                    _ => State::FinWait1,
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// Step 4a: the usual TCP algorithms. `pipe` is what is in the network. `None` if nothing
+    /// may go now.
+    fn how_much_may_go(&self, pipe: u32, nagle: bool) -> Option<Allowed> {
+        let unsent = self.unsent();
+        if unsent == 0 && !self.fin_due() {
+            return None;
+        }
+        let offered = self.window.saturating_sub(self.flight_size());
+        let congestion = self.congestion_window().saturating_sub(pipe);
+        let wanted = u32::try_from(unsent)
+            .unwrap_or(u32::MAX)
+            .min(self.segment_len);
+        let len = wanted.min(offered);
+        let all = u64::from(len) == unsent;
+        // The FIN takes a sequence number, and so needs room for it.
+        let fin = self.fin_due() && all && offered > len;
+        if len == 0 && !fin {
+            return None;
+        }
+        if congestion < len + u32::from(fin) && pipe > 0 {
+            return None;
+        }
+        // Nagle (RFC 9293 section 3.7.4) and the sender's silly window avoidance
+        // (section 3.8.6.2.1).
+        let idle = self.next == self.una;
+        let worth = len == self.segment_len
+            || fin
+            || (all && (idle || !nagle))
+            || (len > 0 && len >= self.max_window / 2)
+            || (len > 0 && self.forced);
+        worth.then_some(Allowed { len, fin })
+    }
+
+    /// Sends the ACKs that are owed and have not gone with data, and a probe that is due.
+    fn send_acks<Q: TxQueue, M: DmaMemory>(
+        &mut self,
+        out: &mut Output<'_, Q, M>,
+    ) -> Result<(), Turn> {
+        while self.duplicate_acks_due > 0 {
+            self.post_bare(out, self.next)?;
+            self.duplicate_acks_due -= 1;
+        }
+        if self.ack_due || self.window_update_due() {
+            self.post_bare(out, self.next)?;
+        }
+        if self.probe_due {
+            // A number that the peer has acknowledged long ago: it must answer with an ACK that
+            // tells its window (RFC 9293 section 3.10.7.4, first check). The RFC probes with a
+            // byte of new data; that would have to be sent again when the window opens without
+            // it. Linux probes as it is done here.
+            self.post_bare(out, self.una.wrapping_sub(1))?;
+            self.stats.window_probes += 1;
+            self.probe_due = false;
+        }
+        Ok(())
+    }
+
+    fn window_update_due(&self) -> bool {
+        !self.receive.finished() && self.receive.window_update_due()
+    }
+
+    fn post_bare<Q: TxQueue, M: DmaMemory>(
+        &mut self,
+        out: &mut Output<'_, Q, M>,
+        position: u64,
+    ) -> Result<(), Turn> {
+        self.post(out, position, 0, TcpFlags::empty()).map(|_| ())
+    }
+
+    /// Posts a segment. ACK is set but in a first SYN; whatever carries it pays what is owed.
+    fn post<Q: TxQueue, M: DmaMemory>(
+        &mut self,
+        out: &mut Output<'_, Q, M>,
+        position: u64,
+        len: u32,
+        flags: TcpFlags,
+    ) -> Result<FrameId, Turn> {
+        if out.quota == 0 {
+            return Err(Turn::More);
+        }
+        let header = self.header(out, position, flags);
+        let envelope = Envelope {
+            source_mac: out.config.mac,
+            destination_mac: out.next_hop,
+            source: *self.endpoints.local.ip(),
+            destination: *self.endpoints.remote.ip(),
+            identification: *out.identification,
+        };
+        let outgoing = Outgoing {
+            device: out.device,
+            envelope: &envelope,
+            header: &header,
+            buffer: &self.buffer,
+            position,
+            len: len as usize,
+        };
+        let frame = transmit(out.port, &outgoing, &mut self.stats)?;
+        *out.identification = out.identification.wrapping_add(1);
+        out.quota -= 1;
+        self.told = self.receive.next();
+        self.ack_due = false;
+        Ok(frame)
+    }
+
+    fn header<Q: TxQueue, M: DmaMemory>(
+        &mut self,
+        out: &Output<'_, Q, M>,
+        position: u64,
+        mut flags: TcpFlags,
+    ) -> TcpHeader {
+        let syn = flags.contains(TcpFlags::SYN);
+        let first_syn = self.state == State::SynSent;
+        flags.set(TcpFlags::ACK, !first_syn);
+        let options = if syn {
+            self.syn_options(out.now, out.limits, first_syn)
+        } else {
+            TcpOptions {
+                timestamps: self.echo(out.now),
+                ..TcpOptions::default()
+            }
+        };
+        let ack = if first_syn {
+            Default::default()
+        } else {
+            self.receive.next()
+        };
+        TcpHeader {
+            source_port: self.endpoints.local.port(),
+            destination_port: self.endpoints.remote.port(),
+            seq: self.seq(position),
+            ack,
+            flags,
+            window: self.receive.offer(!syn),
+            options,
+        }
+    }
+
+    /// All options in the first SYN; in the answer to one those that it had.
+    fn syn_options(&self, now: Instant, limits: &Limits, first: bool) -> TcpOptions {
+        TcpOptions {
+            mss: Some(limits.mss()),
+            window_scale: (first || self.scaling).then(|| self.receive.wanted_scale()),
+            sack_permitted: first || self.sack,
+            timestamps: if first {
+                Some(Timestamps {
+                    value: self.timestamp(now),
+                    echo: 0,
+                })
+            } else {
+                self.echo(now)
+            },
+            ..TcpOptions::default()
+        }
+    }
+
+    fn echo(&self, now: Instant) -> Option<Timestamps> {
+        self.timestamps.map(|recent| Timestamps {
+            value: self.timestamp(now),
+            echo: recent.value,
+        })
+    }
+
+    /// The clock of our timestamps: milliseconds (RFC 7323 section 5.4 asks for 1 ms to 1 s).
+    #[inline]
+    pub(crate) fn timestamp(&self, now: Instant) -> u32 {
+        let millis = (now.as_nanos() / 1_000_000) as u32;
+        millis.wrapping_add(self.endpoints.timestamp_offset)
+    }
+
+    /// The RST that ends a connection at once; it says what the peer has said already. `None`
+    /// where there is nobody to tell.
+    pub(crate) fn reset_header(&self) -> Option<TcpHeader> {
+        if !matches!(self.state, State::SynReceived) && !self.is_synchronised()
+            || self.state == State::TimeWait
+        {
+            return None;
+        }
+        Some(TcpHeader {
+            source_port: self.endpoints.local.port(),
+            destination_port: self.endpoints.remote.port(),
+            seq: self.seq(self.next),
+            ack: self.receive.next(),
+            flags: TcpFlags::RST | TcpFlags::ACK,
+            ..TcpHeader::default()
+        })
+    }
+}

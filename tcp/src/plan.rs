@@ -1,0 +1,158 @@
+//! The page budget (step 4b of the path of 1997): whether the pages of a segment fit the gather
+//! list of the device.
+//!
+//! The rule of 1997 counted page crossings. That is one off: *c* crossings make *c* + 1 pieces,
+//! and the header is one piece more. Here the pieces are counted as the device sees them
+//! (rule 1): runs that are neighbours for the device are one, also across two slices of the
+//! program, and what is longer than the longest fragment is split.
+//!
+//! A segment with too many pieces need not be copied whole. Its *beginning* is copied behind the
+//! header, into the buffer that is the first fragment anyway, until the rest fits: a rescue. The
+//! end of the segment could be copied as well, but would need a fragment of its own.
+
+use pagewire_hal::Run;
+
+/// What one frame may have, and what its header takes of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Budget {
+    /// Fragments that one frame may gather, header included.
+    pub max_fragments: usize,
+    /// Longest fragment in bytes; 0 is taken as 1.
+    pub max_fragment_len: usize,
+    /// Bytes of Ethernet, IP and TCP header, before the payload in the first fragment.
+    pub header_len: usize,
+    /// Fewest bytes that must be left to share for a rescue; below, all is copied. 0 is taken
+    /// as 1.
+    pub share_min: usize,
+}
+
+/// How the payload of a segment gets to the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Plan {
+    /// All of it from the program's pages.
+    Share,
+    /// The first `prefix` bytes copied behind the header, the rest from the program's pages.
+    Rescue {
+        /// Bytes to copy: at least 1, fewer than the payload has.
+        prefix: usize,
+    },
+    /// All of it copied behind the header.
+    Copy(Reason),
+}
+
+/// Why a payload is copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The device takes one fragment per frame.
+    NoGather,
+    /// Too many pieces, and too little would be left to share after a rescue.
+    OverBudget,
+    /// The frame is shorter than the device takes, and padding must follow the payload.
+    TooShort,
+}
+
+impl Budget {
+    /// Fragments that `len` contiguous bytes make. Almost always one, without a division.
+    #[inline]
+    fn fragments(&self, len: usize) -> usize {
+        if len <= self.max_fragment_len {
+            usize::from(len > 0)
+        } else {
+            len.div_ceil(self.max_fragment_len.max(1))
+        }
+    }
+}
+
+/// Decides how a payload goes, from its runs in order (see
+/// [`Translation::runs`](pagewire_hal::Translation::runs)); neighbouring runs are merged here.
+///
+/// The result is [`Plan::Share`] if the pieces fit beside the header; else the *shortest* prefix
+/// that, copied behind the header, lets the rest fit, if at least
+/// [`share_min`](Budget::share_min) bytes are left to share; else a copy. The header may take
+/// more than one fragment (a longest fragment shorter than the header), and a longer prefix may
+/// make it so.
+#[inline]
+pub fn plan<I>(budget: &Budget, runs: I) -> Plan
+where
+    I: Iterator<Item = Run> + Clone,
+{
+    if budget.max_fragments < 2 {
+        return Plan::Copy(Reason::NoGather);
+    }
+    let mut pieces = 0;
+    let mut len = 0;
+    for run in Merged::new(runs.clone()) {
+        pieces += budget.fragments(run.len);
+        len += run.len;
+    }
+    if budget.fragments(budget.header_len) + pieces <= budget.max_fragments {
+        return Plan::Share;
+    }
+    rescue(budget, Merged::new(runs), pieces, len)
+}
+
+/// The shortest prefix that is worth its copy.
+///
+/// The rest of a run is fewest pieces for its length when it is a multiple of the longest
+/// fragment, so only prefixes that leave such a rest, or end a run, are looked at: each has one
+/// piece fewer behind it than the one before.
+fn rescue<I>(budget: &Budget, runs: Merged<I>, mut pieces: usize, len: usize) -> Plan
+where
+    I: Iterator<Item = Run>,
+{
+    let max = budget.max_fragment_len.max(1);
+    let mut before = 0;
+    for run in runs {
+        let mut left = budget.fragments(run.len);
+        while left > 0 {
+            left -= 1;
+            pieces -= 1;
+            let prefix = before + (run.len - left * max);
+            if len - prefix < budget.share_min.max(1) {
+                return Plan::Copy(Reason::OverBudget);
+            }
+            if budget.fragments(budget.header_len + prefix) + pieces <= budget.max_fragments {
+                return Plan::Rescue { prefix };
+            }
+        }
+        before += run.len;
+    }
+    Plan::Copy(Reason::OverBudget)
+}
+
+/// Joins runs that are neighbours for the device.
+#[derive(Clone, Debug)]
+struct Merged<I> {
+    runs: I,
+    held: Option<Run>,
+}
+
+impl<I: Iterator<Item = Run>> Merged<I> {
+    #[inline]
+    fn new(mut runs: I) -> Self {
+        let held = runs.next();
+        Self { runs, held }
+    }
+}
+
+impl<I: Iterator<Item = Run>> Iterator for Merged<I> {
+    type Item = Run;
+
+    #[inline]
+    fn next(&mut self) -> Option<Run> {
+        let mut run = self.held.take()?;
+        for next in self.runs.by_ref() {
+            if run.address.offset(run.len as u64) != next.address {
+                self.held = Some(next);
+                break;
+            }
+            run.len += next.len;
+        }
+        Some(run)
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

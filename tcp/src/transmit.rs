@@ -1,0 +1,429 @@
+//! The path of a segment to the wire, in the steps of the sketch of 1997.
+//!
+//! | step of 1997 | here |
+//! |---|---|
+//! | 1. determine the route for the destination | `Stack::route` |
+//! | 2. from that get the device it will go out on | [`Device`]: one port, one device |
+//! | 3. see if the device can handle more than one buffer pointer for a frame | [`Device::gathers`] |
+//! | 4a. the usual TCP algorithms determine how much we should | `Connection::how_much_may_go` |
+//! | 4b. the page crossings must not exceed the pieces the device can handle minus one | [`page_budget`] |
+//! | 4c. if not, go to 5 | [`transmit`] |
+//! | 4d. mark the user pages, this pins them down | [`lend_and_attach_pieces`] |
+//! | 4e. a small buffer for building the headers | [`header_buffer`] |
+//! | 4f. attach the pointers to the user data | [`lend_and_attach_pieces`] |
+//! | 4g. build the TCP header, let the device checksum or checksum the packet | [`build_headers`], [`checksum`] |
+//! | 4h. send it off | [`hand_to_device`] |
+//! | 5. else a traditional buffer, copy all the data and build the header in there | [`copy_all`] |
+//!
+//! Two steps are in another order than in 1997. Headers and checksum come before the pages are
+//! attached, since a frame under construction borrows the whole port; the bytes cannot change
+//! in between, they have been lent since `send` (rule 3). And a device without checksum offload
+//! shares all the same (rule 5): the CPU then sums the program's pages in place.
+
+use core::net::Ipv4Addr;
+
+use pagewire_hal::{
+    Capabilities, ChecksumOffload, DmaMemory, FrameBuffer, FrameBuilder, FrameId, Ledger,
+    MacAddress, Offload, PortError, PostError, Run, TxPort, TxQueue,
+};
+
+use crate::checksum::{Sum, pseudo_header};
+use crate::plan::{Budget, Plan, Reason, plan};
+use crate::send_buffer::{Part, Parts, SendBuffer};
+use crate::stats::ConnectionStats;
+use crate::wire::{
+    ChecksumBy, ETHERTYPE_IPV4, EthernetHeader, Ipv4Header, PROTOCOL_TCP, TcpHeader,
+};
+
+/// RFC 1700 and its successors at IANA recommend 64.
+const TTL: u8 = 64;
+/// Where the TCP header begins in a frame.
+const NETWORK_END: usize = EthernetHeader::LEN + Ipv4Header::LEN;
+
+/// What the device can do for a sender (step 2): computed once, the same for every frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Device {
+    gathers: bool,
+    max_fragments: usize,
+    max_fragment_len: usize,
+    min_frame_len: usize,
+    share_min: usize,
+    checksum: ChecksumOffload,
+}
+
+impl Device {
+    pub(crate) fn new(capabilities: &Capabilities, max_fragments: usize, share_min: usize) -> Self {
+        let offered = capabilities.tx_checksum;
+        let transport = if offered.contains(ChecksumOffload::TCP_IPV4) {
+            ChecksumOffload::TCP_IPV4
+        } else {
+            offered & ChecksumOffload::GENERIC
+        };
+        Self {
+            gathers: capabilities.gathers(),
+            max_fragments,
+            max_fragment_len: capabilities.max_fragment_len as usize,
+            min_frame_len: capabilities.min_frame_len as usize,
+            share_min,
+            checksum: transport | offered & ChecksumOffload::IPV4_HEADER,
+        }
+    }
+
+    /// Step 3: see if the device can handle more than one buffer pointer for a single frame.
+    #[inline]
+    pub(crate) const fn gathers(&self) -> bool {
+        self.gathers
+    }
+
+    #[inline]
+    const fn sums_tcp(&self) -> bool {
+        self.checksum.intersects(ChecksumOffload::TRANSPORT)
+    }
+
+    #[inline]
+    const fn sums_ipv4(&self) -> bool {
+        self.checksum.contains(ChecksumOffload::IPV4_HEADER)
+    }
+
+    /// What the device is asked to fill into each frame.
+    #[inline]
+    fn offload(&self) -> Offload {
+        if self.checksum.is_empty() {
+            return Offload::NONE;
+        }
+        Offload {
+            checksum: self.checksum,
+            l2_len: EthernetHeader::LEN as u8,
+            l3_len: Ipv4Header::LEN as u16,
+            checksum_offset: TcpHeader::CHECKSUM_OFFSET as u8,
+            ..Offload::NONE
+        }
+    }
+}
+
+/// The headers below TCP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Envelope {
+    pub(crate) source_mac: MacAddress,
+    pub(crate) destination_mac: MacAddress,
+    pub(crate) source: Ipv4Addr,
+    pub(crate) destination: Ipv4Addr,
+    pub(crate) identification: u16,
+}
+
+/// A segment on its way out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) device: &'a Device,
+    pub(crate) envelope: &'a Envelope,
+    pub(crate) header: &'a TcpHeader,
+    /// Where the payload is.
+    pub(crate) buffer: &'a SendBuffer,
+    /// Position of the first byte of payload.
+    pub(crate) position: u64,
+    /// Bytes of payload.
+    pub(crate) len: usize,
+}
+
+impl<'a> Outgoing<'a> {
+    #[inline]
+    fn header_len(&self) -> usize {
+        NETWORK_END + self.header.header_len()
+    }
+
+    /// The payload without its first `skipped` bytes.
+    #[inline]
+    fn parts(&self, skipped: usize) -> Parts<'a> {
+        self.buffer
+            .parts(self.position + skipped as u64, self.len - skipped)
+    }
+}
+
+/// Why a segment did not go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Blocked {
+    /// No room in the ring, or no buffer: completions will make room.
+    Full,
+    /// The queue is down or refused the frame: only a reset helps.
+    Refused,
+}
+
+impl From<PortError> for Blocked {
+    fn from(error: PortError) -> Self {
+        match error {
+            PortError::Post(PostError::Full) => Self::Full,
+            _ => Self::Refused,
+        }
+    }
+}
+
+/// Sends one segment: decides, builds, posts. Nothing has happened if it fails. The device sees
+/// it with the next doorbell.
+#[inline]
+pub(crate) fn transmit<Q: TxQueue, M: DmaMemory>(
+    port: &mut TxPort<Q, M>,
+    out: &Outgoing<'_>,
+    stats: &mut ConnectionStats,
+) -> Result<FrameId, Blocked> {
+    if !port.has_room(1) {
+        stats.ring_full += 1;
+        return Err(Blocked::Full);
+    }
+    let plan = if !out.device.gathers() {
+        Plan::Copy(Reason::NoGather)
+    } else if out.header_len() + out.len < out.device.min_frame_len {
+        Plan::Copy(Reason::TooShort)
+    } else {
+        page_budget(port.ledger(), out)
+    };
+    let posted = match plan {
+        Plan::Share => share(port, out, 0),
+        Plan::Rescue { prefix } => share(port, out, prefix),
+        Plan::Copy(_) => copy_all(port, out),
+    };
+    match posted {
+        Ok(_) => count(stats, out, plan),
+        Err(Blocked::Full) => stats.ring_full += 1,
+        Err(Blocked::Refused) => stats.refused_posts += 1,
+    }
+    posted
+}
+
+/// Step 4b: see if the pieces of the payload do not exceed what the device can gather less the
+/// header.
+#[inline]
+fn page_budget(ledger: &Ledger, out: &Outgoing<'_>) -> Plan {
+    let budget = Budget {
+        max_fragments: out.device.max_fragments,
+        max_fragment_len: out.device.max_fragment_len,
+        header_len: out.header_len(),
+        share_min: out.device.share_min,
+    };
+    plan(&budget, runs(ledger, out.parts(0)))
+}
+
+/// The payload as the device sees it.
+#[inline]
+fn runs<'a>(ledger: &'a Ledger, parts: Parts<'a>) -> impl Iterator<Item = Run> + Clone {
+    parts.flat_map(move |part| {
+        ledger
+            .runs(part.loan, part.start, part.len)
+            .into_iter()
+            .flatten()
+    })
+}
+
+/// Steps 4d to 4h: the payload but for its first `prefix` bytes stays where it is.
+#[inline]
+fn share<Q: TxQueue, M: DmaMemory>(
+    port: &mut TxPort<Q, M>,
+    out: &Outgoing<'_>,
+    prefix: usize,
+) -> Result<FrameId, Blocked> {
+    let len = out.header_len() + prefix;
+    let mut buffer = header_buffer(port, len)?;
+    let (frame, ledger) = port.bytes_and_ledger(&mut buffer);
+    if build(frame, ledger, out, prefix).is_none() {
+        port.put_buffer(buffer);
+        return Err(Blocked::Refused);
+    }
+    let mut frame = port.frame(buffer, len);
+    lend_and_attach_pieces(&mut frame, out.parts(prefix));
+    hand_to_device(frame, out.device)
+}
+
+/// Step 5: a traditional buffer; all the data is copied, the header built in there. What is
+/// shorter than the device takes is padded with zeros, which no checksum notices.
+fn copy_all<Q: TxQueue, M: DmaMemory>(
+    port: &mut TxPort<Q, M>,
+    out: &Outgoing<'_>,
+) -> Result<FrameId, Blocked> {
+    let len = out.header_len() + out.len;
+    let padded = len.max(out.device.min_frame_len);
+    let mut buffer = header_buffer(port, padded)?;
+    let (frame, ledger) = port.bytes_and_ledger(&mut buffer);
+    if build(frame, ledger, out, out.len).is_none() {
+        port.put_buffer(buffer);
+        return Err(Blocked::Refused);
+    }
+    if let Some(padding) = frame.get_mut(len..padded) {
+        padding.fill(0);
+    }
+    hand_to_device(port.frame(buffer, padded), out.device)
+}
+
+/// Step 4e: a small buffer for the headers and what is copied behind them; a large one where
+/// that is long, or where no small one is left.
+#[inline]
+fn header_buffer<Q: TxQueue, M: DmaMemory>(
+    port: &mut TxPort<Q, M>,
+    len: usize,
+) -> Result<FrameBuffer, Blocked> {
+    port.buffer(len).ok_or(Blocked::Full)
+}
+
+/// Fills the buffer: headers, the first `copied` bytes of the payload, checksum. `None` if the
+/// buffer is too short or the payload not there, which cannot be.
+#[inline]
+fn build(frame: &mut [u8], ledger: &Ledger, out: &Outgoing<'_>, copied: usize) -> Option<()> {
+    build_headers(frame, out)?;
+    let (headers, target) = frame.split_at_mut_checked(out.header_len())?;
+    let target = target.get_mut(..copied)?;
+    let copied = out.parts(0).take_bytes(copied);
+    let tcp = headers.get_mut(NETWORK_END..)?;
+    let tcp_len = u16::try_from(tcp.len() + out.len).ok()?;
+    let sum = pseudo_header(
+        out.envelope.source,
+        out.envelope.destination,
+        PROTOCOL_TCP,
+        tcp_len,
+    );
+    let field = if out.device.sums_tcp() {
+        copy(ledger, copied, target)?;
+        sum.fold()
+    } else {
+        checksum(ledger, out, sum, tcp, target)?
+    };
+    tcp.get_mut(TcpHeader::CHECKSUM_OFFSET..)?
+        .first_chunk_mut::<2>()?
+        .copy_from_slice(&field.to_be_bytes());
+    Some(())
+}
+
+/// Step 4g, first half: build the headers. The TCP checksum field is left zero.
+#[inline]
+fn build_headers(frame: &mut [u8], out: &Outgoing<'_>) -> Option<()> {
+    let Envelope {
+        source_mac,
+        destination_mac,
+        source,
+        destination,
+        identification,
+    } = *out.envelope;
+    let ethernet = EthernetHeader {
+        destination: destination_mac,
+        source: source_mac,
+        ethertype: ETHERTYPE_IPV4,
+    };
+    ethernet.emit(frame)?;
+    let network = frame.get_mut(EthernetHeader::LEN..)?;
+    let header_len = out.header.header_len();
+    let ip = Ipv4Header {
+        source,
+        destination,
+        protocol: PROTOCOL_TCP,
+        total_len: u16::try_from(Ipv4Header::LEN + header_len + out.len).ok()?,
+        identification,
+        ttl: TTL,
+        dont_fragment: true,
+    };
+    let by = if out.device.sums_ipv4() {
+        ChecksumBy::Device
+    } else {
+        ChecksumBy::Cpu
+    };
+    ip.emit(network, by)?;
+    out.header.emit(network.get_mut(Ipv4Header::LEN..)?)?;
+    Some(())
+}
+
+/// Step 4g, second half: "if device can do the outgoing checksum then indicate […] else checksum
+/// the packet". What is copied is summed in the same pass, what is shared is summed where it
+/// lies. `sum` is that of the pseudo-header, `tcp` the header; returns the checksum.
+#[inline]
+fn checksum(
+    ledger: &Ledger,
+    out: &Outgoing<'_>,
+    mut sum: Sum,
+    tcp: &[u8],
+    mut target: &mut [u8],
+) -> Option<u16> {
+    sum.add(tcp);
+    let copied = target.len();
+    for part in out.parts(0).take_bytes(copied) {
+        let bytes = bytes(ledger, &part)?;
+        let (here, behind) = target.split_at_mut_checked(bytes.len())?;
+        sum.copy(bytes, here);
+        target = behind;
+    }
+    for part in out.parts(copied) {
+        sum.add(bytes(ledger, &part)?);
+    }
+    Some(sum.finish())
+}
+
+/// Copies `parts`, which are as long as `target`.
+#[inline]
+fn copy(ledger: &Ledger, parts: Parts<'_>, mut target: &mut [u8]) -> Option<()> {
+    for part in parts {
+        let bytes = bytes(ledger, &part)?;
+        let (here, behind) = target.split_at_mut_checked(bytes.len())?;
+        here.copy_from_slice(bytes);
+        target = behind;
+    }
+    target.is_empty().then_some(())
+}
+
+/// The bytes of a part, where they lie.
+#[inline]
+fn bytes<'a>(ledger: &'a Ledger, part: &Part<'a>) -> Option<&'a [u8]> {
+    let offset = part.start.checked_sub(part.loan.range().start)?;
+    let all = ledger.bytes(part.loan).ok()?;
+    all.get(offset..)?.get(..part.len)
+}
+
+/// Steps 4d and 4f: lends the pages to the device, which pins them until it has completed, and
+/// attaches them behind the header. (With owned buffers there is nothing to mark copy-on-write:
+/// the program cannot write.)
+#[inline]
+fn lend_and_attach_pieces<Q: TxQueue, M: DmaMemory>(
+    frame: &mut FrameBuilder<'_, Q, M>,
+    parts: Parts<'_>,
+) {
+    for part in parts {
+        frame.attach(part.loan, part.start, part.len);
+    }
+}
+
+/// Step 4h: send it off. The doorbell follows once per burst.
+#[inline]
+fn hand_to_device<Q: TxQueue, M: DmaMemory>(
+    frame: FrameBuilder<'_, Q, M>,
+    device: &Device,
+) -> Result<FrameId, Blocked> {
+    Ok(frame.post(device.offload())?)
+}
+
+/// Takes note of a segment that was posted.
+#[inline]
+fn count(stats: &mut ConnectionStats, out: &Outgoing<'_>, plan: Plan) {
+    let sums = &mut stats.checksums;
+    if out.device.sums_tcp() {
+        sums.tcp_device += 1;
+    } else {
+        sums.tcp_cpu += 1;
+    }
+    if out.device.sums_ipv4() {
+        sums.ipv4_device += 1;
+    } else {
+        sums.ipv4_cpu += 1;
+    }
+    if out.len == 0 {
+        stats.control_segments += 1;
+        return;
+    }
+    stats.data.add(out.len);
+    match plan {
+        Plan::Share => {
+            stats.shared_segments += 1;
+            stats.shared_bytes += out.len as u64;
+        }
+        Plan::Rescue { prefix } => {
+            let shared = (out.len - prefix) as u64;
+            stats.rescued.add(prefix);
+            stats.rescued_shared_bytes += shared;
+            stats.shared_bytes += shared;
+        }
+        Plan::Copy(reason) => stats.copied.add(reason, out.len),
+    }
+}
