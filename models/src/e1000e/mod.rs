@@ -1,1 +1,432 @@
 //! A software Intel 82574L.
+//!
+//! Modelled: configuration space (power management, PCIe, MSI-X), reset, GIO master disable, the
+//! EEPROM behind EERD, the PHY behind MDIC, semaphores, the link; two transmit queues with legacy
+//! and data descriptors, gather and checksum insertion; one receive queue with legacy and
+//! extended descriptors, the address filter and checksum verification; MSI-X interrupts;
+//! statistics.
+//!
+//! Not modelled, and reported if used: TCP segmentation, VLAN insertion and stripping, the VLAN
+//! filter, packet split, receive side scaling, loopback, frames without IFCS. Not modelled, and
+//! silent: legacy interrupts and MSI, flow control, half duplex, management, wake-up, flash, time
+//! stamps, interrupt delay timers. Their registers store what is written.
+//!
+//! It is written from the specification; the sources are named where a fact stands. No freedom
+//! that the specification leaves is used twice in the same way: see [`Latitude`].
+
+mod assembly;
+mod bits;
+mod checksum;
+mod control;
+mod filter;
+mod interrupts;
+mod latitude;
+mod nvm;
+mod offload;
+mod pace;
+mod pci;
+mod phy;
+mod receive;
+mod registers;
+mod statistics;
+#[cfg(test)]
+mod tests;
+mod transmit;
+mod violations;
+mod work;
+mod write_back;
+
+use std::fmt;
+
+use pagewire_hal::Instant;
+
+pub use latitude::{Latitude, ModelConfig};
+pub use statistics::{Counters, HISTOGRAM};
+
+use bits::{cause, ctrl, offset, status};
+use interrupts::Interrupts;
+use nvm::Nvm;
+use offload::Context;
+use pace::{Deadline, Pace, Random};
+use pci::ConfigSpace;
+use phy::Phy;
+use receive::RxQueue;
+use registers::RegisterFile;
+use statistics::Statistics;
+use transmit::TxQueue;
+use violations::Violations;
+use work::{Gate, Work};
+
+use crate::{Bus, Device, Wire};
+
+/// Nanoseconds that requests may be under way after bus mastering was stopped.
+const LATEST_DRAIN: u64 = 50_000;
+
+/// An Intel 82574L. See the [module](self) for what it does and does not do.
+pub struct E1000e82574 {
+    config: ModelConfig,
+    wire: Box<dyn Wire>,
+    random: Random,
+    pace: Pace,
+    violations: Violations,
+    pci: ConfigSpace,
+    registers: RegisterFile,
+    nvm: Nvm,
+    phy: Phy,
+    /// STATUS.LU.
+    link: bool,
+    /// How long the next auto-negotiation takes.
+    negotiation: u64,
+    interrupts: Interrupts,
+    statistics: Statistics,
+    counters: Counters,
+    transmit: [TxQueue; 2],
+    receive: RxQueue,
+    context: Option<Context>,
+    engine: Engine,
+    /// CTRL.RST is set until then.
+    reset: Option<Deadline>,
+    /// The EEPROM is being loaded until then.
+    loading: Option<Deadline>,
+    /// What EERD and MDIC will read when their access is done.
+    eerd: Option<(Deadline, u32)>,
+    mdic: Option<(Deadline, u32)>,
+    /// Firmware holds the semaphores until then.
+    firmware: Deadline,
+    /// The PBA of the last reset, which is the one in force.
+    allocation: u32,
+    /// Ring bases that were written since power-up, by queue: transmit, then receive.
+    based: [bool; 4],
+    hold: bool,
+    never_quiet: bool,
+    gone: bool,
+    icr_survives: bool,
+}
+
+/// Whether the device is a bus master.
+#[derive(Clone, Copy, Debug)]
+enum Engine {
+    Running,
+    /// Told to stop; requests are under way until then.
+    Draining(Deadline),
+    Quiet,
+}
+
+impl E1000e82574 {
+    /// A device that has been powered up and plugged into `wire`.
+    #[must_use]
+    pub fn new(config: ModelConfig, wire: Box<dyn Wire>) -> Self {
+        let mut random = Random::new(config.seed);
+        let latitude = config.latitude;
+        let rubbish = latitude.undefined_defaults.then_some(&mut random);
+        let registers = RegisterFile::new(rubbish);
+        let icr_survives = latitude.icr_survives_read && random.one_in(2);
+        let pace = Pace::default();
+        let mut device = Self {
+            wire,
+            pace,
+            violations: Violations::default(),
+            pci: ConfigSpace::new(),
+            allocation: registers.get(offset::PBA),
+            registers,
+            nvm: Nvm::new(config.mac),
+            phy: Phy::new(),
+            link: false,
+            negotiation: Phy::patience(latitude.slow_link, &mut random),
+            interrupts: Interrupts::default(),
+            statistics: Statistics::new(),
+            counters: Counters::default(),
+            transmit: [TxQueue::new(0), TxQueue::new(1)],
+            receive: RxQueue::new(),
+            context: None,
+            engine: Engine::Running,
+            reset: None,
+            loading: None,
+            eerd: None,
+            mdic: None,
+            firmware: Deadline::after(&pace, 0),
+            based: [false; 4],
+            hold: false,
+            never_quiet: false,
+            gone: false,
+            icr_survives,
+            random,
+            config,
+        };
+        device.clear();
+        device.load_nvm();
+        let smbi = u32::from(latitude.slow_semaphores);
+        device.registers.set(offset::SWSM, smbi);
+        device
+    }
+
+    /// Holds transmit completions back: while `on`, no DD of a transmit descriptor is written.
+    /// Frames are sent, received and reported as ever.
+    pub fn hold_completions(&mut self, on: bool) {
+        self.hold = on;
+    }
+
+    /// A fault: with `on`, requests of the device never end. After GIO master disable
+    /// STATUS.GIO_MASTER_ENABLE stays set, and Transactions Pending stays set whatever is done.
+    pub fn never_quiet(&mut self, on: bool) {
+        self.never_quiet = on;
+    }
+
+    /// Surprise removal: from now on registers and configuration space read all ones, writes do
+    /// nothing, and no step does anything.
+    pub fn remove(&mut self) {
+        self.gone = true;
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How it was built.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// A duration below `bound` nanoseconds if `slow`, else none.
+    fn delay(&mut self, slow: bool, bound: u64) -> Deadline {
+        let nanos = if slow { self.random.below(bound) } else { 0 };
+        Deadline::after(&self.pace, nanos)
+    }
+
+    /// Brings to an end what has been under way long enough.
+    fn settle(&mut self) {
+        let pace = self.pace;
+        let over = |deadline: &Deadline| deadline.has_passed(&pace);
+        if self.reset.is_some_and(|deadline| over(&deadline)) {
+            self.reset = None;
+            self.loading = Some(self.delay(self.config.latitude.slow_nvm, 500_000));
+        }
+        if self.reset.is_none() && self.loading.is_some_and(|deadline| over(&deadline)) {
+            self.loading = None;
+            self.load_nvm();
+        }
+        if let Some((deadline, value)) = self.eerd
+            && over(&deadline)
+        {
+            self.eerd = None;
+            self.registers.set(offset::EERD, value);
+        }
+        if let Some((deadline, value)) = self.mdic
+            && over(&deadline)
+        {
+            self.finish_mdic(value);
+        }
+        self.settle_engine();
+    }
+
+    /// Follows CTRL.GIO_MASTER_DISABLE and the bus master bit of the command register.
+    fn settle_engine(&mut self) {
+        let stop = self.registers.get(offset::CTRL) & ctrl::GIO_MASTER_DISABLE != 0
+            || !self.pci.is_bus_master();
+        self.engine = match self.engine {
+            _ if !stop => Engine::Running,
+            Engine::Running => {
+                let slow = self.config.latitude.late_master_disable;
+                Engine::Draining(self.delay(slow, LATEST_DRAIN))
+            }
+            Engine::Draining(deadline) if deadline.has_passed(&self.pace) && !self.never_quiet => {
+                Engine::Quiet
+            }
+            engine => engine,
+        };
+        if let Engine::Draining(deadline) = self.engine
+            && deadline.has_passed(&self.pace)
+            && !self.never_quiet
+        {
+            self.engine = Engine::Quiet;
+        }
+    }
+
+    /// Whether requests of the device have not been answered yet.
+    fn has_requests(&self) -> bool {
+        self.never_quiet
+            || match self.engine {
+                Engine::Running => {
+                    self.transmit.iter().any(TxQueue::is_inside_frame)
+                        || self.receive.is_inside_frame()
+                }
+                Engine::Draining(_) => true,
+                Engine::Quiet => false,
+            }
+    }
+
+    fn gate(&self) -> Gate {
+        match self.engine {
+            _ if !self.pci.is_bus_master() => Gate::Closed,
+            Engine::Running => Gate::Open,
+            Engine::Draining(_) => Gate::Finish,
+            Engine::Quiet => Gate::Closed,
+        }
+    }
+
+    /// What STATUS reads.
+    fn status(&self) -> u32 {
+        let control = self.registers.get(offset::CTRL);
+        let mut value = self.registers.get(offset::STATUS) & status::PHYRA | status::ASDV_1000;
+        if control & ctrl::FRCDPX == 0 || control & ctrl::FD != 0 {
+            value |= status::FD;
+        }
+        let speed = match control & ctrl::FRCSPD {
+            0 => 0b10,
+            _ => (control & ctrl::SPEED_MASK) >> ctrl::SPEED_MASK.trailing_zeros(),
+        };
+        value |= speed << status::SPEED_SHIFT;
+        if self.link {
+            value |= status::LU;
+        }
+        if self.never_quiet || !self.is_master_disabled() {
+            value |= status::GIO_MASTER_ENABLE;
+        }
+        value
+    }
+
+    /// GIO master disable was asked for and has happened. The bus master bit alone does not
+    /// change the status.
+    fn is_master_disabled(&self) -> bool {
+        self.registers.get(offset::CTRL) & ctrl::GIO_MASTER_DISABLE != 0
+            && matches!(self.engine, Engine::Quiet)
+    }
+
+    /// Follows the carrier; a change of the link is an interrupt cause. MAC link needs SLU.
+    fn follow_link(&mut self) {
+        let held = self.registers.get(offset::CTRL) & ctrl::PHY_RST != 0;
+        let had = self.phy.has_link();
+        self.phy
+            .follow(self.wire.carrier(), held, &self.pace, self.negotiation);
+        if had && !self.phy.has_link() {
+            self.negotiation = Phy::patience(self.config.latitude.slow_link, &mut self.random);
+        }
+        let set_up = self.registers.get(offset::CTRL) & ctrl::SLU != 0;
+        let link = self.phy.has_link() && set_up && self.reset.is_none();
+        if link != self.link {
+            self.link = link;
+            self.interrupts.raise(cause::LSC);
+        }
+    }
+
+    /// Lets both halves of the DMA engine work.
+    fn run_queues(&mut self, bus: &mut dyn Bus) -> bool {
+        let gate = self.gate();
+        let mut work = Work {
+            bus,
+            wire: &mut *self.wire,
+            pace: self.pace,
+            latitude: self.config.latitude,
+            registers: &self.registers,
+            random: &mut self.random,
+            violations: &mut self.violations,
+            statistics: &mut self.statistics,
+            counters: &mut self.counters,
+            hold: self.hold,
+            causes: 0,
+        };
+        let mut busy = false;
+        for queue in &mut self.transmit {
+            busy |= queue.step(gate, self.link, &mut self.context, &mut work);
+        }
+        busy |= self.receive.step(gate, self.link, &mut work);
+        let causes = work.causes;
+        self.interrupts.raise(causes);
+        busy
+    }
+}
+
+impl Device for E1000e82574 {
+    fn config_read(&mut self, offset: u16) -> u32 {
+        if self.gone || offset >= 0x1000 {
+            return u32::MAX;
+        }
+        self.settle();
+        self.pci.read(offset, self.has_requests())
+    }
+
+    fn config_write(&mut self, offset: u16, value: u32) {
+        if self.gone {
+            return;
+        }
+        if self.pci.write(offset, value) == pci::Effect::PowerUp {
+            self.begin_reset();
+        }
+        self.settle();
+    }
+
+    fn bar_len(&self, index: u8) -> Option<u32> {
+        match index {
+            0 => Some(registers::BAR0_LEN),
+            3 => Some(pci::BAR3_LEN),
+            _ => None,
+        }
+    }
+
+    fn read(&mut self, bar: u8, offset: u32, now: Instant) -> u32 {
+        self.pace.tick(now);
+        if self.gone || !self.pci.answers() {
+            return u32::MAX;
+        }
+        self.settle();
+        match bar {
+            0 => self.read_register(offset),
+            3 => self.pci.table_read(offset),
+            _ => u32::MAX,
+        }
+    }
+
+    fn write(&mut self, bar: u8, offset: u32, value: u32, now: Instant) {
+        self.pace.tick(now);
+        if self.gone || !self.pci.answers() {
+            return;
+        }
+        self.settle();
+        match bar {
+            0 => self.write_register(offset, value),
+            3 => self.pci.table_write(offset, value),
+            _ => {}
+        }
+    }
+
+    fn vectors(&self) -> u16 {
+        pci::VECTORS
+    }
+
+    fn step(&mut self, bus: &mut dyn Bus, now: Instant) -> bool {
+        if self.gone {
+            return false;
+        }
+        self.pace.tick(now);
+        self.settle();
+        self.follow_link();
+        let mut busy = self.reset.is_none() && self.run_queues(bus);
+        if self.gate() != Gate::Closed {
+            let spurious = self.config.latitude.spurious_interrupts;
+            if busy && spurious && self.random.one_in(64) {
+                Interrupts::fire_spurious(&self.registers, &mut self.pci, bus, &mut self.random);
+            }
+            let (registers, pci) = (&self.registers, &mut self.pci);
+            busy |= self.interrupts.fire(registers, pci, bus, self.pace.now);
+        }
+        busy
+    }
+
+    fn take_violations(&mut self) -> Vec<String> {
+        self.violations.take()
+    }
+}
+
+impl fmt::Debug for E1000e82574 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("E1000e82574")
+            .field("config", &self.config)
+            .field("link", &self.link)
+            .field("engine", &self.engine)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,135 @@
+//! Statistics: the device's registers, cleared by reading, and what the model counts for the
+//! people around it.
+
+use super::bits::{offset, statistic};
+
+const COUNT: usize = ((offset::ICRXOC - offset::CRCERRS) / 4 + 1) as usize;
+
+/// The registers. A 32-bit one stops at its greatest value (82583V datasheet 9.2.7); of a 64-bit
+/// one the upper half, read last, clears both.
+pub(super) struct Statistics {
+    words: [u32; COUNT],
+}
+
+impl Statistics {
+    pub(super) const fn new() -> Self {
+        Self { words: [0; COUNT] }
+    }
+
+    fn word(&mut self, at: u32) -> Option<&mut u32> {
+        let index = at.checked_sub(offset::CRCERRS)? / 4;
+        self.words.get_mut(index as usize)
+    }
+
+    pub(super) fn count(&mut self, at: u32) {
+        if let Some(word) = self.word(at) {
+            *word = word.saturating_add(1);
+        }
+    }
+
+    /// Adds to the 64-bit register whose lower half is at `at`.
+    pub(super) fn add(&mut self, at: u32, bytes: u64) {
+        let low = self.word(at).map_or(0, |word| *word);
+        let high = self.word(at + 4).map_or(0, |word| *word);
+        let sum = (u64::from(high) << 32 | u64::from(low)).saturating_add(bytes);
+        if let Some(word) = self.word(at) {
+            *word = sum as u32;
+        }
+        if let Some(word) = self.word(at + 4) {
+            *word = (sum >> 32) as u32;
+        }
+    }
+
+    /// Counts a frame of `len` bytes, check sequence included, by its size; `first` is the
+    /// register of the smallest size.
+    pub(super) fn count_size(&mut self, first: u32, len: usize) {
+        let class = match len {
+            0..=64 => 0,
+            65..=127 => 1,
+            128..=255 => 2,
+            256..=511 => 3,
+            512..=1023 => 4,
+            _ => 5,
+        };
+        self.count(first + 4 * class);
+    }
+
+    pub(super) fn read(&mut self, at: u32) -> u32 {
+        let wide = [
+            statistic::GORC,
+            statistic::GOTC,
+            statistic::TOR,
+            statistic::TOT,
+        ];
+        if wide.contains(&at) {
+            return self.word(at).map_or(0, |word| *word);
+        }
+        if wide.contains(&at.wrapping_sub(4)) {
+            if let Some(low) = self.word(at - 4) {
+                *low = 0;
+            }
+        }
+        self.word(at).map_or(0, core::mem::take)
+    }
+}
+
+/// Frames by number of fragments; the last entry counts all that had more.
+pub const HISTOGRAM: usize = 66;
+
+/// What an [`E1000e82574`](super::E1000e82574) has done since it was made. No reset clears it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Frames put on the wire.
+    pub frames_sent: u64,
+    /// Their bytes, padding included, without the frame check sequence.
+    pub bytes_sent: u64,
+    /// Frames that were fetched and not put on the wire: too many fragments, or a violation.
+    pub frames_dropped: u64,
+    /// Of these, dropped silently for having more than 64 fragments.
+    pub frames_of_too_many_fragments: u64,
+    /// Frames fetched, by number of fragments: entry *n* counts those of *n*, the last one also
+    /// all those of more.
+    pub fragments: [u64; HISTOGRAM],
+    /// The largest number of fragments of a frame.
+    pub most_fragments: u32,
+    /// Checksums that the device put into frames.
+    pub checksums_inserted: u64,
+    /// Frames stored in receive buffers.
+    pub frames_received: u64,
+    /// Their bytes, padding included, without the frame check sequence.
+    pub bytes_received: u64,
+    /// Frames lost for want of receive descriptors or bus mastering.
+    pub frames_missed: u64,
+    /// Write-backs of transmit descriptors.
+    pub write_backs: u64,
+}
+
+impl Default for Counters {
+    /// All zero.
+    fn default() -> Self {
+        Self {
+            frames_sent: 0,
+            bytes_sent: 0,
+            frames_dropped: 0,
+            frames_of_too_many_fragments: 0,
+            fragments: [0; HISTOGRAM],
+            most_fragments: 0,
+            checksums_inserted: 0,
+            frames_received: 0,
+            bytes_received: 0,
+            frames_missed: 0,
+            write_backs: 0,
+        }
+    }
+}
+
+impl Counters {
+    pub(super) fn count_fragments(&mut self, fragments: u32) {
+        let index = (fragments as usize).min(HISTOGRAM - 1);
+        if let Some(count) = self.fragments.get_mut(index) {
+            *count += 1;
+        }
+        self.most_fragments = self.most_fragments.max(fragments);
+    }
+}

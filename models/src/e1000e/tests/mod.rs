@@ -1,0 +1,8 @@
+//! The model, driven by raw register writes and descriptors built byte by byte.
+
+mod control;
+mod interrupts;
+mod receive;
+mod rig;
+mod transmit;
+mod violations;

@@ -1,0 +1,46 @@
+//! What the two halves of the DMA engine share for the time of a step.
+
+use super::latitude::Latitude;
+use super::pace::{Pace, Random};
+use super::registers::RegisterFile;
+use super::statistics::{Counters, Statistics};
+use super::violations::Violations;
+use crate::{Bus, Wire};
+
+/// The rest of the device and its surroundings, as a queue sees it while it works.
+pub(super) struct Work<'a> {
+    pub(super) bus: &'a mut dyn Bus,
+    pub(super) wire: &'a mut dyn Wire,
+    pub(super) pace: Pace,
+    pub(super) latitude: Latitude,
+    pub(super) registers: &'a RegisterFile,
+    pub(super) random: &'a mut Random,
+    pub(super) violations: &'a mut Violations,
+    pub(super) statistics: &'a mut Statistics,
+    pub(super) counters: &'a mut Counters,
+    /// Completions are held back.
+    pub(super) hold: bool,
+    /// Interrupt causes to raise when the step ends.
+    pub(super) causes: u32,
+}
+
+/// Whether the device may use the bus.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Gate {
+    /// It may.
+    Open,
+    /// It may finish what it has begun.
+    Finish,
+    /// It may not.
+    Closed,
+}
+
+/// The distance from `from` to `to` in a ring of `entries`, forwards.
+#[inline]
+pub(super) fn distance(from: u32, to: u32, entries: u32) -> u32 {
+    if to >= from {
+        to - from
+    } else {
+        to.saturating_add(entries).saturating_sub(from)
+    }
+}
