@@ -7,10 +7,10 @@
 
 mod checksum;
 mod device;
-mod e1000e;
+pub mod e1000e;
 pub mod fake;
 pub mod host;
 pub mod wire;
 
 pub use device::{Bus, Device, DmaFault, Wire};
-pub use host::{Host, HostConfig, ModelHandle, ModelPlatform};
+pub use host::{Host, HostConfig, HostMemory, HostRegion, ModelHandle, ModelPlatform};

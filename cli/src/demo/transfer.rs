@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as RealInstant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pagewire::hal::{FixedBytes, Instant, Phase, RxQueue};
-use pagewire::tcp::{ConnectionId, Slice};
+use pagewire::hal::{Instant, Phase, RxQueue};
+use pagewire::tcp::{ConnectionId, LentTimes, Slice, State};
 use sha2::{Digest, Sha256};
 
 use super::args::{Args, DmaPage, PeerKind};
@@ -31,24 +31,22 @@ const STUCK: Duration = Duration::from_secs(120);
 /// How often device and interrupt key are looked at.
 const WATCH: u32 = 1024;
 
-/// Where the time of the process goes.
+/// Where the CPU time of this thread goes: what other programs take does not count.
 #[derive(Default)]
 struct Stopwatch {
     sender: Duration,
     model: Duration,
     peer: Duration,
-    lap: Option<RealInstant>,
+    hash: Duration,
+    lap: Duration,
 }
 
 impl Stopwatch {
-    fn start(&mut self) {
-        self.lap = Some(RealInstant::now());
-    }
-
-    /// Time since the last lap.
+    /// CPU time since the last lap.
     fn lap(&mut self) -> Duration {
-        let now = RealInstant::now();
-        self.lap.replace(now).map_or(Duration::ZERO, |before| now - before)
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let now = Duration::new(time.tv_sec as u64, time.tv_nsec as u32);
+        now.saturating_sub(std::mem::replace(&mut self.lap, now))
     }
 }
 
@@ -103,7 +101,6 @@ impl<'a> Transfer<'a> {
     fn pump(&mut self, world: &mut World, connection: ConnectionId) -> Result<(), Failure> {
         let mut last_progress = world.now();
         let mut rounds = 0u32;
-        self.watch.start();
         loop {
             rounds = rounds.wrapping_add(1);
             if rounds.is_multiple_of(WATCH) {
@@ -131,7 +128,6 @@ impl<'a> Transfer<'a> {
             }
             self.look_around(world)?;
             world.sleep(next.max(ROUND));
-            self.watch.lap();
         }
     }
 
@@ -186,12 +182,14 @@ impl<'a> Transfer<'a> {
         let lap = self.watch.lap();
         self.watch.sender += lap;
         self.hash_accepted(world, accepted);
+        let lap = self.watch.lap();
+        self.watch.hash += lap;
         self.accepted += accepted as u64;
         if self.accepted == self.input.len && !self.closed {
             self.closed = true;
-            world.stack.close(connection);
+            let now = world.now();
+            world.stack.close(now, connection);
         }
-        self.watch.lap();
         Ok(accepted > 0)
     }
 
@@ -223,7 +221,7 @@ impl<'a> Transfer<'a> {
         let posted = stack.port().counters().frames;
         let timer = stack.poll(now).map_err(device)?;
         let mut worked = received > 0 || stack.port().counters().frames != posted;
-        while let Some(completion) = stack.completion(connection) {
+        while let Some(completion) = stack.completion(now, connection) {
             self.delivered += completion.bytes as u64;
             worked = true;
         }
@@ -254,7 +252,7 @@ impl<'a> Transfer<'a> {
         Ok(arrived.is_some()
             && self.delivered == self.input.len
             && port.outstanding() == 0
-            && world.stack.is_closed(connection))
+            && matches!(world.stack.state(connection), Some(State::TimeWait | State::Closed)))
     }
 
     fn report(
@@ -264,13 +262,15 @@ impl<'a> Transfer<'a> {
         seconds: f64,
     ) -> Result<Report, Failure> {
         let device = |error| Failure::failed(format!("the NIC: {error}"));
+        let stats = world.stack.connection_stats(connection).cloned().unwrap_or_default();
+        let now = world.now();
+        world.stack.remove(now, connection);
         world.shut_down().map_err(device)?;
         world.cable.finish()?;
         let arrived = world.peer.arrived().map_err(|error| Failure::failed(error.to_string()))?;
         let sent = hex(&self.hash.finalize());
         let received = arrived.as_ref().map_or_else(String::new, |a| a.sha256.clone());
         let digests = Digests { equal: sent == received, sent, received };
-        let stats = world.stack.stats(connection);
         let copied = &stats.copied;
         let pages = pages(world, &stats.lent);
         let seen = world.model.with_device(|model| model.counters().most_fragments);
@@ -286,7 +286,6 @@ impl<'a> Transfer<'a> {
         faults.extend(must.iter().filter(|(held, _)| !held).map(|(_, text)| (*text).to_owned()));
         let args = self.args;
         let peer_seconds = self.watch.peer.as_secs_f64() + world.peer.foreign_cpu_seconds();
-        let known = self.watch.sender + self.watch.model + self.watch.peer;
         Ok(Report {
             nic: "driver e1000e on a model of the 82574L".into(),
             peer: peer_name(args.peer).into(),
@@ -330,7 +329,7 @@ impl<'a> Transfer<'a> {
                 sender_seconds: self.watch.sender.as_secs_f64(),
                 model_seconds: self.watch.model.as_secs_f64(),
                 peer_seconds,
-                other_seconds: (seconds - known.as_secs_f64()).max(0.0),
+                hash_seconds: self.watch.hash.as_secs_f64(),
             },
             digests,
             faults,
@@ -338,20 +337,20 @@ impl<'a> Transfer<'a> {
     }
 }
 
-fn pages(world: &World, lent: &pagewire::tcp::LentTimes) -> Pages {
+fn pages(world: &World, lent: &LentTimes) -> Pages {
     let ledger = world.stack.port().ledger().counters();
     let micros = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64() * 1e6;
     Pages {
         page: PAGE,
         pinned_at_most: ledger.pinned_pages_peak,
         pinned_now: ledger.pinned_pages,
-        lent_p50_us: micros(lent.quantile(0.50)),
-        lent_p99_us: micros(lent.quantile(0.99)),
+        lent_p50_us: micros(lent.percentile(50)),
+        lent_p99_us: micros(lent.percentile(99)),
         clock: if matches!(world.clock, Clock::Virtual) { "virtual" } else { "real" },
     }
 }
 
-fn frames(world: &World, most_fragments_seen: usize) -> Frames {
+fn frames(world: &World, most_fragments_seen: u32) -> Frames {
     let counters = world.stack.port().counters();
     let counts = counters.by_fragments.iter().copied().enumerate();
     Frames {

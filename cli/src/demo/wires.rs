@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pagewire::hal::Instant;
 use pagewire_models::Wire;
-use pagewire_models::wire::{Impaired, Impairment, Recorder};
+use pagewire_models::wire::{Impaired, Impairment, Recorder, Recording};
 use tempfile::NamedTempFile;
 
 use super::args::Args;
@@ -48,13 +48,11 @@ impl<W: Wire> Wire for Shared<W> {
     }
 }
 
-type Recording = Recorder<Box<dyn Wire>, BufWriter<File>>;
-
 /// What lies between the NIC and the far end, and what is known of it.
 #[derive(Default)]
 pub(crate) struct Cable {
     impaired: Option<Shared<Impaired<Box<dyn Wire>>>>,
-    recording: Option<(Shared<Recording>, NamedTempFile, PathBuf)>,
+    recording: Option<(Recording<BufWriter<File>>, NamedTempFile, PathBuf)>,
 }
 
 impl Cable {
@@ -75,9 +73,8 @@ impl Cable {
             let file = temporary_beside(path).map_err(refused)?;
             let writer = BufWriter::new(file.as_file().try_clone().map_err(refused)?);
             let recorder = Recorder::new(end, writer).map_err(refused)?;
-            let shared = Shared::new(recorder);
-            cable.recording = Some((shared.clone(), file, path.clone()));
-            end = Box::new(shared);
+            cable.recording = Some((recorder.recording(), file, path.clone()));
+            end = Box::new(recorder);
         }
         Ok((cable, end))
     }
@@ -102,11 +99,11 @@ impl Cable {
 
     /// Ends the recording and gives the file its name.
     pub(crate) fn finish(&mut self) -> Result<(), Failure> {
-        let Some((recorder, file, path)) = self.recording.take() else { return Ok(()) };
+        let Some((recording, file, path)) = self.recording.take() else { return Ok(()) };
         let failed = |error: std::io::Error| {
             Failure::failed(format!("the recording {} is not whole: {error}", path.display()))
         };
-        recorder.lock().finish().map_err(failed)?;
+        recording.finish().map_err(failed)?;
         file.persist(&path).map_err(|error| failed(error.error))?;
         Ok(())
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pagewire::e1000e::{Config, E1000e, E1000eRx, E1000eTx};
-use pagewire::hal::{Granule, Instant, Nic, NicError, Phase, PoolLayout, PortPair, TxPort};
-use pagewire::tcp::{RegionId, Stack, StackConfig};
+use pagewire::hal::{Granule, Instant, Nic, NicError, Phase, PoolLayout, PortPair, RegionId, TxPort};
+use pagewire::tcp::{Stack, StackConfig};
 use pagewire_models::e1000e::{E1000e82574, ModelConfig};
 use pagewire_models::wire::pair;
 use pagewire_models::{Host, HostConfig, HostMemory, ModelHandle, ModelPlatform, Wire};
@@ -30,7 +30,7 @@ const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const PREFIX_LEN: u8 = 24;
 
 /// Descriptors per ring: enough that a burst is worth its doorbell.
-const DESCRIPTORS: u32 = 1024;
+const DESCRIPTORS: u16 = 1024;
 
 /// Header buffers, and buffers for copied frames: as many frames may be in the ring.
 const BUFFERS: usize = 1024;
@@ -77,7 +77,8 @@ impl World {
             return Err(Failure::failed("e1000e on its model has no queues"));
         };
         let port = TxPort::new(&mut nic, tx, &pool(args)).map_err(device)?;
-        let mut stack = Stack::new(port, stack_config(args, &nic));
+        let mut stack = Stack::new(port, stack_config(args, &nic))
+            .map_err(|error| Failure::failed(format!("the sender: {error}")))?;
         let sealed = host
             .register(sealed)
             .map_err(|error| Failure::failed(format!("cannot register the input: {error}")))?;
@@ -175,7 +176,12 @@ fn pool(args: &Args) -> PoolLayout {
 fn stack_config(args: &Args, nic: &E1000e<ModelPlatform>) -> StackConfig {
     let mut secret = [0; 16];
     fastrand::Rng::with_seed(args.seed ^ 0x5ec2_e7).fill(&mut secret);
-    let mut config = StackConfig::new(nic.mac_address(), LOCAL, PREFIX_LEN, secret);
-    config.mtu = args.mtu;
-    config
+    StackConfig {
+        mac: nic.mac_address(),
+        address: LOCAL,
+        prefix_len: PREFIX_LEN,
+        mtu: args.mtu,
+        secret,
+        ..StackConfig::default()
+    }
 }

@@ -32,16 +32,20 @@ impl Registers for NoRegisters {
     unsafe fn write(&self, _: u32, _: u32) {}
 }
 
-/// Memory from the allocator, at the same address for a device.
+/// Memory from the allocator, at the same address for a device. Never given back.
 pub(crate) struct Memory {
-    bytes: Box<[u64]>,
+    words: NonNull<[u64]>,
     domain: DomainId,
 }
 
-// SAFETY: the box owns its bytes, which stay where they are; no device exists to find them.
+// SAFETY: the value is the only pointer to its memory.
+unsafe impl Send for Memory {}
+
+// SAFETY: the words were leaked to this one value: they stay where they are, belong to nobody
+// else and are never freed; no device exists to find them elsewhere.
 unsafe impl DmaMemory for Memory {
     fn pointer(&self) -> NonNull<u8> {
-        NonNull::from(&*self.bytes).cast()
+        self.words.cast()
     }
 
     fn address(&self) -> DeviceAddress {
@@ -49,7 +53,7 @@ unsafe impl DmaMemory for Memory {
     }
 
     fn len(&self) -> usize {
-        self.bytes.len() * 8
+        self.words.len() * 8
     }
 
     fn domain(&self) -> DomainId {
@@ -80,7 +84,8 @@ unsafe impl Platform for Machine {
     }
 
     fn allocate(&mut self, len: usize, _: usize) -> Result<Memory, PlatformError> {
-        Ok(Memory { bytes: vec![0; len.div_ceil(8)].into(), domain: self.domain })
+        let words = NonNull::from(Box::leak(vec![0; len.div_ceil(8)].into_boxed_slice()));
+        Ok(Memory { words, domain: self.domain })
     }
 
     fn slots(&mut self, count: usize) -> Result<Box<[u64]>, PlatformError> {
@@ -132,8 +137,15 @@ fn drive(machine: Machine) -> Result<(), NicError> {
         page: Granule::CONTIGUOUS,
     };
     let port = TxPort::new(&mut nic, tx, &layout)?;
-    let config = StackConfig::new(nic.mac_address(), Ipv4Addr::new(10, 0, 0, 1), 24, [7; 16]);
-    let mut stack = Stack::new(port, config);
+    let config = StackConfig {
+        mac: nic.mac_address(),
+        address: Ipv4Addr::new(10, 0, 0, 1),
+        secret: [7; 16],
+        ..StackConfig::default()
+    };
+    let Ok(mut stack) = Stack::new(port, config) else {
+        return Err(NicError::Config { what: "the sender's" });
+    };
     let remote = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 7);
     let connected = stack.connect(Instant::ZERO, remote, None).is_ok();
     let mut frame = [0; 1514];
