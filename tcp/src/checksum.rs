@@ -96,21 +96,197 @@ const fn fold(sum: u64) -> u16 {
     sum as u16
 }
 
+/// Bytes that are summed in one turn of the loop.
+const STRIDE: usize = 32;
+
+/// The sum of `data` in native byte order; a missing last byte counts as zero.
+///
+/// Words of 64 bits are added into accumulators of 128, so no carry is lost and none has to be
+/// looked at. Two accumulators take turns: with one, each addition waits for the carry of the one
+/// before. Measured for 1448 bytes in the cache (x86-64 without AVX, 2.8 GHz): 46 to 51 ns; one
+/// chain of add-with-carry 75 ns, one accumulator 62 ns, vectors of 32-bit halves 98 ns. Four
+/// accumulators gain nothing.
 fn sum_native(data: &[u8]) -> u16 {
-    let mut sum = 0u64;
-    let mut words = data.chunks_exact(2);
-    for word in &mut words {
-        if let &[a, b] = word {
-            sum += u64::from(u16::from_ne_bytes([a, b]));
+    let mut even = 0u128;
+    let mut odd = 0u128;
+    let (strides, rest) = data.as_chunks::<STRIDE>();
+    for stride in strides {
+        if let &[a, b, c, d] = stride.as_chunks::<8>().0 {
+            even += u128::from(u64::from_ne_bytes(a));
+            odd += u128::from(u64::from_ne_bytes(b));
+            even += u128::from(u64::from_ne_bytes(c));
+            odd += u128::from(u64::from_ne_bytes(d));
         }
     }
-    if let &[last] = words.remainder() {
-        sum += u64::from(u16::from_ne_bytes([last, 0]));
+    let (words, rest) = rest.as_chunks::<8>();
+    for &word in words {
+        even += u128::from(u64::from_ne_bytes(word));
+    }
+    let mut last = [0; 8];
+    for (target, source) in last.iter_mut().zip(rest) {
+        *target = *source;
+    }
+    odd += u128::from(u64::from_ne_bytes(last));
+    // A slice has at most 2^63 bytes, so neither sum nor their sum overflows; of the upper half
+    // at most 60 bits are set.
+    let sum = even + odd;
+    let (sum, carry) = (sum as u64).overflowing_add((sum >> 64) as u64);
+    let sum = (sum & 0xffff_ffff) + (sum >> 32) + u64::from(carry);
+    fold(sum)
+}
+
+/// Bytes that are copied before they are summed: few enough to be in the first-level cache
+/// still (32 KiB and more on the machines of these NICs), even, so that parity stays.
+const COPY_BLOCK: usize = 16 * 1024;
+
+/// Copies `source` to `target`, which has the same length, and sums it in native byte order.
+///
+/// The copy of a block is one `memcpy`, then the block is summed where it now is, in the cache:
+/// memory is read once. Copying and summing word by word was measured against it and is no
+/// faster where safe code compiles to SSE2 (ns for 1448 bytes, block against best fused loop: in
+/// the first-level cache 70 against 73, in the second 62 against 64, from memory 172 against
+/// 175): the `memcpy` of the platform moves 32 or 64 bytes at a time, a loop of words does not.
+/// It pays only with vector instructions that this crate does not ask for.
+fn copy_native(source: &[u8], target: &mut [u8]) -> u16 {
+    let mut sum = 0u64;
+    for (from, to) in source.chunks(COPY_BLOCK).zip(target.chunks_mut(COPY_BLOCK)) {
+        to.copy_from_slice(from);
+        sum += u64::from(sum_native(to));
     }
     fold(sum)
 }
 
-fn copy_native(source: &[u8], target: &mut [u8]) -> u16 {
-    target.copy_from_slice(source);
-    sum_native(target)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{config, seed};
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// RFC 1071 section 1, byte by byte.
+    fn plain(data: &[u8]) -> u16 {
+        let mut sum = 0u32;
+        for (index, &byte) in data.iter().enumerate() {
+            sum += u32::from(byte) << if index % 2 == 0 { 8 } else { 0 };
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        sum as u16
+    }
+
+    fn sum_of(data: &[u8]) -> u16 {
+        let mut sum = Sum::default();
+        sum.add(data);
+        sum.fold()
+    }
+
+    #[test]
+    fn example_of_rfc_1071() {
+        // Section 3: the bytes, their sum, and that of the swapped words.
+        assert_eq!(
+            sum_of(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]),
+            0xddf2
+        );
+    }
+
+    #[test]
+    fn zero_is_0_only_for_zero_bytes() {
+        assert_eq!(Sum::default().fold(), 0);
+        assert_eq!(sum_of(&[0; 100]), 0);
+        assert_eq!(sum_of(&[0xff; 100]), 0xffff);
+        assert_eq!(sum_of(&[0xff, 0xfe, 0, 1]), 0xffff);
+    }
+
+    #[test]
+    fn every_alignment_and_length() {
+        let bytes: Vec<u8> = (0u32..400).map(|i| (i * 167 + 91) as u8).collect();
+        for start in 0..40 {
+            for len in 0..=300 {
+                let data = &bytes[start..start + len];
+                assert_eq!(sum_of(data), plain(data), "start {start} length {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_carry_is_lost_in_a_long_run_of_ones() {
+        for len in [63, 64, 65, 1 << 20, (1 << 20) + 7] {
+            let data = vec![0xff; len];
+            assert_eq!(sum_of(&data), plain(&data), "length {len}");
+        }
+    }
+
+    #[test]
+    fn copy_stops_at_the_shorter_end() {
+        let mut sum = Sum::default();
+        let mut target = [9; 5];
+        assert_eq!(sum.copy(&[1, 2, 3], &mut target), 3);
+        assert_eq!(target, [1, 2, 3, 9, 9]);
+        assert_eq!(sum.copy(&[4, 5, 6], &mut target[3..]), 2);
+        assert_eq!(target, [1, 2, 3, 4, 5]);
+        assert_eq!(sum.fold(), plain(&target));
+        assert_eq!(sum.copy(&[7], &mut []), 0);
+        assert_eq!(sum.fold(), plain(&target));
+    }
+
+    #[test]
+    fn copy_across_blocks_keeps_the_sum() {
+        for len in [
+            COPY_BLOCK - 1,
+            COPY_BLOCK,
+            COPY_BLOCK + 1,
+            5 * COPY_BLOCK + 3,
+        ] {
+            let source: Vec<u8> = (0..len).map(|i| (i * 31 + i / 255) as u8).collect();
+            let mut target = vec![0; len];
+            let mut sum = Sum::default();
+            sum.add(&[0xab]); // odd parity before
+            assert_eq!(sum.copy(&source, &mut target), len);
+            assert_eq!(target, source, "length {len}");
+            let mut all = vec![0xab];
+            all.extend_from_slice(&source);
+            assert_eq!(sum.fold(), plain(&all), "length {len}");
+        }
+    }
+
+    #[test]
+    fn pseudo_header_is_twelve_bytes() {
+        let source = Ipv4Addr::new(192, 168, 1, 200);
+        let destination = Ipv4Addr::new(10, 0, 255, 3);
+        let sum = pseudo_header(source, destination, 6, 0x1234);
+        let bytes = [192, 168, 1, 200, 10, 0, 255, 3, 0, 6, 0x12, 0x34];
+        assert_eq!(sum.fold(), plain(&bytes));
+        assert_eq!(sum.finish(), !plain(&bytes));
+    }
+
+    proptest! {
+        #![proptest_config(config())]
+
+        #[test]
+        fn pieces_add_up_to_the_whole(
+            pieces in prop::collection::vec(
+                (prop::collection::vec(any::<u8>(), 0..80), 0u8..3), 0..12),
+        ) {
+            let mut all = Vec::new();
+            let mut sum = Sum::default();
+            for (piece, how) in &pieces {
+                match how {
+                    0 => sum.add(piece),
+                    1 => {
+                        let mut target = vec![0; piece.len()];
+                        prop_assert_eq!(sum.copy(piece, &mut target), piece.len(), "seed {}", seed());
+                        prop_assert_eq!(&target, piece, "seed {}", seed());
+                    }
+                    _ => {
+                        let word = piece.len() as u16 * 0x0333;
+                        sum.add_u16(word);
+                        all.extend_from_slice(&word.to_be_bytes());
+                        continue;
+                    }
+                }
+                all.extend_from_slice(piece);
+            }
+            prop_assert_eq!(sum.fold(), plain(&all), "seed {}", seed());
+        }
+    }
 }

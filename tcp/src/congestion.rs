@@ -227,3 +227,239 @@ fn initial_window(mss: u32) -> u32 {
     let two = mss.saturating_mul(2);
     mss.saturating_mul(10).min(two.max(14_600)).min(MAX_WINDOW)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{config, seed};
+    use proptest::prelude::*;
+
+    const MSS: u32 = 1000;
+
+    /// A connection in congestion avoidance, with a window of 10 segments.
+    fn avoidance() -> NewReno {
+        let mut cc = NewReno::new(MSS);
+        cc.enter_recovery(20 * MSS);
+        cc.exit_recovery();
+        assert_eq!(cc.window(), 10 * MSS);
+        cc
+    }
+
+    /// Acknowledges one window, segment by segment.
+    fn one_round(cc: &mut NewReno) {
+        let window = cc.window();
+        for _ in 0..window / MSS {
+            cc.on_ack(MSS, window);
+        }
+    }
+
+    #[test]
+    fn initial_window_of_rfc_6928() {
+        for (mss, window) in [
+            (536, 5360),
+            (1460, 14_600),
+            (1448, 14_480),
+            (2000, 14_600),
+            (8948, 17_896),
+            (0, 10),
+        ] {
+            assert_eq!(NewReno::new(mss).window(), window, "MSS {mss}");
+        }
+    }
+
+    #[test]
+    fn slow_start_doubles_in_a_round_trip() {
+        let mut cc = NewReno::new(MSS);
+        one_round(&mut cc);
+        assert_eq!(cc.window(), 20 * MSS);
+        one_round(&mut cc);
+        assert_eq!(cc.window(), 40 * MSS);
+    }
+
+    #[test]
+    fn one_ack_opens_at_most_two_segments_and_no_more_than_it_acknowledges() {
+        let mut cc = NewReno::new(MSS);
+        cc.on_ack(8 * MSS, 10 * MSS);
+        assert_eq!(cc.window(), 12 * MSS);
+        cc.on_ack(1, 12 * MSS);
+        assert_eq!(cc.window(), 12 * MSS + 1);
+    }
+
+    #[test]
+    fn a_window_that_is_not_used_does_not_grow() {
+        let mut cc = NewReno::new(MSS);
+        cc.on_ack(MSS, 5 * MSS - 1);
+        assert_eq!(cc.window(), 10 * MSS);
+        cc.on_ack(MSS, 5 * MSS);
+        assert_eq!(cc.window(), 11 * MSS);
+        let mut cc = avoidance();
+        for _ in 0..100 {
+            cc.on_ack(MSS, MSS);
+        }
+        assert_eq!(cc.window(), 10 * MSS);
+    }
+
+    #[test]
+    fn congestion_avoidance_grows_one_segment_per_window() {
+        let mut cc = avoidance();
+        for _ in 0..9 {
+            cc.on_ack(MSS, 10 * MSS);
+            assert_eq!(cc.window(), 10 * MSS);
+        }
+        cc.on_ack(MSS, 10 * MSS);
+        assert_eq!(cc.window(), 11 * MSS);
+        one_round(&mut cc);
+        assert_eq!(cc.window(), 12 * MSS);
+    }
+
+    #[test]
+    fn recovery_halves_inflates_and_deflates() {
+        let mut cc = NewReno::new(MSS);
+        cc.enter_recovery(20 * MSS);
+        assert!(cc.in_recovery());
+        assert_eq!(cc.slow_start_threshold(), 10 * MSS);
+        assert_eq!(cc.window(), 13 * MSS);
+        cc.on_duplicate_ack();
+        assert_eq!(cc.window(), 14 * MSS);
+        cc.on_partial_ack(4 * MSS);
+        assert_eq!(cc.window(), 11 * MSS); // − 4 + 1
+        cc.on_partial_ack(MSS / 2);
+        assert_eq!(cc.window(), 10 * MSS + MSS / 2); // less than a segment: nothing added back
+        cc.on_ack(MSS, 10 * MSS);
+        assert_eq!(cc.window(), 10 * MSS + MSS / 2); // not an event of recovery
+        cc.enter_recovery(4 * MSS);
+        assert_eq!(cc.slow_start_threshold(), 10 * MSS); // halved once only
+        cc.exit_recovery();
+        assert!(!cc.in_recovery());
+        assert_eq!(cc.window(), 10 * MSS);
+    }
+
+    #[test]
+    fn recovery_by_sack_keeps_the_window_still() {
+        let mut cc = NewReno::new(MSS);
+        cc.enter_sack_recovery(20 * MSS);
+        assert!(cc.in_recovery());
+        assert_eq!(cc.window(), 10 * MSS);
+        cc.on_duplicate_ack();
+        cc.on_partial_ack(3 * MSS);
+        assert_eq!(cc.window(), 10 * MSS);
+        cc.exit_recovery();
+        assert_eq!(cc.window(), 10 * MSS);
+    }
+
+    #[test]
+    fn threshold_is_at_least_two_segments() {
+        let mut cc = NewReno::new(MSS);
+        cc.enter_sack_recovery(MSS);
+        assert_eq!(cc.slow_start_threshold(), 2 * MSS);
+    }
+
+    #[test]
+    fn timeouts_in_a_row_halve_the_threshold_once() {
+        let mut cc = NewReno::new(MSS);
+        cc.on_timeout(20 * MSS);
+        assert_eq!(cc.window(), MSS);
+        assert_eq!(cc.slow_start_threshold(), 10 * MSS);
+        cc.on_timeout(20 * MSS);
+        cc.on_timeout(MSS);
+        assert_eq!(cc.slow_start_threshold(), 10 * MSS);
+        cc.on_ack(MSS, MSS);
+        cc.on_timeout(8 * MSS);
+        assert_eq!(cc.slow_start_threshold(), 4 * MSS);
+    }
+
+    #[test]
+    fn slow_start_after_a_timeout_opens_one_segment_per_ack() {
+        let mut cc = NewReno::new(MSS);
+        cc.on_timeout(20 * MSS);
+        cc.on_ack(6 * MSS, 6 * MSS);
+        assert_eq!(cc.window(), 2 * MSS);
+        while cc.window() < cc.slow_start_threshold() {
+            let before = cc.window();
+            cc.on_ack(2 * MSS, before);
+            assert_eq!(cc.window(), before + MSS);
+        }
+        // Back in congestion avoidance; a timeout ends a recovery, too.
+        one_round(&mut cc);
+        assert_eq!(cc.window(), 11 * MSS);
+        cc.enter_recovery(10 * MSS);
+        cc.on_timeout(10 * MSS);
+        assert!(!cc.in_recovery());
+    }
+
+    #[test]
+    fn a_lost_syn_shrinks_the_initial_window_only() {
+        let mut cc = NewReno::new(MSS);
+        cc.handshake_retransmitted();
+        assert_eq!(cc.window(), MSS);
+        assert_eq!(cc.slow_start_threshold(), MAX_WINDOW);
+        cc.set_mss(2 * MSS);
+        assert_eq!(cc.window(), 2 * MSS);
+    }
+
+    #[test]
+    fn a_new_mss_changes_the_initial_window_only() {
+        let mut cc = NewReno::new(536);
+        cc.set_mss(1460);
+        assert_eq!(cc.window(), 14_600);
+        cc.on_ack(1460, 14_600);
+        cc.set_mss(536);
+        assert_eq!(cc.window(), 16_060);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Ack(u32, u32),
+        Enter(u32),
+        EnterSack(u32),
+        Duplicate,
+        Partial(u32),
+        Exit,
+        Timeout(u32),
+        Mss(u32),
+        LostSyn,
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            any::<(u32, u32)>().prop_map(|(acked, flight)| Event::Ack(acked, flight)),
+            any::<u32>().prop_map(Event::Enter),
+            any::<u32>().prop_map(Event::EnterSack),
+            Just(Event::Duplicate),
+            any::<u32>().prop_map(Event::Partial),
+            Just(Event::Exit),
+            any::<u32>().prop_map(Event::Timeout),
+            any::<u32>().prop_map(Event::Mss),
+            Just(Event::LostSyn),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(config())]
+
+        /// Whatever happens, in any order, the window lets one segment go and stays sane.
+        #[test]
+        fn window_keeps_its_bounds(
+            mss: u32,
+            events in prop::collection::vec(any_event(), 0..60),
+        ) {
+            let mut cc = NewReno::new(mss);
+            for event in events {
+                match event {
+                    Event::Ack(acked, flight) => cc.on_ack(acked, flight),
+                    Event::Enter(flight) => cc.enter_recovery(flight),
+                    Event::EnterSack(flight) => cc.enter_sack_recovery(flight),
+                    Event::Duplicate => cc.on_duplicate_ack(),
+                    Event::Partial(acked) => cc.on_partial_ack(acked),
+                    Event::Exit => cc.exit_recovery(),
+                    Event::Timeout(flight) => cc.on_timeout(flight),
+                    Event::Mss(mss) => cc.set_mss(mss),
+                    Event::LostSyn => cc.handshake_retransmitted(),
+                }
+                prop_assert!(cc.window() >= cc.mss && cc.mss > 0, "seed {}", seed());
+                prop_assert!(cc.window() <= MAX_WINDOW, "seed {}", seed());
+                prop_assert!(cc.slow_start_threshold() <= MAX_WINDOW, "seed {}", seed());
+            }
+        }
+    }
+}

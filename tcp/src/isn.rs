@@ -74,3 +74,72 @@ impl IsnGenerator {
         SipHasher24::new_with_key(&self.secret).hash(&message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv4Addr;
+
+    const LOCAL: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 40000);
+    const REMOTE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 80);
+
+    fn micros(micros: u64) -> Instant {
+        Instant::from_nanos(micros * 1000)
+    }
+
+    #[test]
+    fn the_clock_ticks_every_four_microseconds() {
+        let generator = IsnGenerator::new([7; 16]);
+        let start = generator.isn(Instant::ZERO, LOCAL, REMOTE);
+        assert_eq!(generator.isn(micros(3), LOCAL, REMOTE), start);
+        assert_eq!(generator.isn(micros(4), LOCAL, REMOTE), start.add(1));
+        let second = generator.isn(micros(1_000_000), LOCAL, REMOTE);
+        assert_eq!(second, start.add(250_000));
+        let wrapped = generator.isn(micros(4 << 32), LOCAL, REMOTE);
+        assert_eq!(wrapped, start);
+    }
+
+    #[test]
+    fn every_part_of_the_input_changes_the_hash() {
+        let hash =
+            |secret, purpose, local, remote| IsnGenerator::new(secret).hash(purpose, local, remote);
+        let offset = Purpose::TimestampOffset;
+        let other_port = SocketAddrV4::new(*REMOTE.ip(), 81);
+        let other_host = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 3), 80);
+        let mut other_secret = [7; 16];
+        other_secret[15] = 8;
+        let all = [
+            hash([7; 16], offset, LOCAL, REMOTE),
+            hash(other_secret, offset, LOCAL, REMOTE),
+            hash([7; 16], Purpose::EphemeralPort, LOCAL, REMOTE),
+            hash([7; 16], offset, REMOTE, LOCAL),
+            hash([7; 16], offset, LOCAL, other_port),
+            hash([7; 16], offset, LOCAL, other_host),
+            hash([7; 16], offset, other_port, REMOTE),
+            IsnGenerator::new([7; 16]).keyed(0, LOCAL, REMOTE),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert_eq!(
+                all.iter().filter(|&other| other == one).count(),
+                1,
+                "{index}"
+            );
+        }
+        assert_eq!(all[0], hash([7; 16], offset, LOCAL, REMOTE));
+    }
+
+    #[test]
+    fn hash_is_siphash_2_4() {
+        // The reference vector of the SipHash paper, appendix A: key 00..0f, input 00..0e.
+        let key: [u8; 16] = core::array::from_fn(|i| i as u8);
+        let input: [u8; 15] = core::array::from_fn(|i| i as u8);
+        let hash = SipHasher24::new_with_key(&key).hash(&input);
+        assert_eq!(hash, 0xa129_ca61_49be_45e5);
+    }
+
+    #[test]
+    fn debug_does_not_show_the_secret() {
+        let text = std::format!("{:?}", IsnGenerator::new([0xa5; 16]));
+        assert_eq!(text, "IsnGenerator { .. }");
+    }
+}

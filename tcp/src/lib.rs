@@ -47,6 +47,8 @@ mod stack_config;
 mod stack_input;
 mod stack_poll;
 mod stats;
+#[cfg(test)]
+mod test_support;
 mod transmit;
 
 pub use connection::{ConnectionError, State};

@@ -265,3 +265,199 @@ impl Neighbours {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{config, seed};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
+    const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 7]);
+    const OTHER: MacAddress = MacAddress([2, 0, 0, 0, 0, 8]);
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_nanos(millis * 1_000_000)
+    }
+
+    fn request(destination: MacAddress) -> Option<ArpRequest> {
+        Some(ArpRequest {
+            ip: IP,
+            destination,
+        })
+    }
+
+    #[test]
+    fn asks_once_a_second_three_times_and_then_fails_for_three_seconds() {
+        let mut cache = Neighbours::new();
+        let mut answers = std::vec::Vec::new();
+        for millis in (0..7000).step_by(500) {
+            answers.push(cache.lookup(at(millis), IP));
+        }
+        use Lookup::{Failed as F, SendRequest as S, Wait as W};
+        assert_eq!(answers, [S, W, S, W, S, W, F, F, F, F, F, F, S, W]);
+    }
+
+    #[test]
+    fn poll_asks_for_the_waiting_without_a_lookup() {
+        let mut cache = Neighbours::new();
+        assert_eq!(cache.next_event(), None);
+        cache.lookup(at(0), IP);
+        assert_eq!(cache.next_event(), Some(at(1000)));
+        assert_eq!(cache.poll(at(999)), None);
+        assert_eq!(cache.poll(at(1000)), request(BROADCAST));
+        assert_eq!(cache.poll(at(1000)), None);
+        assert_eq!(cache.poll(at(2000)), request(BROADCAST));
+        assert_eq!(cache.next_event(), Some(at(3000)));
+        assert_eq!(cache.poll(at(3000)), None);
+        assert_eq!(cache.next_event(), None);
+        assert_eq!(cache.lookup(at(3000), IP), Lookup::Failed);
+        assert_eq!(cache.poll(at(6000)), None);
+        assert!(cache.entries.is_empty());
+    }
+
+    #[test]
+    fn a_reply_is_learned_once_asked_for() {
+        let mut cache = Neighbours::new();
+        assert!(!cache.learn(at(0), IP, MAC), "nobody asked");
+        assert_eq!(cache.lookup(at(0), IP), Lookup::SendRequest);
+        assert!(cache.learn(at(1), IP, MAC));
+        assert_eq!(cache.lookup(at(2), IP), Lookup::Found(MAC));
+        assert_eq!(cache.next_event(), None);
+        // An unsolicited packet updates what is there.
+        assert!(!cache.learn(at(3), IP, OTHER));
+        assert_eq!(cache.lookup(at(4), IP), Lookup::Found(OTHER));
+    }
+
+    #[test]
+    fn a_late_reply_revives_a_failed_address() {
+        let mut cache = Neighbours::new();
+        for millis in [0, 1000, 2000, 3000] {
+            cache.lookup(at(millis), IP);
+        }
+        assert_eq!(cache.lookup(at(3001), IP), Lookup::Failed);
+        assert!(cache.learn(at(3002), IP, MAC));
+        assert_eq!(cache.lookup(at(3003), IP), Lookup::Found(MAC));
+    }
+
+    #[test]
+    fn addresses_of_groups_and_of_nobody_are_not_learned() {
+        let mut cache = Neighbours::new();
+        cache.lookup(at(0), IP);
+        for mac in [
+            BROADCAST,
+            MacAddress([0; 6]),
+            MacAddress([1, 0, 0x5e, 0, 0, 1]),
+        ] {
+            assert!(!cache.learn(at(1), IP, mac), "{mac}");
+            assert_eq!(cache.lookup(at(2), IP), Lookup::Wait, "{mac}");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_forgotten_after_five_minutes() {
+        let mut cache = Neighbours::new();
+        cache.lookup(at(0), IP);
+        cache.learn(at(0), IP, MAC);
+        assert_eq!(cache.lookup(at(299_999), IP), Lookup::Found(MAC));
+        assert_eq!(cache.lookup(at(300_000), IP), Lookup::SendRequest);
+    }
+
+    #[test]
+    fn arp_traffic_keeps_an_entry_young() {
+        let mut cache = Neighbours::new();
+        cache.lookup(at(0), IP);
+        cache.learn(at(0), IP, MAC);
+        cache.learn(at(200_000), IP, MAC);
+        assert_eq!(cache.lookup(at(400_000), IP), Lookup::Found(MAC));
+    }
+
+    #[test]
+    fn a_stale_entry_in_use_is_confirmed_by_unicast() {
+        let mut cache = Neighbours::new();
+        cache.lookup(at(0), IP);
+        cache.learn(at(0), IP, MAC);
+        assert_eq!(cache.poll(at(240_000)), None, "not in use");
+        assert_eq!(cache.lookup(at(240_000), IP), Lookup::Found(MAC));
+        assert_eq!(cache.next_event(), Some(at(240_000)));
+        assert_eq!(cache.poll(at(240_000)), request(MAC));
+        assert_eq!(cache.poll(at(241_000)), request(MAC));
+        assert_eq!(cache.lookup(at(241_500), IP), Lookup::Found(MAC));
+        assert_eq!(cache.poll(at(242_000)), request(MAC));
+        assert_eq!(cache.next_event(), None, "asked often enough");
+        assert_eq!(cache.lookup(at(243_000), IP), Lookup::Found(MAC));
+        assert_eq!(cache.next_event(), None);
+        cache.learn(at(243_500), IP, MAC);
+        assert_eq!(cache.lookup(at(540_000), IP), Lookup::Found(MAC));
+    }
+
+    #[test]
+    fn the_least_used_entry_makes_room() {
+        let host = |n: u8| Ipv4Addr::new(10, 0, 1, n);
+        let mut cache = Neighbours::new();
+        for n in 0..64 {
+            cache.lookup(at(u64::from(n)), host(n));
+            cache.learn(at(u64::from(n)), host(n), MAC);
+        }
+        assert_eq!(cache.lookup(at(100), host(0)), Lookup::Found(MAC));
+        assert_eq!(cache.lookup(at(101), host(64)), Lookup::SendRequest);
+        assert_eq!(cache.lookup(at(102), host(65)), Lookup::SendRequest);
+        assert_eq!(cache.entries.len(), Neighbours::MAX_ENTRIES);
+        assert_eq!(cache.lookup(at(103), host(0)), Lookup::Found(MAC));
+        assert_eq!(cache.lookup(at(103), host(3)), Lookup::Found(MAC));
+        // What waits for an answer stays, though it was used before all that is known.
+        for n in 100..150 {
+            cache.lookup(at(104), host(n));
+        }
+        assert_eq!(cache.lookup(at(105), host(64)), Lookup::Wait);
+        assert_eq!(cache.lookup(at(105), host(1)), Lookup::SendRequest);
+    }
+
+    proptest! {
+        #![proptest_config(config())]
+
+        /// Whatever happens: bounded memory, at most one request a second for an address, and
+        /// after `poll` an event that lies in the future.
+        #[test]
+        fn requests_are_rare_and_time_goes_on(
+            events in prop::collection::vec((0u64..90_000, 0u8..70, 0u8..4), 0..300),
+        ) {
+            let seed = seed();
+            let mut cache = Neighbours::new();
+            let mut asked = BTreeMap::new();
+            let mut now = at(0);
+            for (step, host, what) in events {
+                let ip = Ipv4Addr::new(10, 0, 0, host % 66);
+                // Mostly small steps, some of minutes.
+                now = now + Duration::from_millis(if step < 80_000 { step % 700 } else { step });
+                let before = cache.entries.iter().any(|entry| entry.ip == ip);
+                let request = match what {
+                    0 => {
+                        cache.learn(now, ip, MAC);
+                        let after = cache.entries.iter().any(|entry| entry.ip == ip);
+                        prop_assert_eq!(before, after, "seed {}", seed);
+                        None
+                    }
+                    1 => cache.poll(now).map(|request| request.ip),
+                    _ => (cache.lookup(now, ip) == Lookup::SendRequest).then_some(ip),
+                };
+                if let Some(ip) = request {
+                    // An entry that was forgotten is asked for anew at once.
+                    if let Some(last) = asked.insert(ip, now) && before {
+                        let gap = now.saturating_since(last);
+                        prop_assert!(gap >= REQUEST_INTERVAL, "{ip} after {gap:?} seed {seed}");
+                    }
+                }
+                prop_assert!(cache.entries.len() <= Neighbours::MAX_ENTRIES, "seed {seed}");
+                let mut count = 0;
+                let mut probe = cache.clone();
+                while probe.poll(now).is_some() {
+                    count += 1;
+                    prop_assert!(count <= Neighbours::MAX_ENTRIES, "seed {seed}");
+                }
+                prop_assert!(probe.next_event().is_none_or(|t| t > now), "seed {seed}");
+            }
+        }
+    }
+}

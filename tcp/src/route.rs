@@ -157,3 +157,129 @@ impl RouteTable {
 fn is_unicast(address: Ipv4Addr) -> bool {
     !matches!(address.octets(), [0 | 127 | 224.., ..])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ip(a: u8, b: u8, c: u8, d: u8) -> Ipv4Addr {
+        Ipv4Addr::new(a, b, c, d)
+    }
+
+    const GATEWAY: Ipv4Addr = ip(192, 168, 1, 1);
+
+    fn table() -> RouteTable {
+        RouteTable::new(ip(192, 168, 1, 10), 24).unwrap()
+    }
+
+    #[test]
+    fn neighbours_are_reached_directly_and_others_not_at_all() {
+        let table = table();
+        assert_eq!(table.address(), ip(192, 168, 1, 10));
+        assert_eq!(
+            table.next_hop(ip(192, 168, 1, 77)),
+            Some(ip(192, 168, 1, 77))
+        );
+        assert_eq!(table.next_hop(ip(192, 168, 2, 77)), None);
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_in_any_order() {
+        let routes = [
+            (ip(0, 0, 0, 0), 0, ip(192, 168, 1, 1)),
+            (ip(10, 0, 0, 0), 8, ip(192, 168, 1, 2)),
+            (ip(10, 1, 2, 0), 24, ip(192, 168, 1, 3)),
+            (ip(10, 1, 2, 3), 32, ip(192, 168, 1, 4)),
+        ];
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]] {
+            let mut table = table();
+            for index in order {
+                let (destination, prefix, gateway) = routes[index];
+                table.add(destination, prefix, gateway).unwrap();
+            }
+            let hop = |d| table.next_hop(d).map(|hop| hop.octets()[3]);
+            assert_eq!(hop(ip(8, 8, 8, 8)), Some(1), "{order:?}");
+            assert_eq!(hop(ip(10, 9, 9, 9)), Some(2), "{order:?}");
+            assert_eq!(hop(ip(10, 1, 2, 9)), Some(3), "{order:?}");
+            assert_eq!(hop(ip(10, 1, 2, 3)), Some(4), "{order:?}");
+            assert_eq!(hop(ip(192, 168, 1, 99)), Some(99), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_route_more_specific_than_the_link_goes_before_it() {
+        let mut table = table();
+        table.add(ip(192, 168, 1, 128), 25, GATEWAY).unwrap();
+        assert_eq!(table.next_hop(ip(192, 168, 1, 200)), Some(GATEWAY));
+        assert_eq!(
+            table.next_hop(ip(192, 168, 1, 100)),
+            Some(ip(192, 168, 1, 100))
+        );
+    }
+
+    #[test]
+    fn a_route_to_the_same_network_replaces_the_old_one() {
+        let mut table = table();
+        table.add(ip(10, 0, 0, 0), 8, GATEWAY).unwrap();
+        let other = ip(192, 168, 1, 2);
+        table.add(ip(10, 200, 0, 1), 8, other).unwrap(); // host bits are dropped
+        assert_eq!(table.next_hop(ip(10, 0, 0, 1)), Some(other));
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        let mut table = table();
+        table.add(Ipv4Addr::UNSPECIFIED, 0, GATEWAY).unwrap();
+        for destination in [
+            Ipv4Addr::UNSPECIFIED,
+            Ipv4Addr::BROADCAST,
+            Ipv4Addr::LOCALHOST,
+            ip(0, 1, 2, 3),
+            ip(127, 9, 9, 9),
+            ip(224, 0, 0, 1),
+            ip(239, 255, 255, 255),
+            ip(240, 0, 0, 1),
+            ip(192, 168, 1, 0),
+            ip(192, 168, 1, 255),
+            ip(192, 168, 1, 10),
+        ] {
+            assert_eq!(table.next_hop(destination), None, "{destination}");
+        }
+        assert_eq!(table.next_hop(ip(223, 255, 255, 254)), Some(GATEWAY));
+    }
+
+    #[test]
+    fn links_of_two_addresses_and_of_one() {
+        let table = RouteTable::new(ip(10, 0, 0, 0), 31).unwrap();
+        assert_eq!(table.next_hop(ip(10, 0, 0, 1)), Some(ip(10, 0, 0, 1)));
+        let mut table = RouteTable::new(ip(10, 0, 0, 5), 32).unwrap();
+        assert_eq!(table.next_hop(ip(10, 0, 0, 1)), None);
+        table
+            .add(Ipv4Addr::UNSPECIFIED, 0, ip(10, 0, 0, 1))
+            .unwrap();
+        assert_eq!(table.next_hop(ip(10, 0, 0, 1)), Some(ip(10, 0, 0, 1)));
+        assert_eq!(table.next_hop(ip(8, 8, 8, 8)), Some(ip(10, 0, 0, 1)));
+    }
+
+    #[test]
+    fn impossible_interfaces_and_routes_are_refused() {
+        let new = |address, prefix| RouteTable::new(address, prefix).map(|_| ()).unwrap_err();
+        assert_eq!(new(ip(10, 0, 0, 1), 33), RouteError::PrefixLength(33));
+        for address in [ip(10, 0, 0, 0), ip(10, 0, 0, 255), ip(224, 0, 0, 5)] {
+            assert_eq!(new(address, 24), RouteError::NotAHost(address));
+        }
+        let mut table = table();
+        let mut add = |prefix, gateway| table.add(Ipv4Addr::UNSPECIFIED, prefix, gateway);
+        assert_eq!(add(33, GATEWAY), Err(RouteError::PrefixLength(33)));
+        let far = ip(192, 168, 2, 1);
+        assert_eq!(add(0, far), Err(RouteError::GatewayNotOnLink(far)));
+        for gateway in [
+            ip(192, 168, 1, 255),
+            ip(192, 168, 1, 10),
+            Ipv4Addr::BROADCAST,
+        ] {
+            assert_eq!(add(0, gateway), Err(RouteError::NotAHost(gateway)));
+        }
+        assert_eq!(table.next_hop(ip(8, 8, 8, 8)), None);
+    }
+}

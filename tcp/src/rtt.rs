@@ -117,3 +117,107 @@ impl RttEstimator {
 fn weigh(old: Duration, new: Duration, divisor: u32) -> Duration {
     (old - old / divisor).saturating_add(new / divisor)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{config, seed};
+    use proptest::prelude::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn estimator() -> RttEstimator {
+        RttEstimator::new(ms(200), Duration::from_secs(60))
+    }
+
+    #[test]
+    fn begins_with_one_second() {
+        let mut rtt = estimator();
+        assert_eq!(rtt.rto(), ms(1000));
+        assert_eq!(rtt.smoothed(), None);
+        rtt.back_off();
+        assert_eq!(rtt.rto(), ms(2000));
+    }
+
+    #[test]
+    fn first_and_second_sample_follow_the_rules() {
+        let mut rtt = estimator();
+        rtt.sample(ms(100));
+        assert_eq!(rtt.smoothed(), Some(ms(100)));
+        assert_eq!(rtt.rto(), ms(300)); // 100 + 4 × 50
+        rtt.sample(ms(180));
+        assert_eq!(rtt.smoothed(), Some(ms(110))); // 7/8 × 100 + 1/8 × 180
+        assert_eq!(rtt.rto(), ms(340)); // 110 + 4 × (3/4 × 50 + 1/4 × 80)
+        rtt.sample(ms(30));
+        assert_eq!(rtt.smoothed(), Some(ms(100))); // 7/8 × 110 + 1/8 × 30
+        assert_eq!(rtt.rto(), Duration::from_micros(352_500)); // 100 + 4 × (43.125 + 20)
+    }
+
+    #[test]
+    fn granularity_and_minimum_are_floors() {
+        let mut rtt = RttEstimator::new(Duration::ZERO, Duration::from_secs(60));
+        for _ in 0..200 {
+            rtt.sample(ms(100));
+        }
+        assert_eq!(rtt.rto(), ms(101)); // the variation has died away, G is left
+        let mut rtt = estimator();
+        rtt.sample(Duration::from_micros(50));
+        assert_eq!(rtt.rto(), ms(200));
+    }
+
+    #[test]
+    fn back_off_doubles_up_to_the_maximum_and_ends_with_a_sample() {
+        let mut rtt = estimator();
+        rtt.sample(ms(100));
+        for expected in [600, 1200, 2400, 4800, 9600, 19_200, 38_400, 60_000, 60_000] {
+            rtt.back_off();
+            assert_eq!(rtt.rto(), ms(expected));
+        }
+        for _ in 0..1000 {
+            rtt.back_off();
+        }
+        assert_eq!(rtt.rto(), ms(60_000));
+        rtt.sample(ms(100));
+        assert_eq!(rtt.rto(), ms(250)); // 100 + 4 × 37.5
+        rtt.back_off();
+        rtt.reset_back_off();
+        assert_eq!(rtt.rto(), ms(250));
+    }
+
+    #[test]
+    fn a_lost_syn_makes_the_first_timeout_three_seconds() {
+        let mut rtt = estimator();
+        rtt.back_off();
+        rtt.handshake_retransmitted();
+        assert_eq!(rtt.rto(), ms(3000));
+        rtt.sample(ms(100));
+        assert_eq!(rtt.rto(), ms(300));
+    }
+
+    proptest! {
+        #![proptest_config(config())]
+
+        #[test]
+        fn timeout_keeps_its_bounds(
+            events in prop::collection::vec(any::<Option<(u64, u32)>>(), 0..40),
+        ) {
+            let (low, high) = (ms(200), Duration::from_secs(60));
+            let mut rtt = RttEstimator::new(low, high);
+            let mut largest = Duration::ZERO;
+            for event in events {
+                match event {
+                    Some((secs, nanos)) => {
+                        let sample = Duration::new(secs, nanos % 1_000_000_000);
+                        largest = largest.max(sample);
+                        rtt.sample(sample);
+                        prop_assert!(rtt.smoothed() <= Some(largest), "seed {}", seed());
+                    }
+                    None => rtt.back_off(),
+                }
+                prop_assert!(low <= rtt.rto() && rtt.rto() <= high, "seed {}", seed());
+            }
+        }
+    }
+}

@@ -64,6 +64,7 @@ impl SeqNumber {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_support::{config, seed};
     use proptest::prelude::*;
 
     #[test]
@@ -87,14 +88,18 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(config())]
+
         #[test]
         fn order_follows_the_distance(start: u32, ahead in 1u32..1 << 31) {
             let earlier = SeqNumber(start);
             let later = earlier.add(ahead);
-            prop_assert_eq!(later.distance(earlier).cast_unsigned(), ahead);
-            prop_assert!(earlier.is_before(later) && earlier.is_at_or_before(later));
-            prop_assert!(later.is_after(earlier) && later.is_at_or_after(earlier));
-            prop_assert_eq!(earlier.max(later), later);
+            let seed = seed();
+            prop_assert_eq!(later.distance(earlier).cast_unsigned(), ahead, "seed {}", seed);
+            prop_assert_eq!(earlier.distance(later), -ahead.cast_signed(), "seed {}", seed);
+            prop_assert!(earlier.is_before(later) && earlier.is_at_or_before(later), "seed {seed}");
+            prop_assert!(later.is_after(earlier) && later.is_at_or_after(earlier), "seed {seed}");
+            prop_assert_eq!(earlier.max(later), later, "seed {}", seed);
         }
     }
 }

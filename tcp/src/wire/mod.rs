@@ -10,6 +10,8 @@ mod ethernet;
 mod ipv4;
 mod tcp;
 mod tcp_options;
+#[cfg(test)]
+mod tests;
 
 pub use arp::{ArpOperation, ArpPacket};
 pub use ethernet::{BROADCAST, ETHERTYPE_ARP, ETHERTYPE_IPV4, EthernetHeader};

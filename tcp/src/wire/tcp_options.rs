@@ -122,7 +122,7 @@ impl TcpOptions {
         *self == Self::default()
     }
 
-    /// At most 24.
+    /// At most 20.
     fn len_without_sack(&self) -> usize {
         let mut len = 0;
         if self.mss.is_some() {
