@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod packets;
+pub mod peer;
 
 use std::time::Duration;
 
