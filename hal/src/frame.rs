@@ -83,9 +83,7 @@ impl Offload {
     }
 
     fn check(&self, frame_len: u32, capabilities: &Capabilities) -> Result<(), FrameError> {
-        if !capabilities.tx_checksum.contains(self.checksum)
-            || (self.segment_len != 0 && capabilities.segmentation.is_none())
-        {
+        if !capabilities.tx_checksum.contains(self.checksum) {
             return Err(FrameError::OffloadNotOffered);
         }
         let transport = self.checksum & ChecksumOffload::TRANSPORT;
@@ -95,13 +93,50 @@ impl Offload {
         } else {
             network_end + u32::from(self.transport_checksum_offset()) + 2
         };
-        let short_header = self.checksum.contains(ChecksumOffload::IPV4_HEADER) && self.l3_len < 20;
+        let ipv4 = self.checksum.intersects(ChecksumOffload::OF_IPV4);
+        let ipv6 = self.checksum.intersects(ChecksumOffload::OF_IPV6);
+        let shortest_l3 = match (ipv4, ipv6) {
+            (true, true) => return Err(FrameError::OffloadLayout),
+            (true, false) => 20,
+            (false, true) => 40,
+            (false, false) => 0,
+        };
         if transport.bits().count_ones() > 1
             || self.l2_len < 14
-            || short_header
+            || self.l3_len < shortest_l3
             || needed > frame_len
         {
             return Err(FrameError::OffloadLayout);
+        }
+        if self.segment_len != 0 {
+            self.check_segmentation(frame_len, capabilities)?;
+        }
+        Ok(())
+    }
+
+    fn check_segmentation(
+        &self,
+        frame_len: u32,
+        capabilities: &Capabilities,
+    ) -> Result<(), FrameError> {
+        let limits = capabilities
+            .segmentation
+            .ok_or(FrameError::OffloadNotOffered)?;
+        let ipv4 = self.checksum.contains(ChecksumOffload::TCP_IPV4);
+        let ipv6 = self.checksum.contains(ChecksumOffload::TCP_IPV6);
+        if (ipv4 && !limits.ipv4) || (ipv6 && !limits.ipv6) {
+            return Err(FrameError::OffloadNotOffered);
+        }
+        let header_len = u32::from(self.l2_len) + u32::from(self.l3_len) + u32::from(self.l4_len);
+        if !(ipv4 || ipv6)
+            || self.l4_len < 20
+            || header_len > u32::from(limits.max_header_len)
+            || header_len >= frame_len
+        {
+            return Err(FrameError::OffloadLayout);
+        }
+        if frame_len - header_len > limits.max_payload_len {
+            return Err(FrameError::FrameTooLong { len: frame_len });
         }
         Ok(())
     }
@@ -138,6 +173,9 @@ impl TxFrame<'_> {
                 max: capabilities.max_fragments,
             });
         }
+        if capabilities.head_room > 0 && self.first.is_none() {
+            return Err(FrameError::NoHeadRoom);
+        }
         let mut total = 0u32;
         for (index, fragment) in self.fragments.iter().enumerate() {
             if fragment.len == 0 {
@@ -149,18 +187,15 @@ impl TxFrame<'_> {
                     len: fragment.len,
                 });
             }
-            total = total.saturating_add(fragment.len);
+            total = total
+                .checked_add(fragment.len)
+                .ok_or(FrameError::FrameTooLong { len: u32::MAX })?;
         }
         if total < capabilities.min_frame_len {
             return Err(FrameError::FrameTooShort { len: total });
         }
-        let longest = match (self.offload.segment_len, capabilities.segmentation) {
-            (1.., Some(s)) => s
-                .max_payload_len
-                .saturating_add(u32::from(s.max_header_len)),
-            _ => capabilities.max_frame_len,
-        };
-        if total > longest {
+        // A frame to be segmented has a limit of its own, on its payload.
+        if self.offload.segment_len == 0 && total > capabilities.max_frame_len {
             return Err(FrameError::FrameTooLong { len: total });
         }
         if self.offload != Offload::NONE {
@@ -200,14 +235,16 @@ pub enum FrameError {
         /// Length of the frame in bytes.
         len: u32,
     },
-    /// Longer than [`max_frame_len`](Capabilities::max_frame_len).
+    /// Longer than [`max_frame_len`](Capabilities::max_frame_len), or, if it is to be segmented,
+    /// than [`max_payload_len`](crate::Segmentation::max_payload_len) behind its header.
     FrameTooLong {
-        /// Length of the frame in bytes.
+        /// Length of the frame in bytes; `u32::MAX` if it is longer than that.
         len: u32,
     },
     /// An offload that the capabilities do not offer.
     OffloadNotOffered,
-    /// Header lengths that do not fit the frame or each other, or two transport checksums.
+    /// Header lengths that do not fit the frame, the protocol or the device, checksums that
+    /// contradict each other, or segmentation of what is not TCP.
     OffloadLayout,
     /// The device needs head room and the frame has none.
     NoHeadRoom,
@@ -237,3 +274,7 @@ impl fmt::Display for FrameError {
 }
 
 impl core::error::Error for FrameError {}
+
+#[cfg(all(test, feature = "alloc"))]
+#[path = "frame_tests.rs"]
+mod tests;

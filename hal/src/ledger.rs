@@ -8,7 +8,6 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroUsize;
@@ -22,7 +21,7 @@ use crate::{DomainId, Granule, Region, Runs};
 pub struct RegionId {
     ledger: NonZeroUsize,
     index: u32,
-    generation: u32,
+    generation: u64,
 }
 
 /// A range of a region, lent until it is given back to the [`Ledger`] that lent it.
@@ -105,7 +104,7 @@ pub struct LedgerCounters {
 
 struct Entry {
     region: Option<Arc<dyn Region>>,
-    generation: u32,
+    generation: u64,
     loans: u32,
     closing: bool,
     /// Bytes between the start of the first page and the start of the region.
@@ -156,7 +155,8 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LendError::OtherDomain`], [`LendError::Empty`], [`LendError::OutOfRange`] (its
-    /// translation is not as long as the region) or [`LendError::TooMany`].
+    /// translation is not as long as the region) or [`LendError::TooMany`] (no memory for a
+    /// count of 4 bytes per page).
     pub fn register(&mut self, region: Arc<dyn Region>) -> Result<RegionId, LendError> {
         if region.domain() != self.domain {
             return Err(LendError::OtherDomain);
@@ -169,8 +169,10 @@ impl Ledger {
             return Err(LendError::OutOfRange);
         }
         let lead = region.base().as_ptr().addr() & (self.page.bytes() - 1);
+        // No object of the language is longer, and below that no sum of offsets overflows.
+        isize::try_from(len).map_err(|_| LendError::OutOfRange)?;
         let last = lead.checked_add(len - 1).ok_or(LendError::OutOfRange)?;
-        let pages = vec![0; (last >> self.page.log2()) + 1].into_boxed_slice();
+        let pages = counts((last >> self.page.log2()) + 1)?;
         let index = match self.vacant.pop() {
             Some(index) => index,
             None => {
@@ -426,6 +428,16 @@ impl Ledger {
     }
 }
 
+/// A count of zero for each of `pages` pages.
+fn counts(pages: usize) -> Result<Box<[u32]>, LendError> {
+    let mut counts = Vec::new();
+    counts
+        .try_reserve_exact(pages)
+        .map_err(|_| LendError::TooMany)?;
+    counts.resize(pages, 0);
+    Ok(counts.into_boxed_slice())
+}
+
 impl Entry {
     #[inline]
     fn touched(&mut self, page: Granule, start: usize, len: usize) -> &mut [u32] {
@@ -440,17 +452,21 @@ impl Entry {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
+        let mut leaked = 0usize;
         for entry in &mut self.entries {
             if entry.loans > 0
                 && let Some(region) = entry.region.take()
             {
-                log::warn!(
-                    "a region of {} bytes is leaked: {} loans are out",
-                    region.len(),
-                    entry.loans
-                );
                 core::mem::forget(region);
+                leaked += 1;
             }
+        }
+        // Said only when all are safe: the program's log may panic.
+        if leaked > 0 {
+            log::warn!(
+                "{leaked} regions are leaked: {} loans are out",
+                self.counters.loans
+            );
         }
     }
 }
@@ -458,3 +474,7 @@ impl Drop for Ledger {
 #[cfg(test)]
 #[path = "ledger_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "ledger_model_tests.rs"]
+mod model_tests;

@@ -20,7 +20,11 @@ extern crate std;
 
 mod address;
 pub mod barrier;
+#[cfg(feature = "alloc")]
+mod builder;
 mod capabilities;
+#[cfg(all(test, feature = "alloc"))]
+mod fake_nic;
 mod frame;
 #[cfg(feature = "alloc")]
 mod ledger;
@@ -32,10 +36,16 @@ mod pool;
 #[cfg(feature = "alloc")]
 mod port;
 mod region;
+#[cfg(feature = "alloc")]
+mod reset;
 mod ring;
+#[cfg(all(test, feature = "alloc"))]
+mod test_support;
 mod translation;
 
 pub use address::{DeviceAddress, DomainId};
+#[cfg(feature = "alloc")]
+pub use builder::FrameBuilder;
 pub use capabilities::{Capabilities, ChecksumOffload, Segmentation};
 pub use frame::{Fragment, FrameError, Offload, Token, TxFrame};
 #[cfg(feature = "alloc")]
@@ -49,9 +59,9 @@ pub use platform::{DmaMemory, Instant, Platform, PlatformError, Registers};
 #[cfg(feature = "alloc")]
 pub use pool::{FrameBuffer, PoolLayout};
 #[cfg(feature = "alloc")]
-pub use port::{
-    FrameBuilder, FrameId, PortCounters, PortError, PortPair, TxPort, release, restart,
-};
+pub use port::{FrameId, PortCounters, PortError, TxPort};
 pub use region::{DmaBuffer, FixedBytes, Region};
+#[cfg(feature = "alloc")]
+pub use reset::{PortPair, release, restart};
 pub use ring::{Custody, DescriptorRing, RingCounters};
 pub use translation::{GatherFull, GatherList, Granule, MAX_GATHER, Run, Runs, Translation};

@@ -62,3 +62,7 @@ impl<K: Clone + Send> Registers for MappedRegisters<K> {
         }
     }
 }
+
+#[cfg(all(test, feature = "alloc"))]
+#[path = "mmio_tests.rs"]
+mod tests;

@@ -519,3 +519,7 @@ impl fmt::Display for NicError {
 }
 
 impl core::error::Error for NicError {}
+
+#[cfg(all(test, feature = "alloc"))]
+#[path = "nic_tests.rs"]
+mod tests;

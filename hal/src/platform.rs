@@ -178,3 +178,7 @@ impl fmt::Display for PlatformError {
 }
 
 impl core::error::Error for PlatformError {}
+
+#[cfg(all(test, feature = "alloc"))]
+#[path = "platform_tests.rs"]
+mod tests;

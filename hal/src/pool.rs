@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
-use crate::{Custody, DmaMemory, DomainId, Granule, Run};
+use crate::{Custody, DmaMemory, Granule, Run};
 
 /// How many buffers a port has, of which size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,13 +46,23 @@ struct Class<M: DmaMemory> {
 /// reading of the next.
 const CACHE_LINE: usize = 64;
 
-const fn stride(head_room: usize, len: usize) -> usize {
-    (head_room + len).next_multiple_of(CACHE_LINE)
+const fn stride(head_room: usize, len: usize) -> Option<usize> {
+    match head_room.checked_add(len) {
+        Some(bytes) => bytes.checked_next_multiple_of(CACHE_LINE),
+        None => None,
+    }
+}
+
+/// Bytes for `count` buffers.
+const fn total(head_room: usize, len: usize, count: usize) -> Option<usize> {
+    match stride(head_room, len) {
+        Some(stride) => stride.checked_mul(count),
+        None => None,
+    }
 }
 
 impl<M: DmaMemory> Class<M> {
-    fn new(memory: M, head_room: usize, len: usize) -> Self {
-        let stride = stride(head_room, len);
+    fn new(memory: M, head_room: usize, len: usize, stride: usize) -> Self {
         let count = if len == 0 { 0 } else { memory.len() / stride };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let vacant = (0..count).rev().collect();
@@ -91,36 +101,33 @@ pub(crate) struct Pool<M: DmaMemory> {
 }
 
 impl PoolLayout {
-    /// Bytes that small and large buffers need, for a device that wants `head_room` bytes.
+    /// Bytes that small and large buffers need, for a device that wants `head_room` bytes;
+    /// `None` if no memory has so many.
     #[must_use]
-    pub(crate) const fn bytes(&self, head_room: usize) -> (usize, usize) {
-        (
-            stride(head_room, self.small_len) * self.small_count,
-            stride(head_room, self.large_len) * self.large_count,
-        )
+    pub(crate) fn bytes(&self, head_room: usize) -> Option<(usize, usize)> {
+        Some((
+            total(head_room, self.small_len, self.small_count)?,
+            total(head_room, self.large_len, self.large_count)?,
+        ))
     }
 }
 
 impl<M: DmaMemory> Pool<M> {
+    /// `None` if no memory could hold a buffer of `layout`; the memory is then free again.
     pub(crate) fn new(
         id: NonZeroUsize,
         layout: &PoolLayout,
         head_room: usize,
         small: M,
         large: M,
-    ) -> Self {
-        Self {
+    ) -> Option<Self> {
+        let small_stride = stride(head_room, layout.small_len)?;
+        let large_stride = stride(head_room, layout.large_len)?;
+        Some(Self {
             id,
-            small: Class::new(small, head_room, layout.small_len),
-            large: Class::new(large, head_room, layout.large_len),
-        }
-    }
-
-    pub(crate) fn domains(&self) -> [DomainId; 2] {
-        [
-            self.small.memory.memory().domain(),
-            self.large.memory.memory().domain(),
-        ]
+            small: Class::new(small, head_room, layout.small_len, small_stride),
+            large: Class::new(large, head_room, layout.large_len, large_stride),
+        })
     }
 
     /// A buffer of at least `len` bytes, the smallest that will do and is there.
@@ -208,3 +215,7 @@ impl<M: DmaMemory> Pool<M> {
         unsafe { self.large.memory.set_quiet(quiet) };
     }
 }
+
+#[cfg(all(test, feature = "alloc"))]
+#[path = "pool_tests.rs"]
+mod tests;

@@ -5,20 +5,19 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
-use core::ptr::NonNull;
 
 use crate::address::unique;
 use crate::pool::Pool;
 use crate::{
-    Capabilities, DmaMemory, FrameBuffer, GatherList, Ledger, LendError, Loan, MAX_GATHER, Nic,
-    NicError, Offload, PoolLayout, PostError, QueueError, QueuePair, Run, Token, TxFrame, TxQueue,
+    Capabilities, DmaMemory, FrameBuffer, FrameBuilder, GatherList, Ledger, LendError, Loan,
+    MAX_GATHER, Nic, NicError, PoolLayout, PostError, QueueError, Token, TxQueue,
 };
 
-/// Names a posted frame; never names another one later.
+/// Names a posted frame of one port; never names another frame of it later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct FrameId {
-    slot: u32,
-    generation: u32,
+    pub(crate) slot: u32,
+    pub(crate) generation: u64,
 }
 
 /// Why a frame was not posted. Its loans have been given back, its buffer is in the pool again.
@@ -61,22 +60,27 @@ pub struct PortCounters {
     pub stray_tokens: u64,
 }
 
-const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
-struct Slot {
-    generation: u32,
+pub(crate) struct Slot {
+    pub(crate) generation: u64,
     /// The frame's own buffer while it is posted.
-    buffer: Option<FrameBuffer>,
+    pub(crate) buffer: Option<FrameBuffer>,
     /// First of its loans in `lent`, or `NONE`.
-    loans: u32,
+    pub(crate) loans: u32,
 }
 
 #[derive(Debug)]
-struct Lent {
-    loan: Option<Loan>,
-    next: u32,
+pub(crate) struct Lent {
+    pub(crate) loan: Option<Loan>,
+    /// The frame's next one, or the next vacant place, or `NONE`.
+    pub(crate) next: u32,
 }
+
+const TOO_LONG: NicError = NicError::Config {
+    what: "no memory could hold the buffers",
+};
 
 /// A transmit queue with its ledger and its buffers: everything that a sender needs, all of it
 /// safe.
@@ -84,60 +88,64 @@ struct Lent {
 /// Dropped while frames are out, it leaks what the device may still read, and says so.
 #[derive(Debug)]
 pub struct TxPort<Q: TxQueue, M: DmaMemory> {
-    queue: Q,
-    ledger: Ledger,
-    pool: Pool<M>,
-    gather: GatherList,
-    slots: Vec<Slot>,
-    vacant_slots: Vec<u32>,
-    lent: Vec<Lent>,
-    vacant_lent: u32,
-    counters: PortCounters,
+    pub(crate) queue: Q,
+    pub(crate) ledger: Ledger,
+    pub(crate) pool: Pool<M>,
+    pub(crate) gather: GatherList,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) vacant_slots: Vec<u32>,
+    pub(crate) lent: Vec<Lent>,
+    pub(crate) vacant_lent: u32,
+    pub(crate) counters: PortCounters,
+    /// Set while the driver runs: still set afterwards if that unwound. The driver may then hand
+    /// back a token once more, so none is given to another frame before a reset.
+    pub(crate) interrupted: bool,
 }
 
 impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
     /// A port on `queue`, with buffers from `nic`, whose queue it is.
     ///
     /// # Errors
-    /// What the platform said, or [`NicError::Config`] if queue and device do not belong
-    /// together.
+    /// What the platform said, or [`NicError::Config`] as [`with_memory`](Self::with_memory).
     pub fn new<N>(nic: &mut N, queue: Q, layout: &PoolLayout) -> Result<Self, NicError>
     where
         N: Nic<Tx = Q, Memory = M>,
     {
-        let (small, large) = layout.bytes(usize::from(queue.capabilities().head_room));
-        let small = nic.allocate(
-            small.max(1),
-            layout.page.bytes().min(small.next_power_of_two()),
-        )?;
-        let large = nic.allocate(
-            large.max(1),
-            layout.page.bytes().min(large.next_power_of_two()),
-        )?;
+        let head_room = usize::from(queue.capabilities().head_room);
+        let (small, large) = layout.bytes(head_room).ok_or(TOO_LONG)?;
+        let align = |len: usize| {
+            let whole = len.checked_next_power_of_two().unwrap_or(usize::MAX);
+            layout.page.bytes().min(whole)
+        };
+        let small = nic.allocate(small.max(1), align(small))?;
+        let large = nic.allocate(large.max(1), align(large))?;
         Self::with_memory(queue, layout, small, large)
     }
 
-    /// A port on `queue`, with small and large buffers in memory of the queue's device. There
-    /// are as many buffers as fit the memory.
+    /// A port on `queue`, with small and large buffers in memory of the queue's device, in which
+    /// any bytes may stand. There are as many buffers as fit the memory, whatever the counts of
+    /// `layout` say.
     ///
     /// # Errors
-    /// [`NicError::Config`] if the memory belongs to another device.
+    /// [`NicError::Config`] if the memory belongs to another device, if no memory could hold a
+    /// buffer of `layout`, or if frames are out on the queue, whose tokens the port would take
+    /// for its own.
     pub fn with_memory(
         queue: Q,
         layout: &PoolLayout,
         small: M,
         large: M,
     ) -> Result<Self, NicError> {
+        let config = |what| Err(NicError::Config { what });
+        if [small.domain(), large.domain()] != [queue.domain(); 2] {
+            return config("the buffers belong to another device");
+        }
+        if queue.outstanding() != 0 {
+            return config("frames are out on the queue that did not come from this port");
+        }
         let capabilities = queue.capabilities();
         let head_room = usize::from(capabilities.head_room);
-        let mut pool = Pool::new(unique(), layout, head_room, small, large);
-        if pool.domains() != [queue.domain(); 2] {
-            // SAFETY: the device has not been told of this memory.
-            unsafe { pool.set_quiet(true) };
-            return Err(NicError::Config {
-                what: "the buffers belong to another device",
-            });
-        }
+        let pool = Pool::new(unique(), layout, head_room, small, large).ok_or(TOO_LONG)?;
         let max_fragments = usize::from(capabilities.max_fragments);
         Ok(Self {
             gather: GatherList::new(max_fragments, capabilities.max_fragment_len),
@@ -152,6 +160,7 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
                 by_fragments: vec![0; MAX_GATHER + 1].into_boxed_slice(),
                 ..PortCounters::default()
             },
+            interrupted: false,
         })
     }
 
@@ -225,32 +234,15 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
     #[must_use]
     #[inline]
     pub fn has_room(&self, fragments: usize) -> bool {
-        self.queue.has_room(fragments)
+        !self.interrupted && self.queue.has_room(fragments)
     }
 
-    /// Begins a frame with the first `len` bytes of `buffer`. Lent pieces are attached behind
-    /// it; dropping the builder undoes everything.
+    /// Begins a frame with the first `len` bytes of `buffer`, at least 1. Lent pieces are
+    /// attached behind it; dropping the builder undoes everything. A buffer of another port is
+    /// refused by [`post`](FrameBuilder::post), and lost to its pool.
     #[inline]
     pub fn frame(&mut self, buffer: FrameBuffer, len: usize) -> FrameBuilder<'_, Q, M> {
-        self.gather.clear();
-        let first = self.pool.run(&buffer, len).filter(|_| len > 0);
-        let failed = match first {
-            Some((run, _)) => self
-                .gather
-                .push(run)
-                .err()
-                .map(|_| PortError::TooManyPieces),
-            None => Some(PortError::Lend(LendError::OutOfRange)),
-        };
-        FrameBuilder {
-            port: self,
-            buffer: Some(buffer),
-            first: first.map(|(_, pointer)| pointer),
-            loans: NONE,
-            buffer_bytes: len as u64,
-            shared_bytes: 0,
-            failed,
-        }
+        FrameBuilder::new(self, buffer, len)
     }
 
     /// Hands what was posted to the device. Once per burst.
@@ -260,37 +252,25 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
     }
 
     /// Takes back what completed frames were lent, calls `done` for each frame, and returns how
-    /// many there were.
+    /// many there were. To be called after doorbells, and before buffers or room are short.
     ///
     /// # Errors
-    /// See [`TxQueue::reclaim`]. What has not completed stays lent.
+    /// See [`TxQueue::reclaim`]. What has not completed stays lent. If `done` has panicked, the
+    /// port is [`QueueError::Down`] until a reset.
     #[inline]
     pub fn reclaim(&mut self, done: &mut impl FnMut(FrameId)) -> Result<usize, QueueError> {
-        let Self {
-            queue,
-            ledger,
-            pool,
-            slots,
-            vacant_slots,
-            lent,
-            vacant_lent,
-            counters,
-            ..
-        } = self;
-        let mut books = Books {
-            ledger,
-            pool,
-            slots,
-            vacant_slots,
-            lent,
-            vacant_lent,
-            counters,
-        };
-        queue.reclaim(&mut |token| {
+        if self.interrupted {
+            return Err(QueueError::Down);
+        }
+        self.interrupted = true;
+        let (queue, mut books) = self.split();
+        let result = queue.reclaim(&mut |token| {
             if let Some(frame) = books.complete(token) {
                 done(frame);
             }
-        })
+        });
+        self.interrupted = false;
+        result
     }
 
     /// Whether the device may still read the frame (rule 2: done is not acknowledged, and
@@ -309,27 +289,38 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
         self.slots.len() - self.vacant_slots.len()
     }
 
-    fn complete(&mut self, token: Token) -> Option<FrameId> {
-        let Self {
-            ledger,
-            pool,
-            slots,
-            vacant_slots,
-            lent,
-            vacant_lent,
-            counters,
-            ..
-        } = self;
-        Books {
-            ledger,
-            pool,
-            slots,
-            vacant_slots,
-            lent,
-            vacant_lent,
-            counters,
+    pub(crate) fn complete(&mut self, token: Token) -> Option<FrameId> {
+        self.split().1.complete(token)
+    }
+
+    /// The index of a vacant slot, which is vacant no more.
+    #[inline]
+    pub(crate) fn take_slot(&mut self) -> Result<u32, PortError> {
+        if let Some(index) = self.vacant_slots.pop() {
+            return Ok(index);
         }
-        .complete(token)
+        let index =
+            u32::try_from(self.slots.len()).map_err(|_| PortError::Lend(LendError::TooMany))?;
+        self.slots.push(Slot {
+            generation: 0,
+            buffer: None,
+            loans: NONE,
+        });
+        Ok(index)
+    }
+
+    #[inline]
+    fn split(&mut self) -> (&mut Q, Books<'_, M>) {
+        let books = Books {
+            ledger: &mut self.ledger,
+            pool: &mut self.pool,
+            slots: &mut self.slots,
+            vacant_slots: &mut self.vacant_slots,
+            lent: &mut self.lent,
+            vacant_lent: &mut self.vacant_lent,
+            counters: &mut self.counters,
+        };
+        (&mut self.queue, books)
     }
 
     /// The raw queue, to look at.
@@ -339,63 +330,48 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
     }
 }
 
-/// A port and the receive queue of the same pair, lent for a reset.
-#[derive(Debug)]
-pub struct PortPair<'a, N: Nic> {
-    /// The port on the transmit queue.
-    pub tx: &'a mut TxPort<N::Tx, N::Memory>,
-    /// The receive queue.
-    pub rx: &'a mut N::Rx,
-}
-
-/// [`Nic::restart`] for queues that are in ports: all frames that had not completed are taken
-/// back, then the device starts again.
-///
-/// # Errors
-/// As there.
-pub fn restart<N: Nic>(nic: &mut N, pairs: &mut [PortPair<'_, N>]) -> Result<(), NicError> {
-    with_queues(nic, pairs, N::restart)
-}
-
-/// [`Nic::release`] for queues that are in ports: all frames that had not completed are taken
-/// back, the device stays stopped.
-///
-/// # Errors
-/// As there.
-pub fn release<N: Nic>(nic: &mut N, pairs: &mut [PortPair<'_, N>]) -> Result<(), NicError> {
-    with_queues(nic, pairs, N::release)
-}
-
-type ResetCall<N> = fn(
-    &mut N,
-    &mut [QueuePair<'_, <N as Nic>::Tx, <N as Nic>::Rx>],
-    &mut dyn FnMut(u16, Token),
-) -> Result<(), NicError>;
-
-fn with_queues<N: Nic>(
-    nic: &mut N,
-    pairs: &mut [PortPair<'_, N>],
-    call: ResetCall<N>,
-) -> Result<(), NicError> {
-    let mut tokens = Vec::new();
-    let result = {
-        let mut queues: Vec<_> = pairs
-            .iter_mut()
-            .map(|p| QueuePair {
-                tx: &mut p.tx.queue,
-                rx: &mut *p.rx,
-            })
-            .collect();
-        call(nic, &mut queues, &mut |index, token| {
-            tokens.push((index, token))
-        })
-    };
-    for (index, token) in tokens {
-        if let Some(pair) = pairs.get_mut(usize::from(index)) {
-            pair.tx.complete(token);
-        }
+/// Puts a loan before the chain that begins at `next`; returns where it is, or the loan if there
+/// are too many.
+#[inline]
+pub(crate) fn keep(
+    lent: &mut Vec<Lent>,
+    vacant: &mut u32,
+    loan: Loan,
+    next: u32,
+) -> Result<u32, Loan> {
+    let index = *vacant;
+    if let Some(place) = lent.get_mut(index as usize) {
+        *vacant = place.next;
+        *place = Lent {
+            loan: Some(loan),
+            next,
+        };
+        return Ok(index);
     }
-    result
+    match u32::try_from(lent.len()) {
+        Ok(index) if index != NONE => {
+            lent.push(Lent {
+                loan: Some(loan),
+                next,
+            });
+            Ok(index)
+        }
+        _ => Err(loan),
+    }
+}
+
+/// Gives back a chain of loans, and their places in `lent`.
+#[inline]
+pub(crate) fn give_back(ledger: &mut Ledger, lent: &mut [Lent], vacant: &mut u32, first: u32) {
+    let mut index = first;
+    while let Some(place) = lent.get_mut(index as usize) {
+        let next = core::mem::replace(&mut place.next, *vacant);
+        *vacant = index;
+        if let Some(loan) = place.loan.take() {
+            ledger.give_back(loan);
+        }
+        index = next;
+    }
 }
 
 /// The parts of a port that a completion changes, apart from the queue that reports it.
@@ -431,182 +407,6 @@ impl<M: DmaMemory> Books<'_, M> {
     }
 }
 
-/// Gives back a chain of loans, and their places in `lent`.
-#[inline]
-fn give_back(ledger: &mut Ledger, lent: &mut [Lent], vacant: &mut u32, first: u32) {
-    let mut index = first;
-    while let Some(place) = lent.get_mut(index as usize) {
-        let next = core::mem::replace(&mut place.next, *vacant);
-        *vacant = index;
-        if let Some(loan) = place.loan.take() {
-            ledger.give_back(loan);
-        }
-        index = next;
-    }
-}
-
-/// A frame under construction: a header in a buffer of the port, lent pieces behind it.
-#[derive(Debug)]
-#[must_use = "a frame that is not posted is undone"]
-pub struct FrameBuilder<'a, Q: TxQueue, M: DmaMemory> {
-    port: &'a mut TxPort<Q, M>,
-    buffer: Option<FrameBuffer>,
-    first: Option<NonNull<u8>>,
-    loans: u32,
-    buffer_bytes: u64,
-    shared_bytes: u64,
-    failed: Option<PortError>,
-}
-
-impl<Q: TxQueue, M: DmaMemory> FrameBuilder<'_, Q, M> {
-    /// Attaches `len` bytes from offset `start` of the region of `loan`: lends them to the
-    /// device as well, and adds their pieces to the gather list. An error is reported by
-    /// [`post`](Self::post).
-    #[inline]
-    pub fn attach(&mut self, loan: &Loan, start: usize, len: usize) -> &mut Self {
-        if self.failed.is_none()
-            && let Err(error) = self.try_attach(loan, start, len)
-        {
-            self.failed = Some(error);
-        }
-        self
-    }
-
-    #[inline]
-    fn try_attach(&mut self, loan: &Loan, start: usize, len: usize) -> Result<(), PortError> {
-        let TxPort {
-            ledger,
-            gather,
-            lent,
-            vacant_lent,
-            ..
-        } = &mut *self.port;
-        let second = ledger
-            .lend_again(loan, start, len)
-            .map_err(PortError::Lend)?;
-        let runs = ledger.runs(&second, start, len);
-        let mut translated = 0;
-        let mut full = false;
-        for run in runs.into_iter().flatten() {
-            let Run { len, .. } = run;
-            translated += len;
-            full |= gather.push(run).is_err();
-        }
-        let index = *vacant_lent;
-        match lent.get_mut(index as usize) {
-            Some(place) => {
-                *vacant_lent = place.next;
-                *place = Lent {
-                    loan: Some(second),
-                    next: self.loans,
-                };
-                self.loans = index;
-            }
-            None => {
-                let Some(index) = u32::try_from(lent.len())
-                    .ok()
-                    .filter(|index| *index != NONE)
-                else {
-                    ledger.give_back(second);
-                    return Err(PortError::Lend(LendError::TooMany));
-                };
-                lent.push(Lent {
-                    loan: Some(second),
-                    next: self.loans,
-                });
-                self.loans = index;
-            }
-        }
-        self.shared_bytes += len as u64;
-        if full {
-            return Err(PortError::TooManyPieces);
-        }
-        // A translation that ends early would put other bytes on the wire.
-        if translated != len {
-            return Err(PortError::Lend(LendError::OutOfRange));
-        }
-        Ok(())
-    }
-
-    /// Posts the frame: wholly, or not at all. The device sees it with the next
-    /// [`doorbell`](TxPort::doorbell).
-    ///
-    /// # Errors
-    /// [`PortError`]; everything is as before, the buffer is back in the pool.
-    #[inline]
-    pub fn post(mut self, offload: Offload) -> Result<FrameId, PortError> {
-        if let Some(error) = self.failed {
-            return Err(error);
-        }
-        let port = &mut *self.port;
-        let vacant = port.vacant_slots.pop();
-        let index = match vacant {
-            Some(index) => index,
-            None => {
-                let index = u32::try_from(port.slots.len())
-                    .map_err(|_| PortError::Lend(LendError::TooMany))?;
-                port.slots.push(Slot {
-                    generation: 0,
-                    buffer: None,
-                    loans: NONE,
-                });
-                index
-            }
-        };
-        let frame = TxFrame {
-            fragments: port.gather.as_slice(),
-            offload,
-            first: self.first,
-        };
-        let fragments = frame.fragments.len();
-        // SAFETY: the fragments are the port's own buffer, which stays out of the pool, and
-        // bytes of regions of the queue's domain (`Ledger::register` checked it) that are lent
-        // until the token comes back: `Region` promises that they stay mapped and constant that
-        // long. Whatever happens to the port, neither is freed before: its drop leaks them.
-        let posted = unsafe { port.queue.post(&frame, Token(index)) };
-        let Some(slot) = port.slots.get_mut(index as usize) else {
-            return Err(PortError::Lend(LendError::TooMany));
-        };
-        match posted {
-            Ok(()) => {
-                slot.buffer = self.buffer.take();
-                slot.loans = core::mem::replace(&mut self.loans, NONE);
-                port.counters.frames += 1;
-                port.counters.shared_bytes += self.shared_bytes;
-                port.counters.buffer_bytes += self.buffer_bytes;
-                if let Some(count) = port.counters.by_fragments.get_mut(fragments) {
-                    *count += 1;
-                }
-                Ok(FrameId {
-                    slot: index,
-                    generation: slot.generation,
-                })
-            }
-            Err(error) => {
-                port.vacant_slots.push(index);
-                Err(PortError::Post(error))
-            }
-        }
-    }
-}
-
-impl<Q: TxQueue, M: DmaMemory> Drop for FrameBuilder<'_, Q, M> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
-            let TxPort {
-                ledger,
-                lent,
-                vacant_lent,
-                pool,
-                ..
-            } = &mut *self.port;
-            give_back(ledger, lent, vacant_lent, self.loans);
-            pool.put(buffer);
-        }
-    }
-}
-
 impl<Q: TxQueue, M: DmaMemory> Drop for TxPort<Q, M> {
     fn drop(&mut self) {
         // A builder that was forgotten leaves loans and a buffer out, but the device never
@@ -621,3 +421,11 @@ impl<Q: TxQueue, M: DmaMemory> Drop for TxPort<Q, M> {
 #[cfg(test)]
 #[path = "port_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "port_abuse_tests.rs"]
+mod abuse_tests;
+
+#[cfg(test)]
+#[path = "port_model_tests.rs"]
+mod model_tests;

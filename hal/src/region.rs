@@ -1,6 +1,7 @@
 //! Memory of the program that can be lent to a device.
 
 use core::any::Any;
+use core::fmt;
 use core::ptr::NonNull;
 
 use crate::{DeviceAddress, DmaMemory, DomainId, Translation};
@@ -34,20 +35,24 @@ pub unsafe trait Region: Any + Send + Sync {
 
 /// A buffer in DMA memory: written while it is owned, then shared (`Arc`) as a [`Region`] and
 /// constant as long as it is.
-#[derive(Debug)]
 pub struct DmaBuffer<M: DmaMemory> {
-    memory: M,
-    address: [DeviceAddress; 1],
+    base: NonNull<u8>,
     len: usize,
+    domain: DomainId,
+    address: [DeviceAddress; 1],
+    /// Keeps the bytes; only looked at through `&mut self`, as `M` need not be `Sync`.
+    _memory: M,
 }
 
 impl<M: DmaMemory> DmaBuffer<M> {
     /// All of `memory` as a buffer.
     pub fn new(memory: M) -> Self {
         Self {
-            address: [memory.address()],
+            base: memory.pointer(),
             len: memory.len(),
-            memory,
+            domain: memory.domain(),
+            address: [memory.address()],
+            _memory: memory,
         }
     }
 
@@ -59,9 +64,10 @@ impl<M: DmaMemory> DmaBuffer<M> {
     /// The bytes.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: `DmaMemory` promises `memory.len() >= self.len` readable bytes that belong to
-        // us; they only change through `&mut self`, as no device is told to write here.
-        unsafe { core::slice::from_raw_parts(self.memory.pointer().as_ptr(), self.len) }
+        // SAFETY: `DmaMemory` promises initialised bytes that stay there, also when it is moved,
+        // and belong to us; they only change through `&mut self`, as no device is told to write
+        // here.
+        unsafe { core::slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 
     /// The bytes, to write.
@@ -69,11 +75,23 @@ impl<M: DmaMemory> DmaBuffer<M> {
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as above; `&mut self` excludes every other access, and a buffer that is lent
         // is behind an `Arc` of which the ledger has a share, so nobody has `&mut` to it.
-        unsafe { core::slice::from_raw_parts_mut(self.memory.pointer().as_ptr(), self.len) }
+        unsafe { core::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
     }
 }
 
-// SAFETY: a shared buffer gives out `&[u8]` only, so it may be shared between threads.
+impl<M: DmaMemory> fmt::Debug for DmaBuffer<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DmaBuffer")
+            .field("address", &self.address[0])
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+// SAFETY: the bytes belong to the value, and the memory that keeps them is `Send`.
+unsafe impl<M: DmaMemory> Send for DmaBuffer<M> {}
+
+// SAFETY: a shared buffer gives out `&[u8]` and numbers only, and does not look at the memory.
 unsafe impl<M: DmaMemory> Sync for DmaBuffer<M> {}
 
 // SAFETY: `DmaMemory` promises a stable address and a mapping that lives as long as the value;
@@ -81,7 +99,7 @@ unsafe impl<M: DmaMemory> Sync for DmaBuffer<M> {}
 // memory is contiguous for the device, so one address translates all of it.
 unsafe impl<M: DmaMemory + 'static> Region for DmaBuffer<M> {
     fn base(&self) -> NonNull<u8> {
-        self.memory.pointer()
+        self.base
     }
 
     fn len(&self) -> usize {
@@ -89,7 +107,7 @@ unsafe impl<M: DmaMemory + 'static> Region for DmaBuffer<M> {
     }
 
     fn domain(&self) -> DomainId {
-        self.memory.domain()
+        self.domain
     }
 
     fn translation(&self) -> Translation<'_> {
@@ -141,3 +159,7 @@ unsafe impl FixedBytes for alloc::sync::Arc<[u8]> {
         self
     }
 }
+
+#[cfg(all(test, feature = "alloc"))]
+#[path = "region_tests.rs"]
+mod tests;

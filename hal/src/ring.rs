@@ -70,13 +70,15 @@ pub struct DescriptorRing<M: DmaMemory, D> {
 unsafe impl<M: DmaMemory, D> Send for DescriptorRing<M, D> {}
 
 impl<M: DmaMemory, D: FromBytes + IntoBytes + Immutable + Copy> DescriptorRing<M, D> {
-    /// A ring of `count` descriptors in `memory`. `None` if `count` is no power of two or the
-    /// memory is too small or not aligned for a `D`.
+    /// A ring of `count` descriptors in `memory`. `None` if `count` is no power of two, the
+    /// memory is too small or not aligned for a `D`, or the ring has 2^32 bytes or more. The
+    /// memory is then dropped, as no device has been told of it.
     #[must_use]
     pub fn new(memory: M, count: u32) -> Option<Self> {
         let bytes = (count as usize).checked_mul(size_of::<D>())?;
         let fits = count.is_power_of_two()
             && memory.len() >= bytes
+            && u32::try_from(bytes).is_ok()
             && memory.pointer().cast::<D>().is_aligned();
         fits.then(|| Self {
             memory: Custody::new(memory),
@@ -250,3 +252,7 @@ impl RingCounters {
         self.consumed = 0;
     }
 }
+
+#[cfg(all(test, feature = "alloc"))]
+#[path = "ring_tests.rs"]
+mod tests;

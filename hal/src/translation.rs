@@ -61,7 +61,11 @@ impl<'a> Translation<'a> {
         addresses: &'a [DeviceAddress],
     ) -> Option<Self> {
         let end = lead.checked_add(len)?;
-        let touched = end.div_ceil(granule.bytes());
+        let touched = if len == 0 {
+            0
+        } else {
+            end.div_ceil(granule.bytes())
+        };
         (lead < granule.bytes() && touched == addresses.len()).then_some(Self {
             granule,
             lead,
@@ -115,15 +119,17 @@ impl<'a> Translation<'a> {
         }
     }
 
-    /// Granules that `len` bytes from `start` touch, as a range of indices; empty for `len` 0.
+    /// Granules that `len` bytes from `start` touch, as a range of indices; empty if the range
+    /// has no byte or does not lie in the region.
     #[inline]
     #[must_use]
     pub fn granules(&self, start: usize, len: usize) -> core::ops::Range<usize> {
-        let first = (self.lead + start) >> self.granule.0;
-        if len == 0 {
-            return first..first;
+        let inside = start.checked_add(len).is_some_and(|end| end <= self.len);
+        if len == 0 || !inside {
+            return 0..0;
         }
-        first..((self.lead + start + len - 1) >> self.granule.0) + 1
+        let first = self.lead + start;
+        first >> self.granule.0..((first + (len - 1)) >> self.granule.0) + 1
     }
 }
 
@@ -163,7 +169,7 @@ impl Iterator for Runs<'_> {
             let Some(next) = self.translation.addresses.get(index) else {
                 break;
             };
-            if *next != address.offset(len as u64) {
+            if !follows(address, len as u64, *next) {
                 break;
             }
             len += granule.bytes().min(self.left - len);
@@ -172,6 +178,13 @@ impl Iterator for Runs<'_> {
         self.left -= len;
         Some(Run { address, len })
     }
+}
+
+/// Whether `next` is the first address behind `len` bytes at `address`. Address 0 is behind
+/// nothing: a fragment does not reach around the end of the address space.
+#[inline]
+fn follows(address: DeviceAddress, len: u64, next: DeviceAddress) -> bool {
+    address.0.checked_add(len) == Some(next.0)
 }
 
 /// A gather list under construction, with room for [`MAX_GATHER`] fragments.
@@ -237,7 +250,7 @@ impl GatherList {
             .count
             .checked_sub(1)
             .and_then(|i| self.fragments.get_mut(i))
-            && last.address.offset(u64::from(last.len)) == address
+            && follows(last.address, u64::from(last.len), address)
         {
             let joined = len.min(max - (last.len as usize).min(max));
             last.len += joined as u32;
@@ -268,3 +281,7 @@ impl GatherList {
         self.fragments.get(..self.count).unwrap_or_default()
     }
 }
+
+#[cfg(all(test, feature = "alloc"))]
+#[path = "translation_tests.rs"]
+mod tests;

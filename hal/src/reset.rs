@@ -1,0 +1,69 @@
+//! Resets of a device whose transmit queues are in ports.
+
+use alloc::vec::Vec;
+
+use crate::{Nic, NicError, QueuePair, Token, TxPort};
+
+/// A port and the receive queue of the same pair, lent for a reset.
+#[derive(Debug)]
+pub struct PortPair<'a, N: Nic> {
+    /// The port on the transmit queue.
+    pub tx: &'a mut TxPort<N::Tx, N::Memory>,
+    /// The receive queue.
+    pub rx: &'a mut N::Rx,
+}
+
+/// [`Nic::restart`] for queues that are in ports: all frames that had not completed are taken
+/// back, then the device starts again.
+///
+/// # Errors
+/// As there.
+pub fn restart<N: Nic>(nic: &mut N, pairs: &mut [PortPair<'_, N>]) -> Result<(), NicError> {
+    with_queues(nic, pairs, N::restart)
+}
+
+/// [`Nic::release`] for queues that are in ports: all frames that had not completed are taken
+/// back, the device stays stopped.
+///
+/// # Errors
+/// As there.
+pub fn release<N: Nic>(nic: &mut N, pairs: &mut [PortPair<'_, N>]) -> Result<(), NicError> {
+    with_queues(nic, pairs, N::release)
+}
+
+type ResetCall<N> = fn(
+    &mut N,
+    &mut [QueuePair<'_, <N as Nic>::Tx, <N as Nic>::Rx>],
+    &mut dyn FnMut(u16, Token),
+) -> Result<(), NicError>;
+
+fn with_queues<N: Nic>(
+    nic: &mut N,
+    pairs: &mut [PortPair<'_, N>],
+    call: ResetCall<N>,
+) -> Result<(), NicError> {
+    let mut tokens = Vec::new();
+    let result = {
+        let mut queues: Vec<_> = pairs
+            .iter_mut()
+            .map(|p| QueuePair {
+                tx: &mut p.tx.queue,
+                rx: &mut *p.rx,
+            })
+            .collect();
+        call(nic, &mut queues, &mut |index, token| {
+            tokens.push((index, token))
+        })
+    };
+    for (index, token) in tokens {
+        if let Some(pair) = pairs.get_mut(usize::from(index)) {
+            pair.tx.complete(token);
+        }
+    }
+    if result.is_ok() {
+        for pair in pairs {
+            pair.tx.interrupted = false;
+        }
+    }
+    result
+}
