@@ -254,7 +254,6 @@ pub(super) mod command {
     pub(crate) const RS: u8 = 1 << 3;
     pub(crate) const RESERVED: u8 = 1 << 4;
     pub(crate) const DEXT: u8 = 1 << 5;
-    pub(crate) const VLE: u8 = 1 << 6;
     pub(crate) const IDE: u8 = 1 << 7;
     /// Context: the packet is TCP, else UDP.
     pub(crate) const TCP: u8 = 1 << 0;

@@ -22,7 +22,7 @@ pub(super) enum Passed {
     Inexact,
 }
 
-/// The address filter (8254x SDM, as QEMU `e1000x_rx_group_filter` has it).
+/// The address filter (QEMU `e1000x_rx_group_filter`).
 pub(super) fn pass(destination: [u8; 6], registers: &RegisterFile) -> Option<Passed> {
     let control = registers.get(offset::RCTL);
     let is_group = destination[0] & 1 != 0;

@@ -107,11 +107,6 @@ impl Interrupts {
         self.signalled &= self.causes & self.mask;
     }
 
-    /// Whether [`fire`](Self::fire) would have something to do, now or later.
-    pub(super) fn is_due(&self) -> bool {
-        self.causes & self.mask & !self.signalled != 0 || self.throttled != 0
-    }
-
     /// Sends what is due; returns whether anything was.
     pub(super) fn fire(
         &mut self,

@@ -11,8 +11,8 @@
 //! silent: legacy interrupts and MSI, flow control, half duplex, management, wake-up, flash, time
 //! stamps, interrupt delay timers. Their registers store what is written.
 //!
-//! It is written from the specification; the sources are named where a fact stands. No freedom
-//! that the specification leaves is used twice in the same way: see [`Latitude`].
+//! It is written from the specification; the sources are named where a fact stands. What the
+//! specification leaves to the hardware is drawn from a seed: see [`Latitude`].
 
 mod assembly;
 mod bits;

@@ -6,7 +6,7 @@ use super::checksum;
 /// What a context descriptor said last.
 ///
 /// There is one for the whole device: the hardware remembers the last context whatever queue it
-/// came from (nics.md, from the 82574 datasheet 7.2.6).
+/// came from (82574 datasheet 7.2.6, as the project's notes quote it; not read here).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Context {
     ip: Range,

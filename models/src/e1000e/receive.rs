@@ -78,12 +78,13 @@ impl RxQueue {
         self.set_head(0);
         self.tail = 0;
         self.write_back.clear();
-        self.current = None;
         self.low = true;
         self.halted = false;
     }
 
+    /// RDH is written: what was fetched, and a frame that is half stored, are forgotten.
     pub(super) fn set_head(&mut self, head: u32) {
+        self.current = None;
         self.head = head;
         self.fetched = head;
         self.unreported = head;

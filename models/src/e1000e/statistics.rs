@@ -64,10 +64,10 @@ impl Statistics {
         if wide.contains(&at) {
             return self.word(at).map_or(0, |word| *word);
         }
-        if wide.contains(&at.wrapping_sub(4)) {
-            if let Some(low) = self.word(at - 4) {
-                *low = 0;
-            }
+        if wide.contains(&at.wrapping_sub(4))
+            && let Some(low) = self.word(at - 4)
+        {
+            *low = 0;
         }
         self.word(at).map_or(0, core::mem::take)
     }

@@ -71,8 +71,6 @@ impl TxQueue {
     pub(super) fn reset(&mut self) {
         self.set_head(0);
         self.tail = 0;
-        self.doorbells.clear();
-        self.assembly.abandon();
         self.last_frame_asked = true;
         self.write_back.clear();
         self.timer = None;
@@ -80,7 +78,11 @@ impl TxQueue {
         self.halted = false;
     }
 
+    /// TDH is written: what was fetched and not sent is forgotten. Write-backs under way are not
+    /// (nothing says that disabling the unit stops them).
     pub(super) fn set_head(&mut self, head: u32) {
+        self.doorbells.clear();
+        self.assembly.abandon();
         self.head = head;
         self.fetched = head;
         self.unreported = head;
@@ -291,7 +293,7 @@ impl TxQueue {
             work.report_transmit(place, raw, "the tail was put into the middle of a frame");
         } else if !self.last_frame_asked {
             let text = "no completion asked for on the last frame before a doorbell \
-                        (design.md, rule 2)";
+                        (rule 2 of the design)";
             work.report_transmit(place, raw, text);
         }
     }

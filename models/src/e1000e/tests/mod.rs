@@ -4,5 +4,6 @@ mod control;
 mod interrupts;
 mod receive;
 mod rig;
+mod speed;
 mod transmit;
 mod violations;

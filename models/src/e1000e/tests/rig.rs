@@ -95,13 +95,18 @@ pub(super) struct Lanes {
     pub(super) sent: Vec<Vec<u8>>,
     pub(super) coming: VecDeque<Vec<u8>>,
     pub(super) cut: bool,
+    /// Sent frames are not kept.
+    pub(super) deaf: bool,
 }
 
 struct Plug(Arc<Mutex<Lanes>>);
 
 impl Wire for Plug {
     fn transmit(&mut self, frame: &mut Vec<u8>, _: Instant) {
-        self.0.lock().unwrap().sent.push(frame.clone());
+        let mut lanes = self.0.lock().unwrap();
+        if !lanes.deaf {
+            lanes.sent.push(frame.clone());
+        }
     }
 
     fn receive(&mut self, frame: &mut Vec<u8>, _: Instant) -> bool {
