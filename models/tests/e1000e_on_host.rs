@@ -1,7 +1,6 @@
 //! The 82574L model on the modelled host: what a driver does, through the platform alone.
 
-// Helpers of tests are tests too.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are test code")]
 
 use std::time::Duration;
 

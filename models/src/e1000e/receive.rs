@@ -165,7 +165,8 @@ impl RxQueue {
     /// Fetches the descriptors before the tail, and spoils their buffers.
     fn fetch(&mut self, base: u64, entries: u32, size: usize, work: &mut Work<'_>) {
         let mut bytes = [0; FETCH * DESCRIPTOR as usize];
-        while self.fetched != self.tail {
+        // A tail beyond the ring (its length was changed later) is never reached.
+        while self.fetched != self.tail && self.tail < entries {
             let until = if self.tail > self.fetched {
                 self.tail
             } else {

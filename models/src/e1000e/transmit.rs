@@ -200,7 +200,8 @@ impl TxQueue {
             entries
         };
         let count = (until.saturating_sub(self.fetched) as usize).min(FETCH);
-        if count == 0 {
+        // A tail beyond the ring (its length was changed later) is never reached.
+        if count == 0 || self.tail >= entries {
             return false;
         }
         let address = base.wrapping_add(u64::from(self.fetched * DESCRIPTOR));
