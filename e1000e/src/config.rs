@@ -29,6 +29,8 @@ pub struct Config {
     pub max_fragments: Option<u16>,
     /// Opens devices that nobody has tried this driver on.
     pub allow_untested: bool,
+    /// Offers the device's checksum insertion on transmit. Off, the sender above sums itself.
+    pub checksum_offload: bool,
     /// Offers [`ChecksumOffload::GENERIC`](pagewire_hal::ChecksumOffload::GENERIC), within the
     /// first 256 bytes of a frame. The 82574 does it; QEMU's model of it does not: it finds the
     /// place by the protocol of the packet, whatever was asked for (QEMU `net_tx_pkt.c`).
@@ -48,6 +50,7 @@ impl Default for Config {
             mtu: STANDARD_MTU,
             max_fragments: None,
             allow_untested: false,
+            checksum_offload: true,
             generic_checksum: false,
             all_multicast: true,
             promiscuous: false,

@@ -2,7 +2,8 @@
 //! bits.
 //!
 //! Sources: 8254x manual 3.3.6 (context descriptor), 3.3.7 (data descriptor) and 3.3.7.2 (its
-//! status), of which the 82574 keeps the layout; bits by Linux e1000e (`defines.h`, `hw.h`).
+//! status), 3.2.3 (legacy receive descriptor), of which the 82574 keeps the layouts; bits by Linux
+//! e1000e (`defines.h`, `hw.h`).
 
 use core::mem::{align_of, size_of};
 
@@ -149,8 +150,9 @@ const RX_DD: u64 = 1 << 32;
 const RX_EOP: u64 = 1 << 33;
 /// Ignore the checksum bits.
 const RX_IXSM: u64 = 1 << 34;
-/// The TCP or UDP checksum was computed. UDP alone (without this bit) is a fragment, of which
-/// the device has seen a part only: no verdict.
+/// The TCP or UDP checksum was computed (8254x manual, receive descriptor status: TCPCS stands
+/// for both). The 82574 has UDPCS (bit 4) beside it. No source at hand says what UDPCS without
+/// TCPCS covers, a fragment perhaps; then no verdict is taken from it.
 const RX_TCPCS: u64 = 1 << 37;
 /// The IPv4 header checksum was computed (DPDK e1000 `e1000_defines.h`).
 const RX_IPCS: u64 = 1 << 38;

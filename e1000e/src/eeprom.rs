@@ -13,7 +13,7 @@ use crate::regs::{
 const CHECKED_WORDS: u32 = 0x40;
 /// What they sum to (Linux e1000e `NVM_SUM`).
 const CHECKSUM: u16 = 0xBABA;
-/// A word takes some ten microseconds; Linux gives it half a second.
+/// Linux e1000e gives a word half a second.
 const READ_LIMIT: Duration = Duration::from_millis(500);
 
 fn read_word<P: Platform>(

@@ -66,8 +66,8 @@ use tx::{CONTEXTS, GAP};
 /// QEMU's model drops a frame of more fragments and still marks it done (`E1000E_MAX_TX_FRAGS`,
 /// QEMU `e1000e_core.c`). The 82574 itself has no limit that is documented.
 const QEMU_MAX_FRAGMENTS: u32 = 64;
-/// Shortest frame that is posted: what is shorter could wedge devices of this kind (82599
-/// datasheet 7.2.3.2.4; Linux pads to 17 bytes on e1000e as well).
+/// Shortest frame that the device pads. Linux e1000e: "the minimum packet size with TCTL.PSP set
+/// is 17 bytes", and it pads to that itself.
 const MIN_FRAME_LEN: u32 = 17;
 /// Linux e1000e: a descriptor holds at most the transmit FIFO less 96 bytes, and 24 KiB.
 const FRAGMENT_FIFO_RESERVE: u32 = 96;
@@ -283,6 +283,9 @@ fn capabilities(config: &Config, fifo: u32) -> Result<Capabilities, NicError> {
     capabilities.min_frame_len = MIN_FRAME_LEN;
     capabilities.max_frame_len = max_frame_len;
     capabilities.tx_checksum = checksum;
+    if !config.checksum_offload {
+        capabilities.tx_checksum = ChecksumOffload::empty();
+    }
     if config.generic_checksum {
         capabilities.tx_checksum |= ChecksumOffload::GENERIC;
     }

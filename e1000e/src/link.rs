@@ -28,7 +28,7 @@ const NEGOTIATE: u16 = 1 << 12;
 /// Sends back what it gets.
 const LOOPBACK: u16 = 1 << 14;
 
-/// A register takes 64 µs; Linux gives it 96 ms.
+/// Linux e1000e gives an access 96 ms.
 const MDIC_LIMIT: Duration = Duration::from_millis(100);
 /// Linux tries ten times at 2 ms.
 const OWNERSHIP_LIMIT: Duration = Duration::from_millis(20);

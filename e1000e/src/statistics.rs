@@ -34,7 +34,7 @@ impl Counted {
         add(&mut total.rx_crc_errors, CRCERRS);
         add(&mut total.rx_missed, MPC);
         add(&mut total.rx_no_buffer, RNBC);
-        // Undersize and oversize frames are counted here too (8254x manual), and once more in
+        // Undersize and oversize frames are counted here too (8254x manual 13.7.15), and once more in
         // counters of their own, of which QEMU's for undersize counts frames that it pads.
         add(&mut total.rx_length_errors, RLEC);
         total.tx_bytes = total.tx_bytes.saturating_add(read_wide(registers, GOTCL));
@@ -54,7 +54,8 @@ impl Counted {
     }
 }
 
-/// A counter of 64 bits: the low word first, as reading the high one clears both.
+/// A counter of 64 bits: the low word first, as reading the high one clears both (8254x manual
+/// 13.7.32).
 fn read_wide<R: Registers>(registers: &Bar<R>, low: Register) -> u64 {
     let low_word = registers.read(low);
     let high_word = registers.read(low.at(1));

@@ -4,8 +4,8 @@
 //! checksum is asked for: the device remembers one context, and to write it anew for each such
 //! frame is the simplest correct use of it.
 //!
-//! Descriptors are reclaimed by DD in descriptors that asked for a report (RS), never by TDH
-//! (reading it races with the write-back, say Intel's manuals). A report covers all frames since
+//! Descriptors are reclaimed by DD in descriptors that asked for a report (RS), never by TDH,
+//! which may run ahead of what has been fetched (Intel's datasheet of the 82599 warns of it). A report covers all frames since
 //! the one before: they form a *group*. The last frame before a doorbell always reports, and
 //! inside a long burst one frame every few dozen descriptors.
 //!
@@ -259,8 +259,9 @@ impl<P: Platform> E1000eTx<P> {
 }
 
 // SAFETY: a token is handed back when the device has written DD to the descriptor that reports
-// for its frame, after all descriptors of the frame (descriptors complete in order, 8254x manual
-// 3.3.7.2), or by `drain` when the device is quiet. Frames leave the ring before their token is
+// for its frame. That descriptor is the last of the frame or of a later one, it is written back
+// "after the descriptor has been processed" (8254x manual 3.3.7.2), and the device processes the
+// ring from head to tail. Or by `drain`, when the device is quiet. Frames leave the ring before their token is
 // handed back, so none comes twice. The device gets the addresses of the fragments and of the
 // ring, no others. The domain never changes.
 unsafe impl<P: Platform> TxQueue for E1000eTx<P> {
