@@ -27,31 +27,44 @@ impl fmt::Debug for DeviceAddress {
 
 /// A number that no other call of [`unique`] in this program has returned or will return.
 ///
-/// On exhaustion (2^64 calls, or 2^32 on a 32-bit machine) every later caller gets the same
-/// last number, whose holders then refuse nothing of each other's; a program that opens a
-/// device four thousand million times is outside what this crate promises.
+/// # Panics
+/// When there is none left: after 2^32 calls on a 32-bit machine, never on a 64-bit one. Two
+/// ledgers with the same number would take each other's loans, and free under the device.
 pub(crate) fn unique() -> NonZeroUsize {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
-    let taken = NEXT
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-            Some(n.saturating_add(1))
-        })
-        .unwrap_or(usize::MAX);
-    NonZeroUsize::new(taken).unwrap_or(NonZeroUsize::MAX)
+    take(&NEXT)
+}
+
+fn take(next: &AtomicUsize) -> NonZeroUsize {
+    let taken = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_add(1));
+    match taken.ok().and_then(NonZeroUsize::new) {
+        Some(taken) => taken,
+        None => panic!("no number is left that names one thing only"),
+    }
 }
 
 /// Which address space a device address belongs to: one per IOMMU domain.
 ///
 /// A region mapped for one device is at another place, or nowhere, for the next. Everything
 /// that yields device addresses carries its domain, and the safe layer refuses to mix them.
+/// Devices may share a domain if each finds the same bytes at the same addresses, and reaches
+/// all of them: a mapping lies below the least
+/// [`dma_address_bits`](crate::Capabilities::dma_address_bits).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct DomainId(NonZeroUsize);
 
 impl DomainId {
     /// A domain that is equal to no other. A platform makes one per IOMMU domain and hands it
-    /// to all it maps there.
+    /// to all it maps there; without an IOMMU, one for all of physical memory.
+    ///
+    /// # Panics
+    /// On a 32-bit machine after 2^32 domains, ledgers and ports.
     #[must_use]
     pub fn new_unique() -> Self {
         Self(unique())
     }
 }
+
+#[cfg(test)]
+#[path = "address_tests.rs"]
+mod tests;

@@ -2,12 +2,17 @@
 //!
 //! A fence of the language orders CPU against CPU. On x86-64 that is enough for a device too,
 //! as stores to write-back and uncached memory are not reordered among each other, nor loads
-//! (Intel SDM vol. 3, 9.2). On aarch64 it is not: a fence compiles to `dmb ish`, which covers
-//! the inner shareable domain, and a device is in the outer one. The instructions are those of
-//! the Arm Architecture Reference Manual (DDI 0487, B2.3.12, DMB, options OSHST, OSHLD, OSH).
+//! (Intel SDM vol. 3, "Memory Ordering"). On aarch64 it is not: a fence compiles to `dmb ish`,
+//! which covers the inner shareable domain, and a device is in the outer one. The instructions
+//! are those that Linux has for DMA memory there (`dma_wmb`, `dma_rmb`, `dma_mb`).
+//!
+//! Other architectures get the fences of the language, and nobody has checked that they are
+//! enough: on RISC-V, say, they do not order memory against registers. A mapping that combines
+//! writes is outside all of this: registers are mapped uncached.
 
 /// Makes every earlier store to memory visible to the device before any later store, to memory
-/// or to a register: between the descriptors and the doorbell.
+/// or to a register: between the descriptors and the doorbell, or between a descriptor and the
+/// flag in it that hands it over.
 #[inline(always)]
 pub fn publish() {
     #[cfg(target_arch = "aarch64")]
@@ -19,7 +24,8 @@ pub fn publish() {
     core::sync::atomic::fence(core::sync::atomic::Ordering::Release);
 }
 
-/// Lets no later load happen before an earlier one: between the done bit and what it covers.
+/// Lets no later load happen before an earlier one: between the done bit and what it covers (the
+/// rest of the descriptor, the received bytes).
 #[inline(always)]
 pub fn observe() {
     #[cfg(target_arch = "aarch64")]

@@ -6,7 +6,7 @@ bitflags! {
     /// Checksums that a device inserts on transmit or verifies on receive.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
     pub struct ChecksumOffload: u8 {
-        /// The IPv4 header checksum.
+        /// The IPv4 header checksum (RFC 791).
         const IPV4_HEADER = 1 << 0;
         /// TCP over IPv4.
         const TCP_IPV4 = 1 << 1;
@@ -75,20 +75,21 @@ impl Segmentation {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// Pieces that one frame may gather, the header piece included: 1 means that the device
-    /// does not gather. The least of the device's limit, what the ring can ever hold in one
+    /// Pieces that one frame may gather, the header piece included, at least 1: that means that
+    /// the device does not gather. The least of the device's limit, what the ring can ever hold in one
     /// frame (its descriptors less context descriptors less the gap) and a bound set by the
     /// model, the hypervisor or the user.
     pub max_fragments: u16,
-    /// Longest fragment in bytes.
+    /// Longest fragment in bytes, at least 1.
     pub max_fragment_len: u32,
     /// Shortest frame in bytes that may be posted; what is shorter than the wire's 60 bytes is
     /// padded with zeros by the device.
     pub min_frame_len: u32,
-    /// Longest frame in bytes, Ethernet header included, frame check sequence excluded.
+    /// Longest frame in bytes, Ethernet header included, frame check sequence excluded; not for
+    /// frames that the device segments, see [`Segmentation::max_payload_len`].
     pub max_frame_len: u32,
     /// Bytes of CPU-writable memory that the driver needs directly before the first fragment
-    /// (a virtio-net header, say). 0 for most.
+    /// (a virtio-net header, say), mapped for the device and contiguous with it. 0 for most.
     pub head_room: u16,
     /// Checksums inserted on transmit, on request per frame.
     pub tx_checksum: ChecksumOffload,
@@ -96,7 +97,7 @@ pub struct Capabilities {
     pub rx_checksum: ChecksumOffload,
     /// TCP segmentation, if the device does it.
     pub segmentation: Option<Segmentation>,
-    /// Pairs of a transmit and a receive queue.
+    /// Pairs of a transmit and a receive queue, at least 1.
     pub queue_pairs: u16,
     /// Width of the addresses that the device can emit, in bits (32 or 64 as a rule).
     pub dma_address_bits: u8,

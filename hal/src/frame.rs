@@ -34,6 +34,10 @@ pub struct Token(pub u32);
 /// folded but *not complemented* sum of the pseudo-header (addresses, protocol, transport
 /// length). The device sums from `l2_len + l3_len` to the end of the frame and stores the
 /// complement. For [`IPV4_HEADER`](ChecksumOffload::IPV4_HEADER) the field must hold zero.
+///
+/// To be segmented, a frame asks for `TCP_IPV4` or `TCP_IPV6` as well. What its checksum field
+/// then holds is not settled, as no driver offers segmentation yet, and devices differ: Intel's
+/// want the sum of the pseudo-header without the length (Linux e1000e, ixgbe), virtio's with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Offload {
     /// `IPV4_HEADER`, at most one of [`ChecksumOffload::TRANSPORT`], both, or nothing.
@@ -142,7 +146,8 @@ impl Offload {
     }
 }
 
-/// A frame as it is posted: fragments in the order of the wire, and the offload request.
+/// A frame as it is posted: fragments in the order of the wire, and the offload request. The
+/// frame check sequence is not in it: the device appends that.
 #[derive(Clone, Copy, Debug)]
 pub struct TxFrame<'a> {
     /// The gather list; the first fragment begins with the Ethernet header.
@@ -151,13 +156,15 @@ pub struct TxFrame<'a> {
     pub offload: Offload,
     /// CPU address of the first byte of the first fragment. The
     /// [`head_room`](Capabilities::head_room) bytes before it are the driver's to write until
-    /// the frame has completed. May be `None` where the head room is 0.
+    /// the frame has completed, and the device finds them just below the first fragment's
+    /// address. May be `None` where the head room is 0.
     pub first: Option<NonNull<u8>>,
 }
 
 impl TxFrame<'_> {
     /// Checks the frame against the limits of the device, in one pass, and returns its length
-    /// in bytes. Every driver calls this before it writes a descriptor.
+    /// in bytes. Every driver calls this before it writes a descriptor. Addresses are not
+    /// checked: they come from a translation of the device's own domain.
     ///
     /// # Errors
     /// What is wrong, see [`FrameError`].

@@ -16,7 +16,7 @@ use core::ops::Range;
 use crate::address::unique;
 use crate::{DomainId, Granule, Region, Runs};
 
-/// Names a region that is registered with one [`Ledger`].
+/// Names a region that is registered with one [`Ledger`]; never names another one later.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RegionId {
     ledger: NonZeroUsize,
@@ -70,7 +70,7 @@ pub enum LendError {
     Empty,
     /// The region is mapped for another device.
     OtherDomain,
-    /// More loans than can be counted (2^32), or more regions.
+    /// More loans or regions than can be counted (2^32), or no memory to count the pages in.
     TooMany,
 }
 
@@ -94,7 +94,8 @@ impl core::error::Error for LendError {}
 pub struct LedgerCounters {
     /// Loans out now.
     pub loans: u64,
-    /// Pages with at least one loan now.
+    /// Pages with at least one loan now: pages of the CPU, whatever the device's granule; counted
+    /// for each registration of a region by itself.
     pub pinned_pages: u64,
     /// The most that `pinned_pages` has been.
     pub pinned_pages_peak: u64,
@@ -116,7 +117,8 @@ struct Entry {
 /// The books of one queue: which regions it knows, and how often each of their pages is lent.
 ///
 /// Plain counts, no atomics: a ledger belongs to one thread at a time, with its queue. It holds
-/// one share (`Arc`) of each region for as long as that is registered or lent.
+/// one share (`Arc`) of each region for as long as that is registered or lent. Dropped while
+/// loans are out, it leaks the regions that they are of, and says so in the log.
 pub struct Ledger {
     id: NonZeroUsize,
     domain: DomainId,
@@ -138,6 +140,9 @@ impl fmt::Debug for Ledger {
 
 impl Ledger {
     /// An empty ledger for regions of `domain`, which counts in pages of `page`.
+    ///
+    /// # Panics
+    /// On a 32-bit machine after 2^32 domains, ledgers and ports.
     #[must_use]
     pub fn new(domain: DomainId, page: Granule) -> Self {
         Self {
@@ -361,8 +366,10 @@ impl Ledger {
         }
     }
 
-    /// The next region that was released and is lent no more, with the ledger's share of it. Its
-    /// owner turns that back into what it was (`Arc::downcast`, `Arc::into_inner`).
+    /// The next region that was released and is lent no more, with the ledger's share of it,
+    /// which is kept until it is taken. To have the region back as what it was, make an
+    /// `Arc<dyn Any + Send + Sync>` of the share, then [`Arc::downcast`] and
+    /// [`Arc::into_inner`].
     pub fn take_released(&mut self) -> Option<(RegionId, Arc<dyn Region>)> {
         self.released.pop_front()
     }

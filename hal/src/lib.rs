@@ -10,6 +10,25 @@
 //!   of it into device addresses, and is the only thing that does.
 //! - `TxPort` and `Ledger` (feature `alloc`) are the safe layer: a region is released when the
 //!   last descriptor that names it has completed and the last holder has given its loan back.
+//!
+//! A new driver starts with [`Capabilities::minimal`], keeps its descriptors in a
+//! [`DescriptorRing`] with [`RingCounters`], orders its accesses with [`barrier`], and calls
+//! [`TxFrame::check`] first in [`TxQueue::post`].
+//!
+//! Rules that these pages refer to by number:
+//!
+//! 1. Fragments are counted on the translated list, merged and split; the header is one of them.
+//! 2. Completed is not acknowledged, acknowledged is not completed: a page is released after both.
+//! 3. The bytes of a lent page do not change.
+//! 4. A frame is posted wholly or not at all, and no fragment is empty.
+//! 5. Sharing pages needs gather, not checksum offload.
+//! 6. What was lent is given back exactly once, or leaked if the device never becomes quiet.
+//! 7. Nothing that a device writes is trusted with memory safety.
+//! 8. Nothing is advertised that is not done.
+//!
+//! The safe layer holds against any safe code, and against anything that a device writes into
+//! its rings. It relies on the word of the implementations of the `unsafe` traits, and on an
+//! IOMMU where a device is not to reach more than it was given.
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

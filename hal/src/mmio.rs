@@ -6,7 +6,7 @@ use volatile::VolatilePtr;
 
 use crate::Registers;
 
-/// A memory-mapped BAR.
+/// A memory-mapped BAR. Registers are little-endian, as PCI's are, on any CPU.
 ///
 /// `K` keeps the mapping alive (an `Arc` of it; `()` for a mapping that is never undone).
 #[derive(Clone, Debug)]
@@ -24,9 +24,9 @@ impl<K> MappedRegisters<K> {
     /// Registers of `len` bytes at `base`.
     ///
     /// # Safety
-    /// `base` is aligned to 4 and valid for volatile reads and writes of `len` bytes for as
-    /// long as `keep` or a clone of it lives, and is the BAR of a device that only the holder
-    /// of this value drives.
+    /// `base` is aligned to 4 and valid for volatile reads and writes of `len` bytes, from any
+    /// thread, for as long as `keep` or a clone of it lives, and is the BAR of a device that only
+    /// the holder of this value drives. It is mapped uncached.
     pub const unsafe fn new(base: NonNull<u8>, len: u32, keep: K) -> Self {
         Self {
             base: base.cast(),
@@ -52,13 +52,13 @@ impl<K: Clone + Send> Registers for MappedRegisters<K> {
     #[inline(always)]
     fn read(&self, offset: u32) -> u32 {
         self.register(offset)
-            .map_or(u32::MAX, |register| register.read())
+            .map_or(u32::MAX, |register| u32::from_le(register.read()))
     }
 
     #[inline(always)]
     unsafe fn write(&self, offset: u32, value: u32) {
         if let Some(register) = self.register(offset) {
-            register.write(value);
+            register.write(value.to_le());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, compiler_fence};
 use core::time::Duration;
 
 use bitflags::bitflags;
@@ -21,7 +22,9 @@ use crate::{
 /// The safe layer frees memory on the word of the implementation: `restart` and `release` hand
 /// back a token only when the device reads no memory any more, each with the position in the
 /// slice of the queue to which it was posted, and leave every queue where it was in the slice
-/// (no swapping). [`allocate`](Self::allocate) yields memory of [`domain`](Self::domain).
+/// (no swapping). The queues in the slice may be those of *another* device of the same type,
+/// which is running: they are refused before anything is handed back. The domain is always the
+/// same, and [`allocate`](Self::allocate) yields memory of it.
 pub unsafe trait Nic {
     /// The transmit half of a queue pair.
     type Tx: TxQueue;
@@ -79,12 +82,14 @@ pub unsafe trait Nic {
     /// device reads and writes no more memory.
     fn begin_reset(&mut self, now: Instant);
 
-    /// In [`Phase::Quiet`]: gives back the tokens of all frames that had not completed, each
-    /// exactly once and with the position of its queue in `queues`, and starts the device again. Takes all queue pairs that were taken out.
+    /// In [`Phase::Quiet`]: gives back the tokens of all frames that had not been handed back,
+    /// each exactly once and with the position of its queue in `queues`, and starts the device
+    /// again. `queues` are all queue pairs that were taken out, in any order.
     ///
     /// # Errors
-    /// [`NicError::WrongPhase`] and [`NicError::QueueMissing`] (nothing has been changed), or
-    /// what initialisation said.
+    /// [`NicError::WrongPhase`] and [`NicError::QueueMissing`] (also for queues of another
+    /// device): nothing has been changed. Or what initialisation said: the tokens are back, the
+    /// device is stopped, and this may be called again after another reset.
     fn restart(
         &mut self,
         queues: &mut [QueuePair<'_, Self::Tx, Self::Rx>],
@@ -92,11 +97,11 @@ pub unsafe trait Nic {
     ) -> Result<(), NicError>;
 
     /// In [`Phase::Quiet`]: gives back the tokens as [`restart`](Self::restart) does and leaves
-    /// the device stopped. Dropping the queues then frees their memory; without this it leaks,
-    /// as a device might still reach it.
+    /// the device stopped, its queues down. Dropping them then frees their memory; without this
+    /// it leaks, as a device might still reach it.
     ///
     /// # Errors
-    /// [`NicError::WrongPhase`] and [`NicError::QueueMissing`].
+    /// [`NicError::WrongPhase`] and [`NicError::QueueMissing`], as there.
     fn release(
         &mut self,
         queues: &mut [QueuePair<'_, Self::Tx, Self::Rx>],
@@ -119,7 +124,8 @@ pub struct QueuePair<'a, T, R> {
 pub enum Phase {
     /// It works.
     Running(LinkState),
-    /// It works, but transmit has had work and made no progress in two checks in a row: reset it.
+    /// It works, but transmit has had work and made no progress in two checks in a row: call
+    /// [`begin_reset`](Nic::begin_reset).
     Hung,
     /// A reset has begun, the device may still reach memory.
     Stopping,
@@ -133,10 +139,19 @@ pub enum Phase {
 /// safe layer above it is `TxPort` (feature `alloc`).
 ///
 /// # Safety
-/// The safe layer frees memory on the word of the implementation: it hands back a token only
-/// when the device reads no fragment of that frame any more, it hands back none that was not
-/// posted to it since it was last handed back, it gives the device no address but those of the
-/// fragments, and [`domain`](Self::domain) is always the same.
+/// The safe layer frees memory on the word of the implementation:
+/// - it hands back a token only when the device reads no fragment and no head room of that frame
+///   any more, and none that was not posted to it since it was last handed back, whatever the
+///   device writes (rule 7);
+/// - of memory that is not its own, it gives the device no addresses but those of the fragments
+///   and of their head room;
+/// - [`domain`](Self::domain) and the head room in [`capabilities`](Self::capabilities) are
+///   always the same, and [`outstanding`](Self::outstanding) is 0 only if no frame is out;
+/// - dropping the queue while a frame is out neither unmaps nor frees what that names.
+///
+/// A call may unwind, as callbacks are the program's: the safe layer then uses the queue no more
+/// before a reset, and expects no token again that was handed back before `done` unwound, or
+/// counts it as stray.
 pub unsafe trait TxQueue: Send {
     /// What the device can do; the same for all queues of a device.
     fn capabilities(&self) -> &Capabilities;
@@ -172,10 +187,12 @@ pub unsafe trait TxQueue: Send {
     where
         Self: Sized;
 
-    /// Whether a frame of `fragments` fragments, with a changed offload, would fit now.
+    /// Whether a frame of `fragments` fragments, with another offload than the one before (which
+    /// may cost a context descriptor), would fit now. `false` for more than
+    /// [`max_fragments`](Capabilities::max_fragments), and while the queue is down.
     fn has_room(&self, fragments: usize) -> bool;
 
-    /// Frames posted and not handed back.
+    /// Frames posted and not handed back by [`reclaim`](Self::reclaim), `restart` or `release`.
     fn outstanding(&self) -> usize;
 }
 
@@ -183,7 +200,8 @@ pub unsafe trait TxQueue: Send {
 /// once; the caller copies what it keeps.
 pub trait RxQueue: Send {
     /// Calls `frame` for each received frame, `budget` at most, and returns how many there
-    /// were. Frames with errors are counted and dropped before.
+    /// were. Frames with errors are counted and dropped before. If `frame` unwinds, that frame
+    /// may be lost or come again, nothing worse.
     ///
     /// # Errors
     /// [`QueueError`]: the device wrote what it must not, or is gone.
@@ -213,7 +231,9 @@ impl RxFrame<'_> {
     /// A frame of `len` bytes at `pointer`, without its frame check sequence.
     ///
     /// # Safety
-    /// `pointer` is valid for reads of `len` bytes for the lifetime of the value.
+    /// `pointer` is valid for reads of `len` bytes, initialised, for the lifetime of the value,
+    /// and no `&mut` to them exists. `len` is at most the length of the buffer, whatever the
+    /// device wrote.
     #[must_use]
     #[inline]
     pub const unsafe fn new(pointer: NonNull<u8>, len: usize, checksum: RxChecksum) -> Self {
@@ -255,6 +275,9 @@ impl RxFrame<'_> {
         unsafe {
             core::ptr::copy_nonoverlapping(self.pointer.as_ptr(), target.as_mut_ptr(), len);
         }
+        // What is read from `target` from here on comes from `target`: the compiler must not
+        // look into the buffer again, where a device that misbehaves may have changed it.
+        compiler_fence(Ordering::SeqCst);
         target.get(..len).unwrap_or_default()
     }
 }

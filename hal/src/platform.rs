@@ -49,9 +49,12 @@ impl Add<Duration> for Instant {
 
 /// The registers of a device: one memory BAR, accessed in aligned 32-bit words.
 ///
-/// A clone reaches the same registers; the queues of a NIC each hold one. What is behind it
-/// (a mapping, a socket) lives until the last clone is gone. A read outside the BAR, or of a
-/// device that has gone, returns all ones; such a write does nothing.
+/// Values are numbers: the backend does the byte order (PCI is little-endian). Accesses reach
+/// the device in the order in which one thread makes them, each exactly once.
+///
+/// A clone reaches the same registers; the queues of a NIC each hold one, maybe on several
+/// threads. What is behind it (a mapping, a socket) lives until the last clone is gone. A read
+/// outside the BAR, or of a device that has gone, returns all ones; such a write does nothing.
 pub trait Registers: Clone + Send {
     /// Reads the register at `offset` bytes, a multiple of 4.
     fn read(&self, offset: u32) -> u32;
@@ -69,10 +72,13 @@ pub trait Registers: Clone + Send {
 /// whoever holds the value. For rings, receive buffers and headers.
 ///
 /// # Safety
-/// [`pointer`](Self::pointer) is valid for reads and writes of [`len`](Self::len) bytes until
-/// the value is dropped (moving it moves no byte), belongs to nobody else, and is what the
-/// device of [`domain`](Self::domain) finds at [`address`](Self::address). Dropping it may free
-/// the memory; never dropping it (`mem::forget`) keeps it mapped for ever.
+/// [`pointer`](Self::pointer) is valid for reads and writes of [`len`](Self::len) bytes (at
+/// most `isize::MAX`) until the value is dropped, also when that has been moved: so the bytes
+/// are behind a raw pointer, not in a `Box`. They are initialised, belong to nobody else, and are
+/// what every device of [`domain`](Self::domain) finds at [`address`](Self::address), which it
+/// can reach. Its methods always return the same. Dropping the value may free the memory,
+/// on any thread; never dropping it (`mem::forget`) keeps it mapped for ever, for both, even
+/// when platform and device are gone.
 pub unsafe trait DmaMemory: Send {
     /// First byte, for the CPU.
     fn pointer(&self) -> NonNull<u8>;
@@ -92,7 +98,9 @@ pub unsafe trait DmaMemory: Send {
 ///
 /// # Safety
 /// The value is the only access to this function, [`allocate`](Self::allocate) keeps the
-/// promise of [`DmaMemory`], and all it allocates has the domain of [`domain`](Self::domain).
+/// promise of [`DmaMemory`], and all it allocates has the domain of [`domain`](Self::domain),
+/// which is always the same. [`Slots`](Self::Slots) are the same words each time, and their
+/// number does not change.
 pub unsafe trait Platform {
     /// Access to a BAR.
     type Registers: Registers;
@@ -118,7 +126,8 @@ pub unsafe trait Platform {
     /// [`PlatformError::NoBar`] if there is none, or what the system said.
     fn map_bar(&mut self, index: u8) -> Result<Self::Registers, PlatformError>;
 
-    /// `len` zeroed bytes, aligned to `align` (a power of two) for the device.
+    /// `len` zeroed bytes, at least 1, aligned to `align` (a power of two) for the device and
+    /// for the CPU, at addresses that it can emit (below 4 GiB where that is not known).
     ///
     /// # Errors
     /// [`PlatformError::OutOfMemory`].

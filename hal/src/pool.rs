@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 
 use crate::{Custody, DmaMemory, Granule, Run};
 
-/// How many buffers a port has, of which size.
+/// How many buffers a port has, of which size. Either kind may be missing (length or count 0).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PoolLayout {
     /// Bytes in a small buffer: room for the headers of a shared frame.
@@ -17,7 +17,8 @@ pub struct PoolLayout {
     pub large_len: usize,
     /// Large buffers.
     pub large_count: usize,
-    /// The unit in which pinned pages are counted: the page of the machine.
+    /// The unit in which pinned pages are counted: the page of the machine, or that in which
+    /// memory is protected while it is lent.
     pub page: Granule,
 }
 

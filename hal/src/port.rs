@@ -26,7 +26,7 @@ pub struct FrameId {
 pub enum PortError {
     /// More pieces than one frame may gather.
     TooManyPieces,
-    /// The part of the buffer, or of the loan, that was named does not exist.
+    /// A part of the buffer, or of a loan, that is not there, or cannot be lent to this device.
     Lend(LendError),
     /// The queue did not take it.
     Post(PostError),
@@ -56,7 +56,8 @@ pub struct PortCounters {
     pub buffer_bytes: u64,
     /// Frames by number of fragments: the n-th entry counts those of n.
     pub by_fragments: Box<[u64]>,
-    /// Tokens that the queue handed back and that were not out: a fault of the driver.
+    /// Tokens that the queue handed back and that were not out: a fault of the driver, or what
+    /// comes again with a reset after a callback of [`TxPort::reclaim`] has panicked.
     pub stray_tokens: u64,
 }
 
@@ -85,7 +86,13 @@ const TOO_LONG: NicError = NicError::Config {
 /// A transmit queue with its ledger and its buffers: everything that a sender needs, all of it
 /// safe.
 ///
-/// Dropped while frames are out, it leaks what the device may still read, and says so.
+/// A frame is made of a buffer of the port (its header, or all of it), with pieces of lent
+/// regions behind: [`buffer`](Self::buffer), [`frame`](Self::frame),
+/// [`attach`](FrameBuilder::attach), [`post`](FrameBuilder::post); then one
+/// [`doorbell`](Self::doorbell) for many frames, and [`reclaim`](Self::reclaim) later.
+///
+/// Dropped while frames are out, it leaks what the device may still read, and says so in the
+/// log: call [`release`](crate::release) first.
 #[derive(Debug)]
 pub struct TxPort<Q: TxQueue, M: DmaMemory> {
     pub(crate) queue: Q,
@@ -185,7 +192,8 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
         &self.ledger
     }
 
-    /// The books, to register regions, to lend and to give back.
+    /// The books, to register regions, to lend and to give back. Other books may be put in their
+    /// place: what is out then leaks, and loans of books for another domain are refused.
     #[inline]
     pub const fn ledger_mut(&mut self) -> &mut Ledger {
         &mut self.ledger
@@ -197,13 +205,14 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
         &self.counters
     }
 
-    /// Takes a buffer of at least `len` bytes; `None` while there is none.
+    /// Takes a buffer of at least `len` bytes, a small one if there is one; `None` while there is
+    /// none, and always for more bytes than the large ones have.
     #[inline]
     pub fn buffer(&mut self, len: usize) -> Option<FrameBuffer> {
         self.pool.take(len)
     }
 
-    /// Puts an unused buffer back.
+    /// Puts an unused buffer back. One of another port is lost to its pool.
     pub fn put_buffer(&mut self, buffer: FrameBuffer) {
         self.pool.put(buffer);
     }
@@ -230,7 +239,7 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
         self.pool.vacant()
     }
 
-    /// Whether a frame of `fragments` fragments can be posted now.
+    /// Whether a frame of `fragments` fragments can be posted now, see [`TxQueue::has_room`].
     #[must_use]
     #[inline]
     pub fn has_room(&self, fragments: usize) -> bool {
@@ -273,8 +282,8 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
         result
     }
 
-    /// Whether the device may still read the frame (rule 2: done is not acknowledged, and
-    /// acknowledged is not done).
+    /// Whether the device may still read the frame, as far as [`reclaim`](Self::reclaim) has
+    /// found out (rule 2: done is not acknowledged, and acknowledged is not done).
     #[must_use]
     #[inline]
     pub fn in_flight(&self, frame: FrameId) -> bool {

@@ -11,13 +11,15 @@ use crate::{DeviceAddress, DmaMemory, DomainId, Translation};
 /// Registered once, lent many times. The value keeps the mapping alive.
 ///
 /// # Safety
-/// - [`base`](Self::base) is valid for reads of [`len`](Self::len) bytes until the value is
-///   dropped, and does not change when the value is moved.
+/// - [`base`](Self::base) is valid for reads of [`len`](Self::len) initialised bytes (at most
+///   `isize::MAX`), on any thread, until the value is dropped. Base, length, domain and
+///   translation never change, also when the value is moved.
 /// - While the value is in a ledger and lent, no byte of it changes: not by this program, and
 ///   not by another process.
-/// - The device of [`domain`](Self::domain) reads these same bytes, and may read all of them,
-///   at the addresses of [`translation`](Self::translation) until the value is dropped; the
-///   translation never changes and its length is [`len`](Self::len).
+/// - Every device of [`domain`](Self::domain) reads these same bytes, and may read all of them,
+///   at the addresses of [`translation`](Self::translation) until the value is dropped, which it
+///   may be on any thread. If it never is (`mem::forget`), that stays so for ever.
+/// - The length of the translation is [`len`](Self::len).
 pub unsafe trait Region: Any + Send + Sync {
     /// First byte, for the CPU.
     fn base(&self) -> NonNull<u8>;
@@ -123,6 +125,9 @@ unsafe impl<M: DmaMemory + 'static> Region for DmaBuffer<M> {
 /// [`bytes`](Self::bytes) returns the same memory each time, also after the value has been
 /// moved, and no byte of it changes (not by another process either) as long as nobody has
 /// `&mut` to the value.
+///
+/// Who keeps the address of the bytes takes it after the last move of the value, in an `Arc`
+/// say: moving a `Box` ends the validity of pointers made before, even if no byte moves.
 pub unsafe trait FixedBytes: Send + Sync + 'static {
     /// The bytes.
     fn bytes(&self) -> &[u8];

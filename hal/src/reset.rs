@@ -14,7 +14,8 @@ pub struct PortPair<'a, N: Nic> {
 }
 
 /// [`Nic::restart`] for queues that are in ports: all frames that had not completed are taken
-/// back, then the device starts again.
+/// back, whether or not the device starts again. Which they were, [`TxPort::in_flight`] tells;
+/// they may or may not have been on the wire.
 ///
 /// # Errors
 /// As there.

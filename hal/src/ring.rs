@@ -9,8 +9,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{DeviceAddress, DmaMemory};
 
-/// Memory that a running device may reach: dropping it leaks it, with a warning, unless the
-/// device is known to be quiet (rule 6).
+/// Memory that a running device may reach: dropping it leaks it, with a warning, unless
+/// [`set_quiet`](Self::set_quiet) has said that the device reaches it no more (rule 6).
 #[derive(Debug)]
 pub struct Custody<M: DmaMemory> {
     memory: ManuallyDrop<M>,
@@ -32,11 +32,12 @@ impl<M: DmaMemory> Custody<M> {
         &self.memory
     }
 
-    /// Says whether the device reaches no memory (and will not, before this is called again).
+    /// Says whether the device does not reach this memory (and will not, before this is called
+    /// again). At first it is taken to reach it.
     ///
     /// # Safety
-    /// `true` only when bus mastering is off and nothing is pending, or a reset of the function
-    /// has finished.
+    /// `true` only when bus mastering is off and nothing is pending, a reset of the function has
+    /// finished, or the device has never been told of the memory or is done with all it was told.
     pub unsafe fn set_quiet(&mut self, quiet: bool) {
         self.quiet = quiet;
     }
@@ -98,13 +99,17 @@ impl<M: DmaMemory, D: FromBytes + IntoBytes + Immutable + Copy> DescriptorRing<M
         unsafe { VolatilePtr::new(pointer) }
     }
 
-    /// Writes descriptor `index`, taken modulo the length of the ring.
+    /// Writes descriptor `index`, taken modulo the length of the ring. The device may see any
+    /// part of it first: where a flag in the descriptor hands it over, that flag is not yet set,
+    /// and is written after [`publish`](crate::barrier::publish).
     #[inline(always)]
     pub fn write(&mut self, index: u32, descriptor: D) {
         self.descriptor(index).write(descriptor);
     }
 
-    /// Reads descriptor `index`, taken modulo the length of the ring.
+    /// Reads descriptor `index`, taken modulo the length of the ring. Its parts are read in no
+    /// particular order: what a done bit covers is valid in a copy that was read after
+    /// [`observe`](crate::barrier::observe), which follows the one that had the bit.
     #[inline(always)]
     #[must_use]
     pub fn read(&self, index: u32) -> D {
@@ -164,7 +169,8 @@ pub struct RingCounters {
 }
 
 impl RingCounters {
-    /// An empty ring of `len` descriptors, of which `gap` always stay free. `None` if `len` is
+    /// An empty ring of `len` descriptors, of which `gap` always stay free (1 where the device
+    /// takes equal head and tail for an empty ring, as Intel's do). `None` if `len` is
     /// no power of two or not larger than `gap`.
     #[must_use]
     pub const fn new(len: u32, gap: u32) -> Option<Self> {
