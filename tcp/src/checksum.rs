@@ -217,6 +217,14 @@ mod tests {
     }
 
     #[test]
+    fn the_carry_out_of_64_bits_comes_around() {
+        // The words add up to 2^65 − 1, whose halves overflow when they are added.
+        let mut data = [0xff; 24];
+        data[16..].copy_from_slice(&1u64.to_ne_bytes());
+        assert_eq!(sum_of(&data), plain(&data));
+    }
+
+    #[test]
     fn copy_stops_at_the_shorter_end() {
         let mut sum = Sum::default();
         let mut target = [9; 5];

@@ -34,7 +34,8 @@ pub struct NewReno {
     threshold: u32,
     /// Bytes acknowledged towards the next MSS in congestion avoidance.
     acked: u32,
-    /// L of RFC 3465 in segments, as of now.
+    /// L of RFC 3465 in segments. After a timeout it stays small: only another timeout leads to
+    /// slow start again.
     limit: u32,
     phase: Phase,
     /// The window is still the initial one, so a new MSS changes it.
@@ -104,7 +105,6 @@ impl NewReno {
             return;
         }
         // Congestion avoidance, one MSS per window of acknowledged bytes (RFC 3465 section 2.1).
-        self.limit = SLOW_START_LIMIT;
         self.acked = self.acked.saturating_add(acked);
         if self.acked >= self.window {
             self.acked -= self.window;
@@ -310,6 +310,11 @@ mod tests {
         assert_eq!(cc.window(), 11 * MSS);
         one_round(&mut cc);
         assert_eq!(cc.window(), 12 * MSS);
+        // One ACK for more than a window counts once, and the rest towards the next segment.
+        cc.on_ack(18 * MSS, 12 * MSS);
+        assert_eq!(cc.window(), 13 * MSS);
+        cc.on_ack(7 * MSS, 13 * MSS);
+        assert_eq!(cc.window(), 14 * MSS);
     }
 
     #[test]

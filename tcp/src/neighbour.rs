@@ -297,6 +297,10 @@ mod tests {
         }
         use Lookup::{Failed as F, SendRequest as S, Wait as W};
         assert_eq!(answers, [S, W, S, W, S, W, F, F, F, F, F, F, S, W]);
+        // The failure counts from when it was due, not from when somebody looked.
+        cache.lookup(at(7000), IP);
+        cache.lookup(at(8000), IP);
+        assert_eq!(cache.lookup(at(100_000), IP), Lookup::SendRequest);
     }
 
     #[test]
@@ -407,7 +411,7 @@ mod tests {
         assert_eq!(cache.lookup(at(103), host(0)), Lookup::Found(MAC));
         assert_eq!(cache.lookup(at(103), host(3)), Lookup::Found(MAC));
         // What waits for an answer stays, though it was used before all that is known.
-        for n in 100..150 {
+        for n in 100..161 {
             cache.lookup(at(104), host(n));
         }
         assert_eq!(cache.lookup(at(105), host(64)), Lookup::Wait);

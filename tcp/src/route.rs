@@ -132,8 +132,8 @@ impl RouteTable {
 
     /// The neighbour to which a packet for `destination` goes: the destination itself if it is
     /// on the link, else the gateway of the longest matching prefix. `None` if there is no route,
-    /// and for what TCP does not connect to: multicast and broadcast (RFC 9293 section 3.9.2.3,
-    /// MUST-46), loopback, reserved and unspecified addresses, and the interface itself.
+    /// and for what TCP does not connect to: multicast and broadcast (RFC 9293, MUST-46),
+    /// loopback, reserved and unspecified addresses, and the interface itself.
     #[must_use]
     pub fn next_hop(&self, destination: Ipv4Addr) -> Option<Ipv4Addr> {
         if !is_unicast(destination)

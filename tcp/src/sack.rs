@@ -78,7 +78,8 @@ impl Scoreboard {
     }
 
     /// Forgets everything: after a timeout the peer may have dropped all that it had not
-    /// acknowledged cumulatively (RFC 2018 section 8).
+    /// acknowledged cumulatively (RFC 2018 section 8), and what it said before is not to be
+    /// relied on (section 5). What it says from then on is (RFC 6675 section 5.1).
     pub fn clear(&mut self) {
         self.count = 0;
     }

@@ -181,7 +181,7 @@ impl TcpOptions {
     }
 
     /// Reads the options of a header. An option that is not known, or is known and has another
-    /// length than its own, is skipped (RFC 9293 section 3.1, MUST-6, asks so for unknown ones;
+    /// length than its own, is skipped (RFC 9293, MUST-6, asks so for unknown ones;
     /// Linux does so for both). Of an option that is there twice the last counts.
     ///
     /// # Errors

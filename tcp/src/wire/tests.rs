@@ -357,6 +357,9 @@ fn tcp_checksum_is_verified_with_the_pseudo_header() {
         assert!(!verify_tcp(HERE, THERE, &segment), "byte {index} changed");
         segment[index] ^= 0x10;
     }
+    // Two bytes that sum up are no segment.
+    let two = pseudo_header(HERE, THERE, PROTOCOL_TCP, 2).finish();
+    assert!(!verify_tcp(HERE, THERE, &two.to_be_bytes()));
     assert!(!verify_tcp(HERE, THERE, &[]));
     assert!(!verify_tcp(HERE, THERE, &vec![0; 65536]));
 }
