@@ -104,7 +104,10 @@ impl Device {
     fn reset(&mut self) {
         let pba = self.get(regs::PBA.0);
         let keep_interrupts = self.get(regs::ICR.0);
+        // GIO master disable outlives the reset, as in older versions of QEMU.
+        let keep_control = self.get(CTRL) & 1 << 2;
         self.words.fill(0);
+        self.set(CTRL, keep_control);
         self.set(regs::ICR.0, keep_interrupts);
         // The transmit share is what the receive share leaves of 40 KiB.
         let receive = pba & 0xFFFF;
@@ -117,7 +120,7 @@ impl Device {
         self.set(regs::RAL0.0, u32::from_le_bytes([a, b, c, d]));
         self.set(regs::RAH0.0, u32::from_le_bytes([e, f, 0, 0]) | 1 << 31);
         if self.has(Fault::EndlessReset) {
-            self.set(CTRL, 1 << 26);
+            self.set(CTRL, keep_control | 1 << 26);
         }
     }
 
@@ -163,7 +166,10 @@ impl Device {
         self.log.push((offset, value));
         match offset {
             STATUS => {}
-            CTRL if value & 1 << 26 != 0 => self.reset(),
+            CTRL if value & 1 << 26 != 0 => {
+                self.set(CTRL, value);
+                self.reset();
+            }
             offset if offset == regs::EERD.0 => {
                 let word = self.eeprom.get((value >> 2) as usize).copied();
                 let answer = u32::from(word.unwrap_or(0)) << 16 | 1 << 1;

@@ -155,7 +155,6 @@ impl<P: Platform> E1000eTx<P> {
 
     fn empty(&mut self) {
         self.counters.reset();
-        self.group = 0;
         self.group_len = 0;
         self.unpublished = 0;
         self.done_through = None;
