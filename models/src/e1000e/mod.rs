@@ -166,8 +166,8 @@ impl E1000e82574 {
         self.hold = on;
     }
 
-    /// A fault: with `on`, requests of the device never end. After GIO master disable
-    /// STATUS.GIO_MASTER_ENABLE stays set, and Transactions Pending stays set whatever is done.
+    /// A fault: while `on`, requests of the device do not end. A GIO master disable that comes now
+    /// leaves STATUS.GIO_MASTER_ENABLE set, and Transactions Pending is set whatever is done.
     pub fn never_quiet(&mut self, on: bool) {
         self.never_quiet = on;
     }
@@ -282,7 +282,7 @@ impl E1000e82574 {
         if self.link {
             value |= status::LU;
         }
-        if self.never_quiet || !self.is_master_disabled() {
+        if !self.is_master_disabled() {
             value |= status::GIO_MASTER_ENABLE;
         }
         value

@@ -264,8 +264,14 @@ fn a_device_that_is_gone_reads_all_ones() {
 fn bus_mastering_gates_everything() {
     for seed in 0..20 {
         let mut rig = Rig::wild(seed);
+        let address = rig.put(PAYLOAD, &[1; 64]);
+        for _ in 0..30 {
+            rig.push(data(address, 64, LAST, 0));
+        }
+        rig.doorbell();
+        rig.step();
+        // From this moment, and not only when it is quiet.
         rig.device.config_write(4, 2);
-        rig.until("quiet", |rig| rig.device.config_read(0xe8) & 1 << 21 == 0);
         rig.give(4);
         rig.deliver(&[0xff; 64]);
         rig.memory.reads = 0;
@@ -279,6 +285,7 @@ fn bus_mastering_gates_everything() {
         );
         assert!(rig.take_interrupts().is_empty(), "seed {seed}");
         assert_eq!(rig.read(0x4010), 1, "seed {seed}: MPC");
+        assert_eq!(rig.device.config_read(0xe8) & 1 << 21, 0, "seed {seed}");
         rig.expect_clean();
     }
 }
@@ -315,6 +322,26 @@ fn master_disable_ends_requests_and_then_says_so() {
         rig.expect_clean();
     }
     assert!(waited > 20, "it is slow in most of the seeds 0 to 39");
+}
+
+#[test]
+fn after_master_disable_no_new_frame_begins() {
+    for seed in 0..20 {
+        let mut latitude = Latitude::none();
+        latitude.late_master_disable = true;
+        let mut rig = Rig::warm(seed, latitude);
+        rig.give(2);
+        let address = rig.put(PAYLOAD, &[1; 64]);
+        rig.push(data(address, 64, LAST, 0));
+        let control = rig.read(0x0000);
+        rig.write(0x0000, control | 4);
+        rig.doorbell();
+        rig.deliver(&[0xff; 64]);
+        let pending = rig.device.config_read(0xe8) & 1 << 21 != 0;
+        rig.step();
+        assert!(rig.sent().is_empty(), "seed {seed}, pending: {pending}");
+        assert_eq!(rig.rx(0).status, 0, "seed {seed}, pending: {pending}");
+    }
 }
 
 #[test]

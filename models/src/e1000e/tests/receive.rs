@@ -298,6 +298,23 @@ fn frames_without_room_are_missed() {
 }
 
 #[test]
+fn a_frame_that_just_fits_is_kept() {
+    for strip in [true, false] {
+        let mut rig = Rig::plain();
+        rig.start_receive(1 << 5);
+        if !strip {
+            let control = rig.read(0x0100);
+            rig.write(0x0100, control & !(1 << 26));
+        }
+        rig.give(2);
+        rig.deliver(&frame_to(MAC, 2 * BUFFER));
+        rig.steps(2);
+        assert_eq!(rig.rx(1).status & EOP != 0, strip, "4 bytes more or less");
+        assert_eq!(rig.read(0x4010), u32::from(!strip), "MPC");
+    }
+}
+
+#[test]
 fn a_disabled_receiver_hears_nothing() {
     let mut rig = Rig::plain();
     rig.give(2);

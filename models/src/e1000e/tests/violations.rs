@@ -53,6 +53,17 @@ fn an_offload_without_a_context() {
     let (mut rig, address) = rig();
     rig.push(data(address, 64, LAST, TXSM));
     ring_and_expect(&mut rig, "no context since the reset");
+    // One from before a reset does not count.
+    rig.push(tcp_context());
+    rig.push(data(address, 64, LAST, 0));
+    rig.doorbell();
+    rig.steps(2);
+    rig.initialise();
+    rig.start_transmit();
+    rig.steps(2);
+    rig.expect_clean();
+    rig.push(data(address, 64, LAST, TXSM));
+    ring_and_expect(&mut rig, "no context since the reset");
 }
 
 /// Sends a TCP frame behind `context` and expects a report.
