@@ -15,6 +15,7 @@ use pagewire_models::host::{Host, HostConfig, HostMemory};
 use pagewire_tcp::{ConnectionId, Slice, Stack, StackConfig};
 
 pub(crate) mod segment;
+#[allow(unused_imports)] // as above
 pub(crate) use segment::{ACK, FIN, PSH, RST, SYN, Segment, arp_reply, parse_arp_request};
 
 pub(crate) const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -152,6 +153,22 @@ impl World {
                     segments.push(Segment::parse(&frame.bytes));
                 }
             }
+        }
+    }
+
+    /// As `pump`, for frames to anybody: they are only counted.
+    pub(crate) fn drain(&mut self) -> usize {
+        let mut count = 0;
+        loop {
+            self.poll();
+            let frames = self.handle.take_frames();
+            self.handle.complete_all();
+            if frames.is_empty() {
+                let violations = self.handle.violations();
+                assert!(violations.is_empty(), "{violations:?}");
+                return count;
+            }
+            count += frames.len();
         }
     }
 
