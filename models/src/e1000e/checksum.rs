@@ -1,51 +1,6 @@
-//! The Internet checksum (RFC 1071), as the device computes it.
+//! What the device computes over bytes.
 
-/// Ones' complement sum of `bytes` as big-endian 16-bit words, an odd last byte filled up with
-/// zero. Not complemented.
-///
-/// Sums 64-bit words: the sum does not depend on how many words of 16 bits are added at once,
-/// and swapping the bytes of every word swaps those of the sum (RFC 1071, section 2).
-#[inline]
-pub(super) fn sum(bytes: &[u8]) -> u16 {
-    // Two independent sums, so that the additions need not wait for each other.
-    let (mut even, mut odd) = (0u64, 0u64);
-    let (pairs, rest) = bytes.as_chunks::<16>();
-    for pair in pairs {
-        let word = u128::from_le_bytes(*pair);
-        even = add(even, word as u64);
-        odd = add(odd, (word >> 64) as u64);
-    }
-    let mut last = [0; 16];
-    if let Some(target) = last.get_mut(..rest.len()) {
-        target.copy_from_slice(rest);
-    }
-    let word = u128::from_le_bytes(last);
-    even = add(even, word as u64);
-    odd = add(odd, (word >> 64) as u64);
-    fold(add(even, odd)).swap_bytes()
-}
-
-/// Ones' complement addition.
-#[inline]
-fn add(a: u64, b: u64) -> u64 {
-    let (sum, carry) = a.overflowing_add(b);
-    sum.wrapping_add(u64::from(carry))
-}
-
-#[inline]
-fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    sum as u16
-}
-
-/// Ones' complement sum of two sums.
-#[inline]
-pub(super) fn combine(a: u16, b: u16) -> u16 {
-    fold(u64::from(a) + u64::from(b))
-}
+pub(super) use crate::checksum::{combine, sum};
 
 /// The frame check sequence of an Ethernet frame (IEEE 802.3: CRC-32, reflected), as it follows
 /// the frame: least significant byte first.
@@ -85,47 +40,7 @@ const fn table() -> [u32; 16] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pace::Random;
     use super::*;
-
-    /// The definition, word by word.
-    fn plain(bytes: &[u8]) -> u16 {
-        let mut total = 0u32;
-        for word in bytes.chunks(2) {
-            let high = u32::from(word[0]) << 8;
-            total += high | u32::from(word.get(1).copied().unwrap_or(0));
-            total = (total & 0xffff) + (total >> 16);
-        }
-        total as u16
-    }
-
-    #[test]
-    fn the_fast_sum_is_the_plain_sum() {
-        for seed in 0..400 {
-            let mut random = Random::new(seed);
-            let len = random.below(700) as usize;
-            let mut bytes: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
-            if random.one_in(4) {
-                // Every addition carries.
-                bytes.fill(0xff);
-            }
-            for start in 0..bytes.len().min(17) {
-                let part = &bytes[start..];
-                assert_eq!(sum(part), plain(part), "seed {seed}, from byte {start}");
-            }
-        }
-        assert_eq!(sum(&[]), 0);
-    }
-
-    #[test]
-    fn combining_two_sums_is_the_sum_of_the_whole() {
-        let mut random = Random::new(7);
-        for _ in 0..100 {
-            let bytes: Vec<u8> = (0..200).map(|_| random.next() as u8).collect();
-            let (a, b) = bytes.split_at(random.below(100) as usize * 2);
-            assert_eq!(combine(sum(a), sum(b)), sum(&bytes), "seed 7");
-        }
-    }
 
     #[test]
     fn the_check_sequence_of_the_usual_test_vector() {
