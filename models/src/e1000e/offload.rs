@@ -88,7 +88,9 @@ impl Context {
         if options & popts::TXSM != 0 {
             let tcp = self.command & command::TCP != 0;
             let place = self.transport.offset.wrapping_sub(self.transport.start);
-            if place != if tcp { 16 } else { 6 } {
+            // Without the bit it is UDP, or any other sum of this kind: the bit only tells the two
+            // apart for segmentation and for a sum of zero.
+            if tcp && place != 16 {
                 report("TUCSO is not where TUCMD.TCP puts the checksum behind TUCSS");
             }
             let what = "the TCP/UDP checksum";

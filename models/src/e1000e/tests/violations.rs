@@ -90,7 +90,6 @@ fn contexts_that_do_not_fit_the_frame() {
         ((14, 24, 33), (34, 50, 900), 3, TXSM, "ends beyond"),
         ((14, 24, 33), (34, 50, 40), 3, TXSM, "does not cover"),
         ((14, 24, 33), (34, 40, 0), 3, TXSM, "TUCSO"),
-        ((14, 24, 33), (34, 50, 0), 2, TXSM, "TUCSO"),
         ((14, 24, 33), (60, 30, 0), 3, TXSM, "does not cover"),
         ((14, 24, 33), (34, 50, 0), 7, TXSM, "segmentation"),
     ];
