@@ -314,8 +314,7 @@ impl Connection {
             device: out.device,
             envelope: &envelope,
             header: &header,
-            buffer: &self.buffer,
-            position,
+            payload: self.buffer.parts(position, len as usize),
             len: len as usize,
         };
         let frame = transmit(out.port, &outgoing, &mut self.stats)?;

@@ -171,8 +171,10 @@ impl SendBuffer {
     #[inline]
     pub(crate) fn parts(&self, position: u64, len: usize) -> Parts<'_> {
         let first = self.slices.partition_point(|slice| slice.end <= position);
+        let mut slices = self.slices.range(first..);
         Parts {
-            slices: self.slices.range(first..),
+            slice: slices.next(),
+            behind: slices,
             position,
             left: len,
         }
@@ -215,7 +217,9 @@ impl SendBuffer {
 /// Iterator over the parts of a range of the stream.
 #[derive(Clone, Debug)]
 pub(crate) struct Parts<'a> {
-    slices: vec_deque::Iter<'a, Accepted>,
+    /// The slice in which the rest begins.
+    slice: Option<&'a Accepted>,
+    behind: vec_deque::Iter<'a, Accepted>,
     position: u64,
     left: usize,
 }
@@ -227,6 +231,23 @@ impl Parts<'_> {
         self.left = self.left.min(len);
         self
     }
+
+    /// Without the first `len` bytes.
+    #[inline]
+    pub(crate) fn skip_bytes(mut self, len: usize) -> Self {
+        let len = len.min(self.left);
+        self.left -= len;
+        self.move_on(len);
+        self
+    }
+
+    #[inline]
+    fn move_on(&mut self, len: usize) {
+        self.position += len as u64;
+        while self.slice.is_some_and(|slice| slice.end <= self.position) {
+            self.slice = self.behind.next();
+        }
+    }
 }
 
 impl<'a> Iterator for Parts<'a> {
@@ -237,13 +258,13 @@ impl<'a> Iterator for Parts<'a> {
         if self.left == 0 {
             return None;
         }
-        let slice = self.slices.next()?;
+        let slice = self.slice?;
         // From the end, as the front of the loan moves with acknowledgments.
         let behind = usize::try_from(slice.end.checked_sub(self.position)?).ok()?;
         let start = slice.loan.range().end.checked_sub(behind)?;
         let len = behind.min(self.left);
-        self.position += len as u64;
         self.left -= len;
+        self.move_on(len);
         Some(Part {
             loan: &slice.loan,
             start,

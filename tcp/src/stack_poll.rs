@@ -257,6 +257,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
     }
 
     fn send_resets(&mut self, now: Instant) {
+        let nothing = SendBuffer::new();
         while let Some(reset) = self.resets.pop_front() {
             let Some(next_hop) = reset.mac.or_else(|| self.known_neighbour(now, &reset)) else {
                 self.stats.replies_lost += 1;
@@ -273,8 +274,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
                 device: &self.device,
                 envelope: &envelope,
                 header: &reset.header,
-                buffer: &SendBuffer::new(),
-                position: 0,
+                payload: nothing.parts(0, 0),
                 len: 0,
             };
             let stats: &mut ConnectionStats = &mut self.stats.connections;

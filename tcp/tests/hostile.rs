@@ -1,5 +1,7 @@
 //! Whatever arrives, the stack does not fall over, and still works afterwards.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic
+
 mod common;
 
 use common::{ACK, PSH, PeerOptions, RST, SYN, Segment, Setup, World, pattern};

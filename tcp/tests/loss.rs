@@ -1,5 +1,7 @@
 //! Loss, windows and timers, one scripted segment at a time.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic
+
 mod common;
 
 use std::time::Duration;
@@ -105,7 +107,7 @@ fn after_a_timeout_all_goes_again_in_slow_start() {
     let sack = peer.sack(sent[0].seq, &[(sent[1].seq, sent[1].end())]);
     w.give(&sack);
     w.pump();
-    w.to_next_call();
+    w.skip_to_next_call();
     let again = w.pump();
     assert_eq!((again.len(), again[0].seq), (1, sent[0].seq));
     let ack = peer.ack_at(sent[1].seq);
@@ -126,7 +128,7 @@ fn a_partly_acknowledged_segment_is_sent_again_from_there() {
     let ack = peer.ack();
     w.give(&ack);
     w.pump();
-    w.to_next_call();
+    w.skip_to_next_call();
     let again = w.pump();
     assert_eq!(again[0].seq, peer.ack);
     assert!(again[0].payload == sent[0].payload[1000..]);
@@ -143,7 +145,7 @@ fn silence_ends_in_a_timeout_with_back_off() {
     let mut waits = Vec::new();
     let (mut last, mut timeouts) = (start, 0);
     while w.stack.state(id) != Some(State::Closed) {
-        w.to_next_call();
+        w.skip_to_next_call();
         w.pump();
         // The stack may ask to be called before anything is due.
         let now_timeouts = w.stack.connection_stats(id).unwrap().timeouts;
@@ -185,7 +187,7 @@ fn a_zero_window_is_probed_and_opens() {
         let before = w.now;
         // The stack may ask to be called before anything is due.
         let probe = loop {
-            w.to_next_call();
+            w.skip_to_next_call();
             let sent = w.pump();
             if !sent.is_empty() {
                 break sent;
@@ -222,7 +224,7 @@ fn probes_without_an_answer_end_the_connection() {
     w.send_all(id, region, 5000, 1);
     let mut probes = w.pump().len();
     while w.next_call.is_some() {
-        w.to_next_call();
+        w.skip_to_next_call();
         probes += w.pump().len();
     }
     assert_eq!(w.stack.error(id), Some(ConnectionError::TimedOut));
@@ -240,7 +242,7 @@ fn a_tiny_window_is_used_in_the_end() {
     let region = w.region(pattern(5000, 1));
     w.send_all(id, region, 5000, 1);
     assert!(w.pump().is_empty(), "silly window avoidance");
-    w.to_next_call();
+    w.skip_to_next_call();
     let sent = w.pump();
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].payload.len(), 10);
@@ -326,7 +328,7 @@ fn a_reset_of_the_device_is_repaired_by_retransmission() {
     w.completes = true;
     let mut got = Vec::new();
     for _ in 0..100 {
-        w.to_next_call();
+        w.skip_to_next_call();
         let sent = w.pump();
         got.extend(peer.take(&sent));
         let ack = peer.ack();

@@ -1,6 +1,8 @@
 //! Whole transfers with everything at random, from a seed: slices, lengths, granules, limits of
 //! the device, completions late and out of order, loss, duplicates and reordering both ways.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic
+
 mod common;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -411,7 +413,7 @@ const FAIR: Weather = Weather {
 
 #[test]
 fn in_fair_weather() {
-    runs(1_000, 60, FAIR, &WAYS);
+    runs(1_000, 150, FAIR, &WAYS);
 }
 
 #[test]
@@ -420,12 +422,12 @@ fn with_completions_out_of_order() {
         shuffled_completions: true,
         ..FAIR
     };
-    runs(2_000, 60, weather, &WAYS);
+    runs(2_000, 150, weather, &WAYS);
 }
 
 #[test]
 fn with_loss() {
-    runs(3_000, 60, Weather { loss: 5, ..FAIR }, &REPAIRS);
+    runs(3_000, 150, Weather { loss: 5, ..FAIR }, &REPAIRS);
 }
 
 #[test]
@@ -435,7 +437,7 @@ fn with_duplicates_and_reordering() {
         reordering: 40,
         ..FAIR
     };
-    runs(4_000, 60, weather, &WAYS);
+    runs(4_000, 150, weather, &WAYS);
 }
 
 #[test]
@@ -447,7 +449,7 @@ fn in_a_storm() {
         shuffled_completions: true,
         device_resets: true,
     };
-    runs(5_000, 60, weather, &REPAIRS);
+    runs(5_000, 150, weather, &REPAIRS);
     runs(
         6_000,
         60,

@@ -177,7 +177,7 @@ impl World {
     }
 
     /// Moves the clock to when the stack wants to be called.
-    pub(crate) fn to_next_call(&mut self) {
+    pub(crate) fn skip_to_next_call(&mut self) {
         self.now = self.now.max(self.next_call.expect("nothing is waited for"));
     }
 
