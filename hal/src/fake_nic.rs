@@ -14,6 +14,8 @@ use crate::*;
 pub(crate) struct Posted {
     pub(crate) token: Token,
     pub(crate) fragments: Vec<Fragment>,
+    /// CPU address of the first byte, 0 if the port gave none.
+    pub(crate) first: usize,
     /// What the device found there when the frame was posted.
     pub(crate) bytes: Option<Vec<u8>>,
 }
@@ -95,6 +97,7 @@ unsafe impl TxQueue for FakeQueue {
         ring.posted.push(Posted {
             token,
             fragments: frame.fragments.to_vec(),
+            first: frame.first.map_or(0, |first| first.addr().get()),
             bytes,
         });
         assert!(!ring.panic_in_post, "the driver has a bug");

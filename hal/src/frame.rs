@@ -180,9 +180,6 @@ impl TxFrame<'_> {
                 max: capabilities.max_fragments,
             });
         }
-        if capabilities.head_room > 0 && self.first.is_none() {
-            return Err(FrameError::NoHeadRoom);
-        }
         let mut total = 0u32;
         for (index, fragment) in self.fragments.iter().enumerate() {
             if fragment.len == 0 {
@@ -207,6 +204,9 @@ impl TxFrame<'_> {
         }
         if self.offload != Offload::NONE {
             self.offload.check(total, capabilities)?;
+        }
+        if capabilities.head_room > 0 && self.first.is_none() {
+            return Err(FrameError::NoHeadRoom);
         }
         Ok(total)
     }

@@ -87,9 +87,10 @@ pub unsafe trait Nic {
     /// again. `queues` are all queue pairs that were taken out, in any order.
     ///
     /// # Errors
-    /// [`NicError::WrongPhase`] and [`NicError::QueueMissing`] (also for queues of another
-    /// device): nothing has been changed. Or what initialisation said: the tokens are back, the
-    /// device is stopped, and this may be called again after another reset.
+    /// [`NicError::WrongPhase`], [`NicError::QueueMissing`], or [`NicError::Config`] for queues
+    /// of another device: nothing has been changed. Or what initialisation said: the tokens that
+    /// were handed back are back, the others stay out, and this or [`release`](Self::release)
+    /// may be called again.
     fn restart(
         &mut self,
         queues: &mut [QueuePair<'_, Self::Tx, Self::Rx>],
@@ -101,7 +102,7 @@ pub unsafe trait Nic {
     /// it leaks, as a device might still reach it.
     ///
     /// # Errors
-    /// [`NicError::WrongPhase`] and [`NicError::QueueMissing`], as there.
+    /// [`NicError::WrongPhase`], [`NicError::QueueMissing`] and [`NicError::Config`], as there.
     fn release(
         &mut self,
         queues: &mut [QueuePair<'_, Self::Tx, Self::Rx>],

@@ -1,11 +1,15 @@
 //! A port against a device that the test plays, rule by rule.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::*;
-use crate::fake_nic::{Bench, FakeNic, FakeRx, bench, port};
-use crate::test_support::pattern;
-use crate::{FrameError, Offload, PortPair, PostError, release, restart};
+use crate::fake_nic::{Bench, FakeNic, FakeQueue, FakeRx, bench, layout, port};
+use crate::test_support::{HeapRegion, World, pattern};
+use crate::{
+    DeviceAddress, DomainId, Fragment, FrameError, Offload, PortPair, PostError, Region,
+    Translation, release, restart,
+};
 
 #[test]
 fn the_bytes_of_a_frame_are_the_header_and_the_lent_pages() {
@@ -275,4 +279,57 @@ fn a_port_works_on_another_thread() {
         bench.reclaim()
     });
     assert_eq!(thread.join().unwrap(), Ok(1));
+}
+
+#[test]
+fn a_device_that_needs_head_room_gets_it_before_the_header() {
+    let world = World::new();
+    let mut queue = FakeQueue::new(&world, 4);
+    queue.capabilities.head_room = 12;
+    let ring = queue.ring.clone();
+    let mut port = TxPort::new(&mut FakeNic::new(&world, 1), queue, &layout()).unwrap();
+    for _ in 0..3 {
+        let mut buffer = port.buffer(14).unwrap();
+        let start = port.bytes_mut(&mut buffer).as_ptr();
+        port.frame(buffer, 14).post(Offload::NONE).unwrap();
+        let ring = ring.lock().unwrap();
+        let posted = ring.posted.last().unwrap();
+        assert_eq!(posted.first, start.addr());
+        let head = Fragment {
+            address: DeviceAddress(posted.fragments[0].address.0 - 12),
+            len: 12,
+        };
+        assert!(world.read(&[head]).is_some(), "the device finds it there");
+    }
+}
+
+/// A region that says more of itself than its translation can tell.
+struct Short(HeapRegion);
+
+// SAFETY: the bytes are those of the other region; no address is wrong, there is just none.
+unsafe impl Region for Short {
+    fn base(&self) -> NonNull<u8> {
+        Region::base(&self.0)
+    }
+    fn len(&self) -> usize {
+        Region::len(&self.0)
+    }
+    fn domain(&self) -> DomainId {
+        Region::domain(&self.0)
+    }
+    fn translation(&self) -> Translation<'_> {
+        Translation::contiguous(Region::len(self), &[])
+    }
+}
+
+#[test]
+fn a_translation_that_ends_early_puts_no_shorter_frame_on_the_wire() {
+    let mut bench = bench(4);
+    let region = bench.world.region(4096, 0, &pattern(10, 0), |_| true);
+    let short = Arc::new(Short(Arc::into_inner(region).unwrap()));
+    let id = bench.port.ledger_mut().register(short).unwrap();
+    let loan = bench.port.ledger_mut().lend(id, 0, 10).unwrap();
+    let refused = Err(PortError::Lend(LendError::OutOfRange));
+    assert_eq!(bench.send(&loan, 0, 10), refused);
+    assert_eq!(bench.loans(), 1);
 }
