@@ -342,10 +342,33 @@ fn measure(case: &Case, checksum: ChecksumOffload, region_len: usize, rounds: us
     times[0] * 1e9 / (bytes as f64 / 1024.0)
 }
 
+fn line(name: &str, case: &Case) {
+    print!("    {name:30}");
+    let all = ChecksumOffload::TCP_IPV4 | ChecksumOffload::IPV4_HEADER;
+    for checksum in [all, ChecksumOffload::empty()] {
+        let hot = measure(case, checksum, 128 << 10, 3000);
+        let cold = measure(case, checksum, 128 << 20, 20);
+        print!(" {hot:7.1} {cold:7.1}");
+    }
+    println!();
+}
+
 fn main() {
     println!("ns per KiB of payload                   device sums       CPU sums");
     println!("                                        hot    cold     hot    cold");
-    let all = ChecksumOffload::TCP_IPV4 | ChecksumOffload::IPV4_HEADER;
+    for mtu in [1500, 9000] {
+        println!("slices of 32 KiB, MTU {mtu}");
+        for (name, max_fragments) in [("shares", 4), ("does not gather", 1)] {
+            let case = Case {
+                slices: &[32 << 10],
+                mtu,
+                max_fragments,
+                mss: mtu - 40,
+                share_min: 1,
+            };
+            line(name, &case);
+        }
+    }
     for layout in LAYOUTS {
         println!("{}", layout.name);
         for (name, way) in [
@@ -354,14 +377,7 @@ fn main() {
             ("copies all", Way::CopyAll),
             ("one piece more fits", Way::Fits),
         ] {
-            print!("    {name:30}");
-            for checksum in [all, ChecksumOffload::empty()] {
-                let case = layout.case(way);
-                let hot = measure(&case, checksum, 128 << 10, 3000);
-                let cold = measure(&case, checksum, 128 << 20, 20);
-                print!(" {hot:7.1} {cold:7.1}");
-            }
-            println!();
+            line(name, &layout.case(way));
         }
     }
 }

@@ -319,6 +319,22 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
         Some(id)
     }
 
+    /// Ends what [`listen`](Self::listen) began: connections to `port` that were not accepted are
+    /// aborted, the others stay.
+    pub fn unlisten(&mut self, now: Instant, port: u16) {
+        if self.listeners.remove(&port).is_none() {
+            return;
+        }
+        for index in 0..self.places.len() as u32 {
+            let waits = self
+                .at(index)
+                .is_some_and(|c| c.pending && c.endpoints.local.port() == port);
+            if let Some(id) = self.id_of(index).filter(|_| waits) {
+                self.remove(now, id);
+            }
+        }
+    }
+
     /// Borrows as many bytes of `slices` as there is room for, in their order, and returns how
     /// many: the program goes on from there, with the rest. A [`Completion`] with `tag` comes
     /// when all that was accepted is acknowledged by the peer and no longer read by the device.
@@ -391,7 +407,9 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
     }
 
     /// Ends the sending direction: a FIN follows the data accepted so far. A connection whose
-    /// handshake has only begun is given up.
+    /// handshake has only begun is given up. What the peer still sends is to be read, or its
+    /// window closes and its FIN never comes; [`abort`](Self::abort) is for a program that has
+    /// lost interest.
     pub fn close(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = find(&mut self.places, id) else {
             return;

@@ -128,8 +128,10 @@ impl Limits {
         if max_frame_len < MAX_HEADERS + MIN_SEGMENT {
             return Err(StackError::FrameTooShort { len: max_frame_len });
         }
-        // What we can receive is a matter of the link, not of how we send.
-        let mss = config.mtu - (Ipv4Header::LEN + TcpHeader::LEN) as u16;
+        // What the peer may send is a matter of the link, not of what our frames can gather.
+        let packet = (capabilities.max_frame_len as usize).saturating_sub(EthernetHeader::LEN);
+        let packet = config.mtu.min(u16::try_from(packet).unwrap_or(u16::MAX));
+        let mss = packet.saturating_sub((Ipv4Header::LEN + TcpHeader::LEN) as u16);
         Ok(Self { max_frame_len, mss })
     }
 
