@@ -235,6 +235,15 @@ impl Fake {
         }
     }
 
+    /// Another device in the same domain, whose memory begins at the same address: as if that of
+    /// the first had been freed and taken again.
+    pub(crate) fn successor_of(other: &Self) -> Self {
+        Self {
+            domain: other.domain,
+            ..Self::new()
+        }
+    }
+
     pub(crate) fn device(&self) -> MutexGuard<'_, Device> {
         self.device.lock().expect("no test panics with the lock")
     }

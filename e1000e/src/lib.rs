@@ -45,8 +45,8 @@ mod fake;
 mod tests;
 
 use pagewire_hal::{
-    Capabilities, Causes, ChecksumOffload, DeviceAddress, DomainId, Instant, LinkState, MacAddress,
-    Nic, NicError, Phase, Platform, QueuePair, Statistics, Token,
+    Capabilities, Causes, ChecksumOffload, DomainId, Instant, LinkState, MacAddress, Nic, NicError,
+    Phase, Platform, QueueOwner, QueuePair, Statistics, Token,
 };
 
 pub use config::Config;
@@ -89,8 +89,8 @@ pub struct E1000e<P: Platform> {
     pcie: Option<u16>,
     /// The queues until they are taken.
     queues: Option<(E1000eTx<P>, E1000eRx<P>)>,
-    /// What names the two queues.
-    names: [(DomainId, DeviceAddress); 2],
+    /// What names our queues.
+    owner: QueueOwner,
     state: State,
     watch: HangWatch,
     counted: Counted,
@@ -148,10 +148,17 @@ impl<P: Platform> E1000e<P> {
         let mac = eeprom::station_address(&platform, &registers)?;
         let capabilities = capabilities(config, init::tx_fifo_len(&registers))?;
         link::wake_phy(&platform, &registers, family)?;
+        let owner = QueueOwner::new_unique();
         let tx_len = config.tx_descriptors;
-        let tx = E1000eTx::new(&mut platform, registers.clone(), capabilities, tx_len)?;
+        let tx = E1000eTx::new(
+            &mut platform,
+            owner,
+            registers.clone(),
+            capabilities,
+            tx_len,
+        )?;
         let (rx_len, buffer_len) = (config.rx_descriptors, config.buffer_len());
-        let rx = E1000eRx::new(&mut platform, registers.clone(), rx_len, buffer_len)?;
+        let rx = E1000eRx::new(&mut platform, owner, registers.clone(), rx_len, buffer_len)?;
         let mut nic = Self {
             platform,
             registers,
@@ -160,7 +167,7 @@ impl<P: Platform> E1000e<P> {
             capabilities,
             mac,
             pcie,
-            names: [tx.address(), rx.address()],
+            owner,
             queues: None,
             state: State::Running,
             watch: HangWatch::default(),
@@ -199,7 +206,7 @@ impl<P: Platform> E1000e<P> {
         queues: &[QueuePair<'_, E1000eTx<P>, E1000eRx<P>>],
     ) -> Result<(), NicError> {
         let is_ours = |pair: &QueuePair<'_, E1000eTx<P>, E1000eRx<P>>| {
-            [pair.tx.address(), pair.rx.address()] == self.names
+            pair.tx.owner() == self.owner && pair.rx.owner() == self.owner
         };
         if !queues.iter().all(is_ours) {
             return Err(NicError::Config {

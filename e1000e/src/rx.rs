@@ -9,8 +9,8 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 
 use pagewire_hal::{
-    Custody, DescriptorRing, DeviceAddress, DmaMemory, DomainId, NicError, Platform, QueueError,
-    RxCounters, RxFrame, RxQueue, barrier,
+    Custody, DescriptorRing, DmaMemory, NicError, Platform, QueueError, QueueOwner, RxCounters,
+    RxFrame, RxQueue, barrier,
 };
 
 use crate::config::ETHERNET_HEADER;
@@ -23,12 +23,12 @@ use crate::regs::{Bar, RDBAH, RDBAL, RDH, RDLEN, RDT};
 /// [`release`](pagewire_hal::Nic::release), its ring and its buffers are leaked, as the device
 /// may still write to them.
 pub struct E1000eRx<P: Platform> {
+    owner: QueueOwner,
     registers: Bar<P::Registers>,
     ring: DescriptorRing<P::Memory, RxDescriptor>,
     buffers: Custody<P::Memory>,
     /// Base-2 logarithm of the bytes in a buffer.
     buffer_shift: u32,
-    domain: DomainId,
     /// Index of the next descriptor that the device fills.
     next: u32,
     /// Descriptors looked at and not yet given back.
@@ -56,6 +56,7 @@ impl<P: Platform> E1000eRx<P> {
     /// the device has not been told of.
     pub(crate) fn new(
         platform: &mut P,
+        owner: QueueOwner,
         registers: Bar<P::Registers>,
         count: u16,
         buffer_len: u32,
@@ -77,11 +78,11 @@ impl<P: Platform> E1000eRx<P> {
             return Err(UNFIT);
         }
         Ok(Self {
+            owner,
             registers,
             ring,
             buffers,
             buffer_shift,
-            domain: platform.domain(),
             next: 0,
             taken: 0,
             in_long_frame: false,
@@ -91,9 +92,9 @@ impl<P: Platform> E1000eRx<P> {
         })
     }
 
-    /// Where the ring is: with the domain it names the queue, as its memory lives as long.
-    pub(crate) fn address(&self) -> (DomainId, DeviceAddress) {
-        (self.domain, self.ring.address())
+    /// Whose queue it is.
+    pub(crate) fn owner(&self) -> QueueOwner {
+        self.owner
     }
 
     /// Tells the device, which is reset and stopped, of the ring. It gets no buffer before
@@ -259,7 +260,7 @@ impl<P: Platform> RxQueue for E1000eRx<P> {
 #[cfg(test)]
 impl<P: Platform> E1000eRx<P> {
     /// Where the device finds buffer `index`.
-    pub(crate) fn buffer_address(&self, index: u32) -> DeviceAddress {
+    pub(crate) fn buffer_address(&self, index: u32) -> pagewire_hal::DeviceAddress {
         let address = self.buffers.memory().address();
         address.offset(self.offset(index) as u64)
     }

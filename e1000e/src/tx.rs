@@ -17,8 +17,8 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 
 use pagewire_hal::{
-    Capabilities, DescriptorRing, DeviceAddress, DomainId, FrameError, NicError, Platform,
-    PostError, QueueError, RingCounters, Token, TxFrame, TxQueue, barrier,
+    Capabilities, DescriptorRing, DomainId, FrameError, NicError, Platform, PostError, QueueError,
+    QueueOwner, RingCounters, Token, TxFrame, TxQueue, barrier,
 };
 
 use crate::desc::{TX_EOP, TX_RS, TxDescriptor, data_command};
@@ -53,6 +53,7 @@ const SLOT_REPORTED: u64 = 1 << 63;
 ///
 /// Dropped without `release`, its ring is leaked, as the device may still read it.
 pub struct E1000eTx<P: Platform> {
+    owner: QueueOwner,
     registers: Bar<P::Registers>,
     ring: DescriptorRing<P::Memory, TxDescriptor>,
     counters: RingCounters,
@@ -90,6 +91,7 @@ impl<P: Platform> E1000eTx<P> {
     /// A queue of `count` descriptors that the device has not been told of.
     pub(crate) fn new(
         platform: &mut P,
+        owner: QueueOwner,
         registers: Bar<P::Registers>,
         capabilities: Capabilities,
         count: u16,
@@ -109,6 +111,7 @@ impl<P: Platform> E1000eTx<P> {
             return Err(UNFIT);
         }
         Ok(Self {
+            owner,
             registers,
             ring,
             counters,
@@ -127,9 +130,9 @@ impl<P: Platform> E1000eTx<P> {
         })
     }
 
-    /// Where the ring is: with the domain it names the queue, as its memory lives as long.
-    pub(crate) fn address(&self) -> (DomainId, DeviceAddress) {
-        (self.domain, self.ring.address())
+    /// Whose queue it is.
+    pub(crate) fn owner(&self) -> QueueOwner {
+        self.owner
     }
 
     /// Tells the device, which is reset and stopped, of the empty ring.

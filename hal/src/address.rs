@@ -65,6 +65,22 @@ impl DomainId {
     }
 }
 
+/// Names an open device in the queues that it made, so that a reset knows its own
+/// ([`Nic::restart`](crate::Nic::restart)). Not an address: memory can be used again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct QueueOwner(NonZeroUsize);
+
+impl QueueOwner {
+    /// An owner that is equal to no other; a driver makes one each time it opens a device.
+    ///
+    /// # Panics
+    /// As [`DomainId::new_unique`].
+    #[must_use]
+    pub fn new_unique() -> Self {
+        Self(unique())
+    }
+}
+
 #[cfg(test)]
 #[path = "address_tests.rs"]
 mod tests;

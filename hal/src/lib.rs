@@ -62,7 +62,7 @@ mod ring;
 mod test_support;
 mod translation;
 
-pub use address::{DeviceAddress, DomainId};
+pub use address::{DeviceAddress, DomainId, QueueOwner};
 #[cfg(feature = "alloc")]
 pub use builder::FrameBuilder;
 pub use capabilities::{Capabilities, ChecksumOffload, Segmentation};

@@ -258,6 +258,18 @@ fn the_right_pair_must_be_handed_in() {
 }
 
 #[test]
+fn queues_at_the_addresses_of_earlier_ones_are_not_taken_for_them() {
+    let (fake, mut nic, ..) = open();
+    let mut other = E1000e::open(Fake::successor_of(&fake), &Config::default()).unwrap();
+    let (mut tx, mut rx) = other.take_queues(0).unwrap();
+    assert_eq!(post(&mut tx, 1, Offload::NONE, 1), Ok(()));
+    make_quiet(&mut nic);
+    let (alien, tokens) = restart(&mut nic, &mut tx, &mut rx);
+    assert!(matches!(alien, Err(NicError::Config { .. })));
+    assert!(tokens.is_empty());
+}
+
+#[test]
 fn rule_6_drop_without_release_leaks() {
     let (fake, nic, tx, rx) = open();
     assert_eq!(fake.mapped(), 3);
