@@ -260,7 +260,7 @@ fn the_right_pair_must_be_handed_in() {
 #[test]
 fn queues_at_the_addresses_of_earlier_ones_are_not_taken_for_them() {
     let (fake, mut nic, ..) = open();
-    let mut other = E1000e::open(Fake::successor_of(&fake), &Config::default()).unwrap();
+    let mut other = E1000e::open(Fake::successor_of(&fake), &crate::Config::default()).unwrap();
     let (mut tx, mut rx) = other.take_queues(0).unwrap();
     assert_eq!(post(&mut tx, 1, Offload::NONE, 1), Ok(()));
     make_quiet(&mut nic);
