@@ -10,6 +10,8 @@ mod device;
 pub mod e1000e;
 pub mod fake;
 pub mod host;
+#[cfg(target_os = "linux")]
+pub mod qtest;
 pub mod wire;
 
 pub use device::{Bus, Device, DmaFault, Wire};
