@@ -1,0 +1,1 @@
+//! Packets, built byte by byte.

@@ -1,0 +1,142 @@
+//! Link, reset, release.
+
+use pagewire_hal::{Nic, NicError, Phase, QueuePair, Token, TxQueue};
+
+use super::Session;
+use crate::Bench;
+use crate::verdict::{Verdict, ensure, failed};
+
+impl<B: Bench> Session<'_, B> {
+    /// Waits until the link is up, or down.
+    pub(crate) fn wait_for_link(&mut self, up: bool) -> Verdict {
+        let done = self.wait(|session| Ok(session.nic.link().up == up))?;
+        let state = if up { "up" } else { "down" };
+        ensure!(
+            done,
+            "`link` reports the carrier as it is now; is the PHY awake and set up?",
+            "the link is not {state} after {:?}",
+            self.options.patience
+        );
+        Ok(())
+    }
+
+    /// Stops the device.
+    pub(crate) fn quiesce(&mut self) -> Verdict {
+        const MEND: &str = "`begin_reset`, then `poll` until `Phase::Quiet`: bus mastering off \
+                            and nothing pending";
+        self.nic.begin_reset(self.bench.now());
+        let quiet = self.wait(|session| {
+            let now = session.bench.now();
+            match session.nic.poll(now) {
+                Ok(Phase::Quiet) => Ok(true),
+                Ok(Phase::Stopping) => Ok(false),
+                other => Err(failed(MEND, format!("`poll` in a reset said {other:?}"))),
+            }
+        })?;
+        ensure!(
+            quiet,
+            MEND,
+            "the device is not quiet after {:?}",
+            self.options.patience
+        );
+        Ok(())
+    }
+
+    /// `restart` or `release` of a device that is quiet: every token that is out comes back,
+    /// exactly once.
+    fn take_all_back(&mut self, start_again: bool) -> Verdict {
+        let call = if start_again { "restart" } else { "release" };
+        let mut tokens = Vec::new();
+        let mut pairs = [QueuePair {
+            tx: &mut self.tx,
+            rx: &mut self.rx,
+        }];
+        let mut released = |index: u16, token: Token| tokens.push((index, token));
+        let result = if start_again {
+            self.nic.restart(&mut pairs, &mut released)
+        } else {
+            self.nic.release(&mut pairs, &mut released)
+        };
+        result.map_err(|error| {
+            let what = format!("`{call}` of a quiet device failed: {error}");
+            failed(
+                "a quiet device with all its queues can be restarted and released",
+                what,
+            )
+        })?;
+        for (index, token) in tokens {
+            ensure!(
+                index == 0,
+                "the index is the position of the queue pair in the slice",
+                "`{call}` handed back a token of queue {index}, there is one queue"
+            );
+            self.take_back(token)?;
+        }
+        let (out, left) = (self.tx.outstanding(), self.outstanding());
+        ensure!(
+            out == 0 && left == 0,
+            "after a reset no frame is out: every token comes back exactly once (rule 6)",
+            "after `{call}` {left} tokens have not come back, and `outstanding` is {out}"
+        );
+        Ok(())
+    }
+
+    /// A whole reset. Frames that were out may be lost.
+    pub(crate) fn reset(&mut self) -> Verdict {
+        self.lossy = true;
+        self.quiesce()?;
+        self.take_all_back(true)?;
+        self.after_reset()
+    }
+
+    /// Starts again after a release; `false` if the driver does not.
+    pub(crate) fn restart_released(&mut self) -> Verdict<bool> {
+        let mut none = |_: u16, _: Token| {};
+        let mut pairs = [QueuePair {
+            tx: &mut self.tx,
+            rx: &mut self.rx,
+        }];
+        match self.nic.restart(&mut pairs, &mut none) {
+            Ok(()) => {
+                self.closed = false;
+                self.after_reset()?;
+                Ok(true)
+            }
+            Err(NicError::WrongPhase) => Ok(false),
+            Err(error) => {
+                let what = format!("`restart` after `release` failed: {error}");
+                Err(failed(
+                    "a released device is quiet, and can be started again",
+                    what,
+                ))
+            }
+        }
+    }
+
+    /// What is on the wire already is taken; what is not will never be.
+    fn after_reset(&mut self) -> Verdict {
+        self.collect()?;
+        self.expected.clear();
+        self.unseen = self.number;
+        self.wait_for_link(true)?;
+        self.settle();
+        self.collect()?;
+        self.lossy = false;
+        Ok(())
+    }
+
+    /// Stops and releases the device.
+    pub(crate) fn release(&mut self) -> Verdict {
+        self.lossy = true;
+        self.quiesce()?;
+        self.take_all_back(false)?;
+        self.collect()?;
+        self.closed = true;
+        Ok(())
+    }
+
+    /// The end of a check: the device is released, if it was not.
+    pub(crate) fn close(&mut self) -> Verdict {
+        if self.closed { Ok(()) } else { self.release() }
+    }
+}

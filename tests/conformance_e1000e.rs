@@ -1,0 +1,249 @@
+//! The conformance suite on the e1000e driver over the model of the 82574L, which takes every
+//! freedom that the specification leaves it, by seed.
+//!
+//! `PAGEWIRE_FULL=yes` runs 1,000 seeds instead of 40. `PAGEWIRE_SEED=n` runs that one, and
+//! `PAGEWIRE_CHECK=name` only the checks whose name contains that.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use pagewire::e1000e::{Config, E1000e};
+use pagewire::hal::{Granule, Instant, Region};
+use pagewire_conformance::{Bench, FarEnd, Options, run};
+use pagewire_models::e1000e::{E1000e82574, ModelConfig};
+use pagewire_models::wire::{PairEnd, Plug, pair};
+use pagewire_models::{
+    Bus, Device, Host, HostConfig, HostMemory, ModelHandle, ModelPlatform, Wire,
+};
+
+/// TDT of the first queue (8254x manual, 13.4.39: the 82574 has it at the same place).
+const TDT: u32 = 0x3818;
+
+/// The model, with an ear on the transmit doorbell.
+struct Listener {
+    inner: E1000e82574,
+    doorbells: Arc<AtomicU64>,
+}
+
+impl Device for Listener {
+    fn config_read(&mut self, offset: u16) -> u32 {
+        self.inner.config_read(offset)
+    }
+
+    fn config_write(&mut self, offset: u16, value: u32) {
+        self.inner.config_write(offset, value);
+    }
+
+    fn bar_len(&self, index: u8) -> Option<u32> {
+        self.inner.bar_len(index)
+    }
+
+    fn read(&mut self, bar: u8, offset: u32, now: Instant) -> u32 {
+        self.inner.read(bar, offset, now)
+    }
+
+    fn write(&mut self, bar: u8, offset: u32, value: u32, now: Instant) {
+        if bar == 0 && offset == TDT {
+            self.doorbells.fetch_add(1, Ordering::Relaxed);
+        }
+        self.inner.write(bar, offset, value, now);
+    }
+
+    fn vectors(&self) -> u16 {
+        self.inner.vectors()
+    }
+
+    fn step(&mut self, bus: &mut dyn Bus, now: Instant) -> bool {
+        self.inner.step(bus, now)
+    }
+
+    fn take_violations(&mut self) -> Vec<String> {
+        self.inner.take_violations()
+    }
+}
+
+/// The far end of a wire in memory.
+struct Far {
+    end: PairEnd,
+    plug: Plug,
+}
+
+impl FarEnd for Far {
+    fn send(&mut self, frame: &[u8]) {
+        self.end.transmit(&mut frame.to_vec(), Instant::ZERO);
+    }
+
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let mut frame = Vec::new();
+        self.end.receive(&mut frame, Instant::ZERO).then_some(frame)
+    }
+}
+
+/// A machine with one device.
+struct Machine {
+    host: Host,
+    model: ModelHandle<Listener>,
+    far: Far,
+}
+
+/// The driver on its model.
+struct ModelBench {
+    config: Config,
+    granule: Granule,
+    machine: Machine,
+    doorbells: Arc<AtomicU64>,
+}
+
+fn machine(seed: u64, granule: Granule, doorbells: &Arc<AtomicU64>) -> (Machine, ModelPlatform) {
+    let host = Host::new(HostConfig { seed, granule });
+    let (near, end) = pair();
+    let plug = end.plug();
+    let model = ModelConfig {
+        seed,
+        ..ModelConfig::default()
+    };
+    let listener = Listener {
+        inner: E1000e82574::new(model, Box::new(near)),
+        doorbells: Arc::clone(doorbells),
+    };
+    let attached = host.attach(listener);
+    let far = Far { end, plug };
+    (
+        Machine {
+            host,
+            model: attached.handle,
+            far,
+        },
+        attached.platform,
+    )
+}
+
+impl ModelBench {
+    fn new(config: Config, granule: Granule) -> Self {
+        let doorbells = Arc::new(AtomicU64::new(0));
+        let (machine, _) = machine(0, granule, &doorbells);
+        Self {
+            config,
+            granule,
+            machine,
+            doorbells,
+        }
+    }
+}
+
+impl Bench for ModelBench {
+    type Nic = E1000e<ModelPlatform>;
+    type Memory = HostMemory;
+
+    fn open(&mut self, seed: u64) -> Result<Self::Nic, String> {
+        // A machine of its own for each check: what one has left behind does not disturb another.
+        let (machine, platform) = machine(seed, self.granule, &self.doorbells);
+        self.machine = machine;
+        self.doorbells.store(0, Ordering::Relaxed);
+        let nic = E1000e::open(platform, &self.config).map_err(|error| error.to_string());
+        self.doorbells.store(0, Ordering::Relaxed);
+        nic
+    }
+
+    fn far_end(&mut self) -> &mut dyn FarEnd {
+        &mut self.machine.far
+    }
+
+    fn advance(&mut self, duration: Duration) {
+        let end = self.machine.host.now() + duration;
+        let step = Duration::from_micros(10);
+        loop {
+            self.machine.model.step();
+            let left = end.saturating_since(self.machine.host.now());
+            if left.is_zero() {
+                return;
+            }
+            self.machine.host.advance(step.min(left));
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.machine.host.now()
+    }
+
+    fn region(&mut self, bytes: Vec<u8>) -> Result<Arc<dyn Region>, String> {
+        let region = self
+            .machine
+            .host
+            .register(bytes)
+            .map_err(|error| error.to_string())?;
+        Ok(region)
+    }
+
+    fn sees_frames_at_once(&self) -> bool {
+        true
+    }
+
+    fn is_promiscuous(&self) -> bool {
+        self.config.promiscuous
+    }
+
+    fn set_link(&mut self, up: bool) -> bool {
+        self.machine.far.plug.set(up);
+        true
+    }
+
+    fn hold_completions(&mut self, hold: bool) -> bool {
+        self.machine
+            .model
+            .with_device(|device| device.inner.hold_completions(hold));
+        true
+    }
+
+    fn doorbells(&mut self) -> Option<u64> {
+        Some(self.doorbells.load(Ordering::Relaxed))
+    }
+
+    fn complaints(&mut self) -> Vec<String> {
+        self.machine.model.violations()
+    }
+}
+
+/// The driver's configuration and the granule for a seed.
+fn bench(seed: u64) -> ModelBench {
+    let mut config = Config::default();
+    config.mtu = if seed % 2 == 0 { 1500 } else { 9000 };
+    let ring = [256, 64, 16, 128, 32];
+    config.tx_descriptors = ring[(seed / 2) as usize % ring.len()];
+    config.rx_descriptors = ring[(seed / 3) as usize % ring.len()];
+    config.generic_checksum = seed % 3 == 0;
+    let granules = [4096, 1 << 14, 1 << 16, 2 << 20, 0];
+    let granule = Granule::from_bytes(granules[(seed / 2) as usize % granules.len()]);
+    ModelBench::new(config, granule.unwrap_or(Granule::CONTIGUOUS))
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
+    )
+}
+
+#[test]
+fn the_suite_passes_on_every_seed() {
+    let full = std::env::var("PAGEWIRE_FULL").is_ok_and(|value| value == "yes");
+    let seeds = match number("PAGEWIRE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..if full { 1000 } else { 40 },
+    };
+    let mut failures = Vec::new();
+    for seed in seeds {
+        let mut options = Options::default();
+        options.seed = seed;
+        options.only = std::env::var("PAGEWIRE_CHECK").ok();
+        let report = run(&mut bench(seed), &options);
+        println!("{report}");
+        if !report.passed() {
+            failures.push(format!("PAGEWIRE_SEED={seed}\n{report}"));
+        }
+        assert!(failures.len() < 5, "{}", failures.join("\n\n"));
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
