@@ -12,17 +12,26 @@ pub(crate) struct Failure {
 impl Failure {
     /// The user asked for something that cannot be: exit status 2.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { status: 2, message: message.into() }
+        Self {
+            status: 2,
+            message: message.into(),
+        }
     }
 
     /// It was done, and something is not as it must be: exit status 1.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self { status: 1, message: message.into() }
+        Self {
+            status: 1,
+            message: message.into(),
+        }
     }
 
     /// SIGINT or SIGTERM arrived: exit status 130, as shells have it.
     pub(crate) fn interrupted() -> Self {
-        Self { status: 130, message: "interrupted; nothing was left behind".into() }
+        Self {
+            status: 130,
+            message: "interrupted; nothing was left behind".into(),
+        }
     }
 
     /// The exit status.

@@ -62,7 +62,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             }
         }
     }
-    let received = Received { bytes, sha256: hex(&hash.finalize()), cpu_seconds: cpu_seconds() };
+    let received = Received {
+        bytes,
+        sha256: hex(&hash.finalize()),
+        cpu_seconds: cpu_seconds(),
+    };
     let line = serde_json::to_string(&received)
         .map_err(|error| Failure::failed(format!("cannot report: {error}")))?;
     println!("{line}");
@@ -70,7 +74,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn flush() -> Result<(), Failure> {
-    std::io::stdout().flush().map_err(|error| Failure::failed(format!("cannot report: {error}")))
+    std::io::stdout()
+        .flush()
+        .map_err(|error| Failure::failed(format!("cannot report: {error}")))
 }
 
 /// Standard input is a pipe from the parent: when it ends, however the parent ended, so do we.

@@ -7,30 +7,57 @@ use std::time::Duration;
 use serde_json::Value;
 
 fn pagewire(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_pagewire")).args(args).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_pagewire"))
+        .args(args)
+        .output()
+        .unwrap()
 }
 
 /// Runs a demo that must succeed and returns its report.
 fn demo(args: &str) -> Value {
-    let words: Vec<_> = ["demo", "--json"].into_iter().chain(args.split_whitespace()).collect();
+    let words: Vec<_> = ["demo", "--json"]
+        .into_iter()
+        .chain(args.split_whitespace())
+        .collect();
     let output = pagewire(&words);
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "demo {args}: {}\n{text}\n{errors}", output.status);
-    let report: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args}: {e}\n{text}"));
+    assert!(
+        output.status.success(),
+        "demo {args}: {}\n{text}\n{errors}",
+        output.status
+    );
+    let report: Value =
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args}: {e}\n{text}"));
     assert_eq!(report["digests"]["equal"], true, "demo {args}\n{text}");
-    assert_eq!(report["digests"]["sent"], report["digests"]["received"], "demo {args}");
+    assert_eq!(
+        report["digests"]["sent"], report["digests"]["received"],
+        "demo {args}"
+    );
     assert_eq!(report["pages"]["pinned_now"], 0, "demo {args}\n{text}");
-    assert!(number(&report, "/pages/pinned_at_most") > 0, "demo {args}\n{text}");
+    assert!(
+        number(&report, "/pages/pinned_at_most") > 0,
+        "demo {args}\n{text}"
+    );
     let shared = number(&report, "/bytes/shared");
-    assert_eq!(shared, number(&report, "/bytes/shared_as_fetched"), "demo {args}\n{text}");
+    assert_eq!(
+        shared,
+        number(&report, "/bytes/shared_as_fetched"),
+        "demo {args}\n{text}"
+    );
     let limit = number(&report, "/limits/max_fragments");
-    assert!(number(&report, "/frames/most_fragments_seen") <= limit, "demo {args}\n{text}");
+    assert!(
+        number(&report, "/frames/most_fragments_seen") <= limit,
+        "demo {args}\n{text}"
+    );
     report
 }
 
 fn number(report: &Value, pointer: &str) -> u64 {
-    report.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer}: {report}"))
+    report
+        .pointer(pointer)
+        .and_then(Value::as_u64)
+        .unwrap_or_else(|| panic!("{pointer}: {report}"))
 }
 
 fn copied(report: &Value) -> u64 {
@@ -69,7 +96,10 @@ fn three_fragments_share_everything() {
 #[test]
 fn three_fragments_mix_at_mtu_9000() {
     let report = demo("--size 8M --max-fragments 3 --mtu 9000");
-    assert!(number(&report, "/bytes/shared") > 0 && copied(&report) > 0, "{report}");
+    assert!(
+        number(&report, "/bytes/shared") > 0 && copied(&report) > 0,
+        "{report}"
+    );
     // 8960 bytes lie in up to four pages.
     let report = demo("--size 8M --max-fragments 5 --mtu 9000");
     assert_eq!(copied(&report), 0, "{report}");
@@ -81,7 +111,10 @@ fn contiguous_memory_shares_everything() {
     assert_eq!(copied(&report), 0, "{report}");
     for page in ["16k", "64k", "2m"] {
         let mixed = demo(&format!("--size 8M --max-fragments 2 --dma-page {page}"));
-        assert!(number(&mixed, "/bytes/shared") > SIZE * 8 / 10, "{page}: {mixed}");
+        assert!(
+            number(&mixed, "/bytes/shared") > SIZE * 8 / 10,
+            "{page}: {mixed}"
+        );
     }
 }
 
@@ -97,7 +130,10 @@ fn slices_bind_at_will() {
     // no rescue leaves much to share.
     let report = demo("--size 1M --slice 20");
     assert!(copied(&report) > 0, "{report}");
-    assert!(number(&report, "/frames/most_fragments_seen") <= 64, "{report}");
+    assert!(
+        number(&report, "/frames/most_fragments_seen") <= 64,
+        "{report}"
+    );
 }
 
 #[test]
@@ -137,7 +173,11 @@ fn frames_are_recorded() {
     let path = directory.path().join("out.pcapng");
     let report = demo(&format!("--size 1M --pcap {}", path.display()));
     let bytes = std::fs::read(&path).unwrap();
-    assert_eq!(bytes.get(..4), Some(&[0x0a, 0x0d, 0x0d, 0x0a][..]), "a section header block");
+    assert_eq!(
+        bytes.get(..4),
+        Some(&[0x0a, 0x0d, 0x0d, 0x0a][..]),
+        "a section header block"
+    );
     assert!(bytes.len() as u64 > 1 << 20);
     assert!(number(&report, "/frames/posted") > 700);
     let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
@@ -148,7 +188,14 @@ fn frames_are_recorded() {
 fn the_table_is_for_people() {
     let output = pagewire(&["demo", "--size", "1M", "--max-fragments", "2"]);
     let text = String::from_utf8_lossy(&output.stdout);
-    for word in ["bytes shared", "rescue", "pinned at most", "retransmissions", "SHA-256", "equal"] {
+    for word in [
+        "bytes shared",
+        "rescue",
+        "pinned at most",
+        "retransmissions",
+        "SHA-256",
+        "equal",
+    ] {
         assert!(text.contains(word), "{word}: {text}");
     }
 }
@@ -182,7 +229,13 @@ fn bad_input_gets_one_clear_line() {
     refused(&["demo", "--max-fragments", "0"]);
     refused(&["demo", "--mtu", "9001"]);
     refused(&["demo", "--slice", "0"]);
-    refused(&["demo", "--size", "1k", "--pcap", "/no/such/folder/out.pcapng"]);
+    refused(&[
+        "demo",
+        "--size",
+        "1k",
+        "--pcap",
+        "/no/such/folder/out.pcapng",
+    ]);
     let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
 }
@@ -216,9 +269,13 @@ fn ctrl_c_leaves_nothing_behind() {
 
 /// Whether a namespace and a TAP can be had; in CI they must.
 fn can_make_a_tap(test: &str) -> bool {
-    let able = rustix::process::geteuid().is_root() && std::path::Path::new("/dev/net/tun").exists();
+    let able =
+        rustix::process::geteuid().is_root() && std::path::Path::new("/dev/net/tun").exists();
     if !able {
-        assert!(std::env::var_os("CI").is_none(), "{test}: CI must be root and have /dev/net/tun");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "{test}: CI must be root and have /dev/net/tun"
+        );
         eprintln!("{test}: skipped: it needs root and /dev/net/tun");
     }
     able
@@ -252,7 +309,10 @@ fn the_kernel_receives() {
     let report = demo("--peer linux --size 16M");
     assert_eq!(copied(&report), 0, "{report}");
     let report = demo("--peer linux --size 4M --max-fragments 2 --no-checksum");
-    assert!(number(&report, "/bytes/shared") > 0 && copied(&report) > 0, "{report}");
+    assert!(
+        number(&report, "/bytes/shared") > 0 && copied(&report) > 0,
+        "{report}"
+    );
     demo("--peer linux --size 4M --mtu 9000 --max-fragments 3");
     demo("--peer linux --size 2M --loss 1");
     interrupted(&["--peer", "linux"]);

@@ -2,8 +2,14 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    let arguments =
-        ["-nostartfiles", "-nostdlib", "-nodefaultlibs", "-static", "-no-pie", "-Wl,--build-id=none"];
+    let arguments = [
+        "-nostartfiles",
+        "-nostdlib",
+        "-nodefaultlibs",
+        "-static",
+        "-no-pie",
+        "-Wl,--build-id=none",
+    ];
     for argument in arguments {
         println!("cargo:rustc-link-arg-bins={argument}");
     }

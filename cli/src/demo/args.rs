@@ -123,8 +123,9 @@ fn parse_size(text: &str) -> Result<u64, String> {
         Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
         _ => (text, 1),
     };
-    let number: u64 =
-        digits.parse().map_err(|_| "a number of bytes, such as 4096, 64k or 256M".to_owned())?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "a number of bytes, such as 4096, 64k or 256M".to_owned())?;
     match number.checked_mul(factor) {
         Some(0) => Err("there must be at least 1 byte to send".into()),
         Some(bytes) if bytes <= MAX_SIZE => Ok(bytes),

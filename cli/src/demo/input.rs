@@ -67,7 +67,10 @@ impl Input {
         let position = position as usize;
         let within = position % self.piece;
         let start = position / self.piece * self.stride + within;
-        (start, (self.piece - within).min(self.len as usize - position))
+        (
+            start,
+            (self.piece - within).min(self.len as usize - position),
+        )
     }
 }
 
@@ -76,9 +79,8 @@ fn out_of_memory(error: std::io::Error) -> Failure {
 }
 
 fn copy_file(path: &Path, sink: &mut Sink<'_>) -> Result<(), Failure> {
-    let refused = |why: std::io::Error| {
-        Failure::usage(format!("cannot send {}: {why}", path.display()))
-    };
+    let refused =
+        |why: std::io::Error| Failure::usage(format!("cannot send {}: {why}", path.display()));
     let mut file = File::open(path).map_err(refused)?;
     if file.metadata().map_err(refused)?.is_dir() {
         return Err(refused(std::io::ErrorKind::IsADirectory.into()));
@@ -88,7 +90,9 @@ fn copy_file(path: &Path, sink: &mut Sink<'_>) -> Result<(), Failure> {
         match file.read(&mut chunk) {
             Ok(0) if sink.len == 0 => return Err(refused(std::io::Error::other("it is empty"))),
             Ok(0) => return Ok(()),
-            Ok(read) => sink.push(chunk.get(..read).unwrap_or_default()).map_err(out_of_memory)?,
+            Ok(read) => sink
+                .push(chunk.get(..read).unwrap_or_default())
+                .map_err(out_of_memory)?,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted && !sink.stopped() => {}
             Err(error) => return Err(refused(error)),
         }

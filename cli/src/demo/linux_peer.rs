@@ -38,8 +38,9 @@ impl LinuxPeer {
             let tap = private_tap(*address.ip(), prefix_len, mtu)?;
             Ok((tap, Self::spawn(address)?))
         });
-        let started: Result<_, Failure> =
-            worker.join().unwrap_or_else(|_| Err(Failure::failed("the peer's thread panicked")));
+        let started: Result<_, Failure> = worker
+            .join()
+            .unwrap_or_else(|_| Err(Failure::failed("the peer's thread panicked")));
         let (tap, mut peer) = started?;
         peer.await_ready()?;
         Ok((tap, peer))
@@ -58,7 +59,12 @@ impl LinuxPeer {
             .map_err(failed)?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().map(BufReader::new);
-        Ok(Self { child, _stdin: stdin, stdout, received: None })
+        Ok(Self {
+            child,
+            _stdin: stdin,
+            stdout,
+            received: None,
+        })
     }
 
     fn await_ready(&mut self) -> Result<(), Failure> {
@@ -70,7 +76,9 @@ impl LinuxPeer {
         if line.trim() == READY {
             return Ok(());
         }
-        Err(Failure::failed("the receiver did not start; its message is above"))
+        Err(Failure::failed(
+            "the receiver did not start; its message is above",
+        ))
     }
 }
 
@@ -103,11 +111,16 @@ impl Peer for LinuxPeer {
 
     fn arrived(&mut self) -> Result<Option<Arrived>, PeerError> {
         let received = self.received.as_ref();
-        Ok(received.map(|r| Arrived { bytes: r.bytes, sha256: r.sha256.clone() }))
+        Ok(received.map(|r| Arrived {
+            bytes: r.bytes,
+            sha256: r.sha256.clone(),
+        }))
     }
 
     fn foreign_cpu_seconds(&self) -> f64 {
-        self.received.as_ref().map_or(0.0, |received| received.cpu_seconds)
+        self.received
+            .as_ref()
+            .map_or(0.0, |received| received.cpu_seconds)
     }
 }
 
@@ -140,22 +153,51 @@ fn private_tap(address: Ipv4Addr, prefix_len: u8, mtu: u16) -> Result<Tap, Failu
 fn configure(address: Ipv4Addr, prefix_len: u8, mtu: u16) -> std::io::Result<()> {
     use rustix::net::{AddressFamily, SocketType, socket};
     let control = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    let mask = Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(prefix_len)).unwrap_or(0));
+    let mask = Ipv4Addr::from(
+        u32::MAX
+            .checked_shl(32 - u32::from(prefix_len))
+            .unwrap_or(0),
+    );
     let call = |request, union| -> std::io::Result<()> {
-        let mut interface = libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru: union };
+        let mut interface = libc::ifreq {
+            ifr_name: [0; libc::IFNAMSIZ],
+            ifr_ifru: union,
+        };
         for (to, from) in interface.ifr_name.iter_mut().zip(INTERFACE.bytes()) {
             *to = from as libc::c_char;
         }
         // SAFETY: the request reads an `ifreq`, which lives through the call; the descriptor is
         // an open socket.
         let result = unsafe { libc::ioctl(control.as_raw_fd(), request, &raw mut interface) };
-        if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+        if result < 0 {
+            Err(std::io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     };
     let up = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    call(libc::SIOCSIFADDR, libc::__c_anonymous_ifr_ifru { ifru_addr: sockaddr(address) })?;
-    call(libc::SIOCSIFNETMASK, libc::__c_anonymous_ifr_ifru { ifru_netmask: sockaddr(mask) })?;
-    call(libc::SIOCSIFMTU, libc::__c_anonymous_ifr_ifru { ifru_mtu: i32::from(mtu) })?;
-    call(libc::SIOCSIFFLAGS, libc::__c_anonymous_ifr_ifru { ifru_flags: up })
+    call(
+        libc::SIOCSIFADDR,
+        libc::__c_anonymous_ifr_ifru {
+            ifru_addr: sockaddr(address),
+        },
+    )?;
+    call(
+        libc::SIOCSIFNETMASK,
+        libc::__c_anonymous_ifr_ifru {
+            ifru_netmask: sockaddr(mask),
+        },
+    )?;
+    call(
+        libc::SIOCSIFMTU,
+        libc::__c_anonymous_ifr_ifru {
+            ifru_mtu: i32::from(mtu),
+        },
+    )?;
+    call(
+        libc::SIOCSIFFLAGS,
+        libc::__c_anonymous_ifr_ifru { ifru_flags: up },
+    )
 }
 
 /// An IPv4 address as these calls take it.
@@ -164,5 +206,8 @@ fn sockaddr(address: Ipv4Addr) -> libc::sockaddr {
     for (to, from) in data.iter_mut().skip(2).zip(address.octets()) {
         *to = from as libc::c_char;
     }
-    libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data: data }
+    libc::sockaddr {
+        sa_family: libc::AF_INET as libc::sa_family_t,
+        sa_data: data,
+    }
 }

@@ -31,6 +31,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (input, sealed) = Input::prepare(args, &stop)?;
     let mut world = World::build(args, sealed)?;
     let report = Transfer::new(args, &input, &stop).run(&mut world)?;
-    println!("{}", if args.json { report.json() } else { report.table() });
-    if report.faults.is_empty() { Ok(()) } else { Err(Failure::failed(report.verdict())) }
+    println!(
+        "{}",
+        if args.json {
+            report.json()
+        } else {
+            report.table()
+        }
+    );
+    if report.faults.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::failed(report.verdict()))
+    }
 }

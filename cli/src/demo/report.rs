@@ -145,38 +145,65 @@ pub(crate) struct Digests {
 impl Report {
     /// The report as JSON.
     pub(crate) fn json(&self) -> String {
-        serde_json::to_string_pretty(self).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+        serde_json::to_string_pretty(self)
+            .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
     }
 
     /// The report as a table for people.
     pub(crate) fn table(&self) -> String {
         let rows = self.rows();
-        let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-        let lines: Vec<_> =
-            rows.iter().map(|(name, value)| format!("{name:<width$}  {value}")).collect();
+        let width = rows
+            .iter()
+            .map(|(name, _)| name.chars().count())
+            .max()
+            .unwrap_or(0);
+        let lines: Vec<_> = rows
+            .iter()
+            .map(|(name, value)| format!("{name:<width$}  {value}"))
+            .collect();
         lines.join("\n")
     }
 
     fn rows(&self) -> Vec<(String, String)> {
-        let Self { limits, bytes, segments, frames, checksums, pages, time, .. } = self;
+        let Self {
+            limits,
+            bytes,
+            segments,
+            frames,
+            checksums,
+            pages,
+            time,
+            ..
+        } = self;
         let copied = bytes.copied_to_rescue
             + bytes.copied_over_budget
             + bytes.copied_no_gather
             + bytes.copied_too_short;
         let payload = bytes.shared + copied;
         let sent = segments.shared + segments.rescued + segments.copied;
-        let busy =
-            time.sender_seconds + time.model_seconds + time.peer_seconds + time.hash_seconds;
+        let busy = time.sender_seconds + time.model_seconds + time.peer_seconds + time.hash_seconds;
         let mut rows = table![
             ("from", format!("{}, {}", self.input, self.nic)),
             ("to", self.peer.clone()),
             ("limits", limits.text()),
             ("bytes shared", part(bytes.shared, payload)),
-            ("  fetched there by the device", grouped(bytes.shared_as_fetched)),
+            (
+                "  fetched there by the device",
+                grouped(bytes.shared_as_fetched)
+            ),
             ("bytes copied", part(copied, payload)),
-            ("  to rescue a segment", part(bytes.copied_to_rescue, payload)),
-            ("  over the page budget", part(bytes.copied_over_budget, payload)),
-            ("  device does not gather", part(bytes.copied_no_gather, payload)),
+            (
+                "  to rescue a segment",
+                part(bytes.copied_to_rescue, payload)
+            ),
+            (
+                "  over the page budget",
+                part(bytes.copied_over_budget, payload)
+            ),
+            (
+                "  device does not gather",
+                part(bytes.copied_no_gather, payload)
+            ),
             ("  too short", part(bytes.copied_too_short, payload)),
             ("segments shared", part(segments.shared, sent)),
             ("  rescued (begun by a copy)", part(segments.rescued, sent)),
@@ -189,13 +216,21 @@ impl Report {
             rows.push((name, part(*count, frames.posted)));
         }
         if frames.by_fragments.len() > MOST_ROWS {
-            let rest: u64 = frames.by_fragments.iter().skip(MOST_ROWS).map(|(_, count)| count).sum();
+            let rest: u64 = frames
+                .by_fragments
+                .iter()
+                .skip(MOST_ROWS)
+                .map(|(_, count)| count)
+                .sum();
             rows.push(("  of more".into(), part(rest, frames.posted)));
         }
         rows.extend(table![
             ("TCP checksums by the device", grouped(checksums.by_device)),
             ("  by the CPU", grouped(checksums.by_cpu)),
-            ("pages pinned at most", format!("{} of {}", grouped(pages.pinned_at_most), size(pages.page))),
+            (
+                "pages pinned at most",
+                format!("{} of {}", grouped(pages.pinned_at_most), size(pages.page))
+            ),
             ("  now", grouped(pages.pinned_now)),
             (
                 "pages lent for",
@@ -226,7 +261,10 @@ impl Report {
             ),
             (
                 "time",
-                format!("{:.3} s, {:.0} MB/s", time.seconds, time.megabytes_per_second),
+                format!(
+                    "{:.3} s, {:.0} MB/s",
+                    time.seconds, time.megabytes_per_second
+                ),
             ),
             ("CPU: driver and sender", share(time.sender_seconds, busy)),
             ("  model and wire", share(time.model_seconds, busy)),
@@ -251,8 +289,14 @@ impl Report {
 
 impl Limits {
     fn text(&self) -> String {
-        let slice = self.slice.map_or_else(String::new, |n| format!(", pieces of {n} bytes"));
-        let checksums = if self.device_checksums { "" } else { ", no checksums by the device" };
+        let slice = self
+            .slice
+            .map_or_else(String::new, |n| format!(", pieces of {n} bytes"));
+        let checksums = if self.device_checksums {
+            ""
+        } else {
+            ", no checksums by the device"
+        };
         format!(
             "{} fragments, MTU {}, DMA pages {}{slice}{checksums}",
             self.max_fragments, self.mtu, self.dma_page
@@ -278,19 +322,34 @@ fn part(number: u64, whole: u64) -> String {
     if whole == 0 {
         return grouped(number);
     }
-    format!("{}  ({:.1} %)", grouped(number), number as f64 * 100.0 / whole as f64)
+    format!(
+        "{}  ({:.1} %)",
+        grouped(number),
+        number as f64 * 100.0 / whole as f64
+    )
 }
 
 fn share(seconds: f64, whole: f64) -> String {
-    format!("{seconds:.3} s  ({:.0} %)", seconds * 100.0 / whole.max(1e-9))
+    format!(
+        "{seconds:.3} s  ({:.0} %)",
+        seconds * 100.0 / whole.max(1e-9)
+    )
 }
 
 fn micros(micros: f64) -> String {
-    if micros >= 1000.0 { format!("{:.1} ms", micros / 1000.0) } else { format!("{micros:.0} µs") }
+    if micros >= 1000.0 {
+        format!("{:.1} ms", micros / 1000.0)
+    } else {
+        format!("{micros:.0} µs")
+    }
 }
 
 fn size(bytes: usize) -> String {
-    if bytes >= 1 << 20 { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) }
+    if bytes >= 1 << 20 {
+        format!("{} MiB", bytes >> 20)
+    } else {
+        format!("{} KiB", bytes >> 10)
+    }
 }
 
 #[cfg(test)]
@@ -299,7 +358,12 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
             assert_eq!(grouped(number), text);
         }
         assert_eq!(part(1, 4), "1  (25.0 %)");

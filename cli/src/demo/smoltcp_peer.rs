@@ -73,7 +73,15 @@ impl SmoltcpPeer {
 
     /// Takes what the socket holds. Closes when the sender has.
     fn drain(&mut self) -> Result<bool, PeerError> {
-        let Self { sockets, handle, hash, bytes, arrived, was_open, .. } = self;
+        let Self {
+            sockets,
+            handle,
+            hash,
+            bytes,
+            arrived,
+            was_open,
+            ..
+        } = self;
         let socket = sockets.get_mut::<tcp::Socket<'_>>(*handle);
         let mut worked = false;
         while socket.can_recv() {
@@ -95,7 +103,10 @@ impl SmoltcpPeer {
                 return Err(PeerError("smoltcp's connection broke off".into()));
             }
             if let Some(hash) = hash.take() {
-                *arrived = Some(Arrived { bytes: *bytes, sha256: hex(&hash.finalize()) });
+                *arrived = Some(Arrived {
+                    bytes: *bytes,
+                    sha256: hex(&hash.finalize()),
+                });
             }
         }
         Ok(worked)
@@ -106,7 +117,9 @@ impl Peer for SmoltcpPeer {
     fn poll(&mut self, now: Instant) -> Result<bool, PeerError> {
         self.device.now = now;
         let time = SmolInstant::from_micros_const((now.as_nanos() / 1000) as i64);
-        let result = self.interface.poll(time, &mut self.device, &mut self.sockets);
+        let result = self
+            .interface
+            .poll(time, &mut self.device, &mut self.sockets);
         let worked = self.drain()?;
         Ok(worked || result == PollResult::SocketStateChanged)
     }
@@ -175,14 +188,34 @@ impl Device for WireDevice {
     type TxToken<'a> = Transmit<'a>;
 
     fn receive(&mut self, _: SmolInstant) -> Option<(Received<'_>, Transmit<'_>)> {
-        let Self { wire, now, received, spare, .. } = self;
-        wire.receive(received, *now)
-            .then(|| (Received(received), Transmit { wire: &mut **wire, spare, now: *now }))
+        let Self {
+            wire,
+            now,
+            received,
+            spare,
+            ..
+        } = self;
+        wire.receive(received, *now).then(|| {
+            (
+                Received(received),
+                Transmit {
+                    wire: &mut **wire,
+                    spare,
+                    now: *now,
+                },
+            )
+        })
     }
 
     fn transmit(&mut self, _: SmolInstant) -> Option<Transmit<'_>> {
-        let Self { wire, now, spare, .. } = self;
-        Some(Transmit { wire: &mut **wire, spare, now: *now })
+        let Self {
+            wire, now, spare, ..
+        } = self;
+        Some(Transmit {
+            wire: &mut **wire,
+            spare,
+            now: *now,
+        })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

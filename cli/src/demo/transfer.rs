@@ -171,7 +171,11 @@ impl<'a> Transfer<'a> {
         {
             let (start, len) = self.input.piece_at(position);
             let len = len.min((OFFER - (position - self.accepted)) as usize);
-            self.slices.push(Slice { region: world.region, start, len });
+            self.slices.push(Slice {
+                region: world.region,
+                start,
+                len,
+            });
             position += len as u64;
         }
         self.offered += 1;
@@ -247,12 +251,18 @@ impl<'a> Transfer<'a> {
 
     /// Whether the peer has everything and every page has come back.
     fn finished(&self, world: &mut World, connection: ConnectionId) -> Result<bool, Failure> {
-        let arrived = world.peer.arrived().map_err(|error| Failure::failed(error.to_string()))?;
+        let arrived = world
+            .peer
+            .arrived()
+            .map_err(|error| Failure::failed(error.to_string()))?;
         let port = world.stack.port();
         Ok(arrived.is_some()
             && self.delivered == self.input.len
             && port.outstanding() == 0
-            && matches!(world.stack.state(connection), Some(State::TimeWait | State::Closed)))
+            && matches!(
+                world.stack.state(connection),
+                Some(State::TimeWait | State::Closed)
+            ))
     }
 
     fn report(
@@ -262,28 +272,55 @@ impl<'a> Transfer<'a> {
         seconds: f64,
     ) -> Result<Report, Failure> {
         let device = |error| Failure::failed(format!("the NIC: {error}"));
-        let stats = world.stack.connection_stats(connection).cloned().unwrap_or_default();
+        let stats = world
+            .stack
+            .connection_stats(connection)
+            .cloned()
+            .unwrap_or_default();
         let now = world.now();
         world.stack.remove(now, connection);
         world.shut_down().map_err(device)?;
         world.cable.finish()?;
-        let arrived = world.peer.arrived().map_err(|error| Failure::failed(error.to_string()))?;
+        let arrived = world
+            .peer
+            .arrived()
+            .map_err(|error| Failure::failed(error.to_string()))?;
         let sent = hex(&self.hash.finalize());
-        let received = arrived.as_ref().map_or_else(String::new, |a| a.sha256.clone());
-        let digests = Digests { equal: sent == received, sent, received };
+        let received = arrived
+            .as_ref()
+            .map_or_else(String::new, |a| a.sha256.clone());
+        let digests = Digests {
+            equal: sent == received,
+            sent,
+            received,
+        };
         let copied = &stats.copied;
         let pages = pages(world, &stats.lent);
-        let seen = world.model.with_device(|model| model.counters().most_fragments);
+        let seen = world
+            .model
+            .with_device(|model| model.counters().most_fragments);
         let fetched = world.model.counters().region_bytes;
         let mut faults = world.model.violations();
-        faults.iter_mut().for_each(|text| text.insert_str(0, "violation: "));
+        faults
+            .iter_mut()
+            .for_each(|text| text.insert_str(0, "violation: "));
         let must = [
             (digests.equal, "the digests differ"),
-            (arrived.is_some_and(|a| a.bytes == self.input.len), "the lengths differ"),
+            (
+                arrived.is_some_and(|a| a.bytes == self.input.len),
+                "the lengths differ",
+            ),
             (pages.pinned_now == 0, "pages are still pinned"),
-            (fetched == stats.shared_bytes, "the device fetched other bytes than were shared"),
+            (
+                fetched == stats.shared_bytes,
+                "the device fetched other bytes than were shared",
+            ),
         ];
-        faults.extend(must.iter().filter(|(held, _)| !held).map(|(_, text)| (*text).to_owned()));
+        faults.extend(
+            must.iter()
+                .filter(|(held, _)| !held)
+                .map(|(_, text)| (*text).to_owned()),
+        );
         let args = self.args;
         let peer_seconds = self.watch.peer.as_secs_f64() + world.peer.foreign_cpu_seconds();
         Ok(Report {
@@ -346,7 +383,11 @@ fn pages(world: &World, lent: &LentTimes) -> Pages {
         pinned_now: ledger.pinned_pages,
         lent_p50_us: micros(lent.percentile(50)),
         lent_p99_us: micros(lent.percentile(99)),
-        clock: if matches!(world.clock, Clock::Virtual) { "virtual" } else { "real" },
+        clock: if matches!(world.clock, Clock::Virtual) {
+            "virtual"
+        } else {
+            "real"
+        },
     }
 }
 

@@ -87,7 +87,9 @@ impl Cable {
 
     /// What the cable did to frames.
     pub(crate) fn counts(&self) -> WireCounts {
-        let Some(impaired) = &self.impaired else { return WireCounts::default() };
+        let Some(impaired) = &self.impaired else {
+            return WireCounts::default();
+        };
         let impaired = impaired.lock();
         let (to, from) = (impaired.transmit_counters(), impaired.receive_counters());
         WireCounts {
@@ -99,9 +101,14 @@ impl Cable {
 
     /// Ends the recording and gives the file its name.
     pub(crate) fn finish(&mut self) -> Result<(), Failure> {
-        let Some((recording, file, path)) = self.recording.take() else { return Ok(()) };
+        let Some((recording, file, path)) = self.recording.take() else {
+            return Ok(());
+        };
         let failed = |error: std::io::Error| {
-            Failure::failed(format!("the recording {} is not whole: {error}", path.display()))
+            Failure::failed(format!(
+                "the recording {} is not whole: {error}",
+                path.display()
+            ))
         };
         recording.finish().map_err(failed)?;
         file.persist(&path).map_err(|error| failed(error.error))?;
@@ -114,7 +121,9 @@ fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
     if path.is_dir() {
         return Err(std::io::ErrorKind::IsADirectory.into());
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     tempfile::Builder::new()
         .prefix(".pagewire-")
         .permissions(std::fs::Permissions::from_mode(0o644))

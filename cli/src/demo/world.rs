@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pagewire::e1000e::{Config, E1000e, E1000eRx, E1000eTx};
-use pagewire::hal::{Granule, Instant, Nic, NicError, Phase, PoolLayout, PortPair, RegionId, TxPort};
+use pagewire::hal::{
+    Granule, Instant, Nic, NicError, Phase, PoolLayout, PortPair, RegionId, TxPort,
+};
 use pagewire::tcp::{Stack, StackConfig};
 use pagewire_models::e1000e::{E1000e82574, ModelConfig};
 use pagewire_models::wire::pair;
@@ -59,20 +61,28 @@ pub(crate) enum Clock {
     /// Moves when there is nothing to do, and a little with each round.
     Virtual,
     /// The machine's; with what tells that a frame has arrived.
-    Real { start: std::time::Instant, readable: OwnedFd },
+    Real {
+        start: std::time::Instant,
+        readable: OwnedFd,
+    },
 }
 
 impl World {
     /// Builds everything and registers the input.
     pub(crate) fn build(args: &Args, sealed: Sealed) -> Result<Self, Failure> {
-        let host = Host::new(HostConfig { seed: args.seed, granule: args.dma_page.granule() });
+        let host = Host::new(HostConfig {
+            seed: args.seed,
+            granule: args.dma_page.granule(),
+        });
         let (peer, far, clock) = peer(args)?;
         let (cable, near) = Cable::lay(far, args)?;
-        let config = ModelConfig { seed: args.seed, ..ModelConfig::default() };
+        let config = ModelConfig {
+            seed: args.seed,
+            ..ModelConfig::default()
+        };
         let attached = host.attach(E1000e82574::new(config, near));
         let device = |error: NicError| Failure::failed(format!("e1000e on its model: {error}"));
-        let mut nic =
-            E1000e::open(attached.platform, &driver_config(args)).map_err(device)?;
+        let mut nic = E1000e::open(attached.platform, &driver_config(args)).map_err(device)?;
         let Some((tx, rx)) = nic.take_queues(0) else {
             return Err(Failure::failed("e1000e on its model has no queues"));
         };
@@ -86,7 +96,18 @@ impl World {
             .register(Arc::clone(&sealed) as _)
             .map_err(|error| Failure::failed(format!("cannot register the input: {error}")))?;
         let model = attached.handle;
-        Ok(Self { host, model, nic, rx, stack, region, sealed, peer, cable, clock })
+        Ok(Self {
+            host,
+            model,
+            nic,
+            rx,
+            stack,
+            region,
+            sealed,
+            peer,
+            cable,
+            clock,
+        })
     }
 
     /// Now, for everybody.
@@ -126,7 +147,10 @@ impl World {
             self.model.step();
             self.sleep(Duration::from_micros(100));
         }
-        let pair = PortPair { tx: self.stack.port_mut(), rx: &mut self.rx };
+        let pair = PortPair {
+            tx: self.stack.port_mut(),
+            rx: &mut self.rx,
+        };
         pagewire::hal::release(&mut self.nic, &mut [pair])
     }
 }
@@ -147,7 +171,10 @@ fn peer(args: &Args) -> Result<Far, Failure> {
                 .as_fd()
                 .try_clone_to_owned()
                 .map_err(|error| Failure::failed(format!("the TAP: {error}")))?;
-            let clock = Clock::Real { start: std::time::Instant::now(), readable };
+            let clock = Clock::Real {
+                start: std::time::Instant::now(),
+                readable,
+            };
             Ok((Box::new(peer), Box::new(tap), clock))
         }
     }

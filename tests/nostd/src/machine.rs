@@ -85,7 +85,10 @@ unsafe impl Platform for Machine {
 
     fn allocate(&mut self, len: usize, _: usize) -> Result<Memory, PlatformError> {
         let words = NonNull::from(Box::leak(vec![0; len.div_ceil(8)].into_boxed_slice()));
-        Ok(Memory { words, domain: self.domain })
+        Ok(Memory {
+            words,
+            domain: self.domain,
+        })
     }
 
     fn slots(&mut self, count: usize) -> Result<Box<[u64]>, PlatformError> {
@@ -116,8 +119,14 @@ unsafe impl Platform for Machine {
 /// Drives the NIC if there is one. The exit status: 0 if the driver says, as it must on this
 /// machine, that there is none that it knows.
 pub(crate) fn send_something() -> i32 {
-    match drive(Machine { domain: DomainId::new_unique(), now: Cell::default() }) {
-        Err(NicError::UnknownDevice { vendor: 0xffff, device: 0xffff }) => 0,
+    match drive(Machine {
+        domain: DomainId::new_unique(),
+        now: Cell::default(),
+    }) {
+        Err(NicError::UnknownDevice {
+            vendor: 0xffff,
+            device: 0xffff,
+        }) => 0,
         Err(NicError::Removed) => 0,
         Err(_) => 1,
         Ok(()) => 2,
@@ -127,7 +136,9 @@ pub(crate) fn send_something() -> i32 {
 fn drive(machine: Machine) -> Result<(), NicError> {
     let mut nic = E1000e::open(machine, &Config::default())?;
     let Some((tx, mut rx)) = nic.take_queues(0) else {
-        return Err(NicError::NotOffered { what: "queue pair 0" });
+        return Err(NicError::NotOffered {
+            what: "queue pair 0",
+        });
     };
     let layout = PoolLayout {
         small_len: 192,
@@ -144,14 +155,18 @@ fn drive(machine: Machine) -> Result<(), NicError> {
         ..StackConfig::default()
     };
     let Ok(mut stack) = Stack::new(port, config) else {
-        return Err(NicError::Config { what: "the sender's" });
+        return Err(NicError::Config {
+            what: "the sender's",
+        });
     };
     let remote = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 7);
     let connected = stack.connect(Instant::ZERO, remote, None).is_ok();
     let mut frame = [0; 1514];
     for round in 0..u64::from(connected) * 1000 {
         let now = Instant::from_nanos(round * 1_000_000);
-        let received = rx.receive(64, &mut |f| stack.input(now, f.copy_to(&mut frame), f.checksum()));
+        let received = rx.receive(64, &mut |f| {
+            stack.input(now, f.copy_to(&mut frame), f.checksum())
+        });
         if received.is_err() || stack.poll(now).is_err() {
             return Err(NicError::Removed);
         }

@@ -108,19 +108,31 @@ struct Bump {
 unsafe impl Sync for Bump {}
 
 #[global_allocator]
-static ALLOCATOR: Bump = Bump { heap: UnsafeCell::new([0; HEAP]), used: AtomicUsize::new(0) };
+static ALLOCATOR: Bump = Bump {
+    heap: UnsafeCell::new([0; HEAP]),
+    used: AtomicUsize::new(0),
+};
 
 // SAFETY: every allocation is a range of the heap of its own, aligned as asked, or null.
 unsafe impl GlobalAlloc for Bump {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let base = self.heap.get().cast::<u8>();
         let mut start = 0;
-        let claimed = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-            let address = base.addr().checked_add(used)?.checked_next_multiple_of(layout.align())?;
-            start = address - base.addr();
-            start.checked_add(layout.size()).filter(|end| *end <= HEAP)
-        });
-        if claimed.is_ok() { base.wrapping_add(start) } else { null_mut() }
+        let claimed = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                let address = base
+                    .addr()
+                    .checked_add(used)?
+                    .checked_next_multiple_of(layout.align())?;
+                start = address - base.addr();
+                start.checked_add(layout.size()).filter(|end| *end <= HEAP)
+            });
+        if claimed.is_ok() {
+            base.wrapping_add(start)
+        } else {
+            null_mut()
+        }
     }
 
     unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
