@@ -123,7 +123,7 @@ impl Connection {
     }
 
     /// A round trip, once per window: exactly, by a segment that was sent once; else by the
-    /// timestamp echoed (RFC 7323 section 4.1).
+    /// timestamp echoed (RFC 7323 section 4).
     fn measure_round_trip(&mut self, now: Instant, header: &TcpHeader, sent: Option<Instant>) {
         if self.una <= self.rtt_mark {
             return;

@@ -116,7 +116,7 @@ impl Connection {
             Mode::Open => {
                 let lost = self.loss.duplicates >= DUPLICATE_THRESHOLD
                     || self.board.is_lost(self.seq(self.una), self.segment_len);
-                // RFC 6582 section 4.1: after a timeout, duplicate ACKs may be the echo of
+                // RFC 6582 section 4: after a timeout, duplicate ACKs may be the echo of
                 // what was sent again. SACK tells the difference.
                 if lost && (self.sack || self.una > self.loss.recover) {
                     self.enter_recovery();

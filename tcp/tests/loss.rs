@@ -370,3 +370,105 @@ fn pages_are_unpinned_as_they_are_acknowledged() {
     }
     assert_eq!(last, 0);
 }
+
+/// Retries count in a row: a path that loses every other transmission never ends a connection.
+#[test]
+fn progress_forgives_earlier_timeouts() {
+    let (mut w, id, mut peer, sent) = in_flight(PeerOptions::default(), 10);
+    for segment in &sent {
+        let before = w.stack.connection_stats(id).unwrap().timeouts;
+        while w.stack.connection_stats(id).unwrap().timeouts < before + 2 {
+            w.skip_to_next_call();
+            w.pump();
+        }
+        peer.ack = segment.end();
+        let ack = peer.ack();
+        w.give(&ack);
+        w.pump();
+    }
+    assert_eq!(w.stack.state(id), Some(State::Established));
+    assert_eq!(w.stack.connection_stats(id).unwrap().timeouts, 20);
+    assert_eq!((w.pinned(), w.loans()), (0, 0));
+}
+
+/// Another connection's frames fill the ring and never complete.
+#[test]
+fn a_ring_that_stays_full_ends_in_a_timeout() {
+    let mut w = World::new(&Setup {
+        ring_len: 4,
+        granule: pagewire_hal::Granule::CONTIGUOUS,
+        ..Setup::default()
+    });
+    let (first, _) = w.established(PeerOptions::default());
+    w.completes = false;
+    let region = w.region(pattern(10 * MSS, 1));
+    w.send_all(first, region, 10 * MSS, 1);
+    assert_eq!(w.pump().len(), 2, "two fragments each");
+    let remote = std::net::SocketAddrV4::new(common::PEER_IP.into(), 81);
+    let second = w.stack.connect(w.now, remote, None).unwrap();
+    for _ in 0..200 {
+        w.advance(Duration::from_secs(1));
+        assert!(w.pump().is_empty());
+    }
+    for id in [first, second] {
+        assert_eq!(w.stack.error(id), Some(ConnectionError::TimedOut));
+    }
+    assert_eq!(w.stack.port().outstanding(), 2);
+    w.handle.complete_all();
+    w.pump();
+    assert_eq!((w.pinned(), w.loans()), (0, 0));
+}
+
+/// After long silence the window opens by a little: that is used soon, not after the long wait
+/// between probes.
+#[test]
+fn a_window_that_opens_begins_the_waits_anew() {
+    let mut w = World::new(&Setup::default());
+    let (id, mut peer) = w.established(PeerOptions::default());
+    peer.options.window = 0;
+    let ack = peer.ack();
+    w.give(&ack);
+    let region = w.region(pattern(5000, 1));
+    w.send_all(id, region, 5000, 1);
+    w.pump();
+    while w.stack.connection_stats(id).unwrap().window_probes < 9 {
+        w.skip_to_next_call();
+        if !w.pump().is_empty() {
+            let ack = peer.ack();
+            w.give(&ack);
+        }
+    }
+    peer.options.window = 10;
+    let ack = peer.ack();
+    w.give(&ack);
+    let before = w.now;
+    let sent = loop {
+        let sent = w.pump();
+        if !sent.is_empty() {
+            break sent;
+        }
+        w.skip_to_next_call();
+    };
+    assert_eq!(sent[0].payload.len(), 10);
+    assert!(w.now.saturating_since(before) < Duration::from_secs(2));
+}
+
+/// RFC 6582 section 4: what a timeout sent again needlessly comes back as duplicate ACKs. They
+/// are no loss.
+#[test]
+fn duplicate_acks_after_a_timeout_are_not_taken_for_a_loss() {
+    let (mut w, id, peer, sent) = in_flight(PeerOptions::default(), 30);
+    w.skip_to_next_call();
+    assert_eq!(w.pump().len(), 1);
+    // The peer had all of it, and says so late.
+    let all = peer.ack_at(sent[9].end());
+    w.give(&all);
+    assert!(!w.pump().is_empty(), "new data goes");
+    for _ in 0..4 {
+        w.give(&all);
+    }
+    w.pump();
+    let stats = w.stack.connection_stats(id).unwrap();
+    assert_eq!(stats.duplicate_acks, 4);
+    assert_eq!(stats.fast_retransmits.segments, 0);
+}
