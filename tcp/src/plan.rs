@@ -14,8 +14,8 @@
 //!
 //! Measured by `examples/rescue.rs` on a Xeon at 2.8 GHz (2.5 MiB L2, 48 MiB L3): the whole path
 //! of the CPU from `send` to `completion`, in ns per KiB of payload, the device doing the sums.
-//! Hot / cold is where the payload is. The hot figures are good to a few percent, the cold ones
-//! (the machine was not idle) to a fifth.
+//! Hot / cold is where the payload is. The machine was not idle, so each figure is the least of
+//! two runs; take the cold ones, and differences of a few percent, with care.
 //!
 //! | pieces of the data, and what fits | rescue | end the segment at a piece | copy all |
 //! |---|---|---|---|
