@@ -1,5 +1,7 @@
 //! The rules of the design that the driver and the HAL's safe layer must hold without a TCP on
 //! top: 4, 6 (the device's half), 7 and 8. Each test names its rule.
+// A test may panic: that is how it fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
@@ -404,6 +406,7 @@ fn rule_8_every_fragment_count_that_is_offered_is_on_the_wire() {
         let (mut lab, mut port) = Lab::with_port(seed, granule, &config(256));
         let max = port.max_fragments();
         assert_eq!(max, 64);
+        assert!(port.has_room(max) && !port.has_room(max + 1), "seed {seed}");
         let (region, id) = region(&lab.host, &mut port, 1 << 16);
         let loan = port.ledger_mut().lend(id, 0, 1 << 16).unwrap();
         for count in 1..=max + 1 {

@@ -362,7 +362,9 @@ unsafe impl<P: Platform> TxQueue for E1000eTx<P> {
 
     #[inline]
     fn has_room(&self, fragments: usize) -> bool {
-        !self.down && fragments < self.counters.free() as usize
+        !self.down
+            && fragments <= usize::from(self.capabilities.max_fragments)
+            && fragments < self.counters.free() as usize
     }
 
     #[inline]
