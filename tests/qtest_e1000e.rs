@@ -3,8 +3,11 @@
 //! Needs QEMU (`tests/lab/get-qemu`, or `PAGEWIRE_QEMU`). Without it these tests pass with a line
 //! that says so; where the environment has `CI`, they fail, unless it says `PAGEWIRE_QEMU=none`.
 #![cfg(target_os = "linux")]
+// A test may panic: that is how it fails.
+#![allow(clippy::unwrap_used)]
 
 mod common;
+mod qtest;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant as RealInstant};
@@ -12,20 +15,15 @@ use std::time::{Duration, Instant as RealInstant};
 use common::packets::Kind;
 use pagewire::e1000e::{Config, E1000e, E1000eRx, E1000eTx};
 use pagewire::hal::{
-    Causes, ChecksumOffload, Granule, Loan, MacAddress, Nic, NicError, Offload, Phase, Platform,
-    PortPair, QueueError, Region, RegionId, Registers, RxQueue, TxPort, Verdict,
+    Causes, ChecksumOffload, Granule, Loan, Nic, NicError, Offload, Phase, Platform, PortPair,
+    QueueError, Region, RegionId, Registers, RxQueue, TxPort, Verdict,
 };
 use pagewire_models::Wire;
-use pagewire_models::qtest::{
-    QemuMissing, Qtest, QtestMemory, QtestOptions, QtestPlatform, QtestWire, find_qemu,
-};
+use pagewire_models::qtest::{Qtest, QtestMemory, QtestPlatform, QtestWire};
+
+use qtest::{MAC, SOON, options};
 
 type Port = TxPort<E1000eTx<QtestPlatform>, QtestMemory>;
-
-/// What happens at once takes at most this long on a machine with other things to do.
-const SOON: Duration = Duration::from_secs(20);
-
-const MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0, 0, 2]);
 
 /// The driver on QEMU's device, and the far end of its wire.
 struct Bench {
@@ -35,25 +33,6 @@ struct Bench {
     wire: QtestWire,
     // Last: QEMU ends when the test does.
     qtest: Qtest,
-}
-
-/// The options for a QEMU with an e1000e of station address [`MAC`]; `None`, and a line that
-/// says why, if there is none.
-fn options() -> Option<QtestOptions> {
-    match find_qemu() {
-        Ok(qemu) => {
-            let mut options = QtestOptions::new(qemu);
-            options.device = format!("e1000e,mac={MAC}");
-            options.limit = SOON;
-            Some(options)
-        }
-        Err(missing) => {
-            let allowed = missing == QemuMissing::SwitchedOff || std::env::var_os("CI").is_none();
-            assert!(allowed, "{missing}");
-            eprintln!("skipped: {missing}");
-            None
-        }
-    }
 }
 
 impl Bench {
