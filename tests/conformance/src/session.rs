@@ -15,6 +15,7 @@ use crate::random::Random;
 use crate::verdict::{Verdict, ensure, failed};
 use crate::{Bench, Options};
 
+pub(crate) use receive::Received;
 pub(crate) use transmit::Piece;
 
 /// The transmit queue of a bench's NIC.
@@ -127,6 +128,8 @@ impl<'b, B: Bench> Session<'b, B> {
             seen: Seen::default(),
             closed: false,
         };
+        // A check that failed may have left it down.
+        session.bench.set_link(true);
         session.wait_for_link(true)?;
         Ok(session)
     }

@@ -1,10 +1,17 @@
 //! The checks, in the order in which they run.
 
+mod checksum;
 mod gather;
+mod lifecycle;
+mod receive;
+mod ring;
+mod segmentation;
+
+use pagewire_hal::PostError;
 
 use crate::Bench;
 use crate::session::Session;
-use crate::verdict::Verdict;
+use crate::verdict::{Verdict, failed};
 
 /// One check.
 pub(crate) struct Check<B: Bench> {
@@ -19,5 +26,30 @@ pub(crate) struct Check<B: Bench> {
 pub(crate) fn all<B: Bench>() -> Vec<Check<B>> {
     let mut all = Vec::new();
     all.extend(gather::checks());
+    all.extend(checksum::checks());
+    all.extend(segmentation::checks());
+    all.extend(ring::checks());
+    all.extend(receive::checks());
+    all.extend(lifecycle::checks());
     all
+}
+
+/// Where to look when frames do not fit the ring.
+const RING: &str = "`max_fragments` is no more than an empty ring holds beside contexts and gap, \
+                    and `has_room` says so";
+/// Where to look when frames do not come.
+const RECEIVE: &str = "buffers go back to the device after each call of `receive`";
+
+/// A failure: a frame that the capabilities allow was not taken.
+fn refused<T>(what: &str, error: PostError) -> Verdict<T> {
+    let what = format!("{what} was not taken: {error}");
+    Err(failed(
+        "what the capabilities allow is taken (rule 8)",
+        what,
+    ))
+}
+
+/// A failure of receive, or of what is like it.
+fn wrong<T>(what: String) -> Verdict<T> {
+    Err(failed(RECEIVE, what))
 }

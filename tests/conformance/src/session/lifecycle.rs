@@ -113,14 +113,42 @@ impl<B: Bench> Session<'_, B> {
         }
     }
 
-    /// What is on the wire already is taken; what is not will never be.
+    /// `restart` or `release` as it is, with the queues or without, of which an error is
+    /// expected.
+    pub(crate) fn try_reset_call(
+        &mut self,
+        start_again: bool,
+        with_queues: bool,
+    ) -> Result<(), NicError> {
+        let mut pair = [QueuePair {
+            tx: &mut self.tx,
+            rx: &mut self.rx,
+        }];
+        let pairs = if with_queues { &mut pair[..] } else { &mut [] };
+        // A token that comes back all the same stays in the books: `outstanding` tells.
+        let mut none = |_: u16, _: Token| {};
+        if start_again {
+            self.nic.restart(pairs, &mut none)
+        } else {
+            self.nic.release(pairs, &mut none)
+        }
+    }
+
     fn after_reset(&mut self) -> Verdict {
         self.collect()?;
+        // What is not on the wire by now will never be.
         self.expected.clear();
         self.unseen = self.number;
         self.wait_for_link(true)?;
         self.settle();
+        self.forget_lost()
+    }
+
+    /// The end of a time in which frames may be lost: those that are missing are forgotten.
+    pub(crate) fn forget_lost(&mut self) -> Verdict {
         self.collect()?;
+        self.expected.clear();
+        self.unseen = self.number;
         self.lossy = false;
         Ok(())
     }

@@ -394,9 +394,21 @@ impl<B: Bench> Session<'_, B> {
 
     /// Posts, and where the ring is full rings the doorbell and waits for room.
     pub(crate) fn post_or_wait(&mut self, pieces: &[Piece], what: &str) -> Verdict {
+        let expected = self.concat(pieces);
+        self.post_packet_or_wait(pieces, Offload::NONE, vec![expected], what)
+    }
+
+    /// The same with a request, for what must then be on the wire.
+    pub(crate) fn post_packet_or_wait(
+        &mut self,
+        pieces: &[Piece],
+        offload: Offload,
+        expected: Vec<Vec<u8>>,
+        what: &str,
+    ) -> Verdict {
         let mut last = Ok(());
         let done = self.wait(|session| {
-            last = session.post(pieces)?;
+            last = session.post_as(pieces, offload, expected.clone())?;
             if last == Err(PostError::Full) {
                 session.doorbell();
                 session.collect()?;
