@@ -545,3 +545,43 @@ fn registers_are_reached_inside_their_bar_alone() {
     assert!(platform.enable_interrupts(1).is_err());
     assert!(platform.allocate(64, 64).is_ok());
 }
+
+/// Set in the environment of the program that is killed in the next test.
+const ORPHAN: &str = "PAGEWIRE_TEST_ORPHAN";
+
+#[test]
+fn qemu_ends_with_the_program() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let Some(options) = options() else { return };
+    if std::env::var_os(ORPHAN).is_some() {
+        let qtest = Qtest::start(&options).unwrap();
+        println!("\nqemu {}", qtest.process_id());
+        std::thread::sleep(SOON);
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("pagewire-orphan-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let mut program = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "qemu_ends_with_the_program", "--nocapture"])
+        .env(ORPHAN, "yes")
+        // What a killed program cannot remove goes with this folder.
+        .env("TMPDIR", &folder)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
+    let qemu = lines.find_map(|line| Some(line.unwrap().strip_prefix("qemu ")?.to_owned()));
+    let qemu = std::path::PathBuf::from(format!("/proc/{}/exe", qemu.unwrap()));
+    assert!(qemu.read_link().is_ok(), "QEMU runs");
+    program.kill().unwrap();
+    program.wait().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let start = RealInstant::now();
+    // Of a process that has ended, but that nobody has waited for, the link cannot be read.
+    while qemu.read_link().is_ok() {
+        assert!(start.elapsed() < SOON, "QEMU goes on without the program");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

@@ -205,6 +205,12 @@ impl Qtest {
         Ok(())
     }
 
+    /// The process number of QEMU, for a debugger say.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Whether QEMU runs and answers.
     #[must_use]
     pub fn is_running(&self) -> bool {

@@ -64,6 +64,11 @@ impl Process {
         }
     }
 
+    /// The number of the process.
+    pub(super) fn id(&self) -> u32 {
+        lock(&self.child).id()
+    }
+
     /// Whether QEMU runs.
     pub(super) fn is_running(&self) -> bool {
         matches!(lock(&self.child).try_wait(), Ok(None))
