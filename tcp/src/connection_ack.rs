@@ -70,10 +70,15 @@ impl Connection {
         }
         self.window_seq = header.seq;
         self.window_ack = header.ack;
-        self.window = u32::from(header.window) << self.peer_scale;
+        let before = core::mem::replace(
+            &mut self.window,
+            u32::from(header.window) << self.peer_scale,
+        );
         self.max_window = self.max_window.max(self.window);
-        if self.window > 0 && matches!(self.timer, Timer::Persist(_)) {
-            // The window has opened: send what fits, and begin anew if that is nothing.
+        if self.window > before && matches!(self.timer, Timer::Persist(_)) {
+            // The window has opened: send what fits, and begin anew if that is nothing. A window
+            // that stays small must not: a peer that talks all the time would hold up the
+            // override for ever (RFC 9293 section 3.8.6.2.1).
             self.timer = Timer::Off;
             self.persist_shift = 0;
             self.probe_due = false;

@@ -44,7 +44,9 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
         let waits = !self.ready.is_empty()
             || !self.stalled.is_empty()
             || !self.draining.is_empty()
-            || !self.resets.is_empty();
+            || !self.resets.is_empty()
+            // Frames of connections that were removed: their pages come back at a poll only.
+            || self.port.outstanding() > 0;
         let retry = waits.then(|| now + RETRY);
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         [retry, timer, self.neighbours.next_event()]
@@ -247,6 +249,9 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
             }),
             Lookup::SendRequest | Lookup::Wait => {
                 await_neighbour(connection, index, awaiting);
+                // Not ARP's word alone: more silent neighbours than its cache holds drive each
+                // other out, and would wait for ever.
+                connection.set_timer(now, true);
                 Turn::Done
             }
             Lookup::Failed => {
