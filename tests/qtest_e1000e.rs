@@ -546,6 +546,21 @@ fn registers_are_reached_inside_their_bar_alone() {
     assert!(platform.allocate(64, 64).is_ok());
 }
 
+#[test]
+fn a_virtio_device_has_its_bars_and_interrupts() {
+    let Some(mut options) = options() else { return };
+    options.device = "virtio-net-pci,disable-legacy=on".into();
+    let mut qtest = Qtest::start(&options).unwrap();
+    let mut platform = qtest.take_platform().unwrap();
+    assert_eq!(platform.read_config(0), 0x1041_1af4);
+    // A BAR of 64 bits takes the place of two.
+    let registers = platform.map_bar(4).unwrap();
+    assert!(platform.map_bar(5).is_err());
+    // The common configuration is at its beginning: the second word is the device's features.
+    assert!(![0, u32::MAX].contains(&registers.read(4)));
+    assert!(platform.enable_interrupts(2).unwrap() == 2);
+}
+
 /// Set in the environment of the program that is killed in the next test.
 const ORPHAN: &str = "PAGEWIRE_TEST_ORPHAN";
 

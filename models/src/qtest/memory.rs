@@ -55,7 +55,8 @@ impl Ram {
         let mapping = unsafe {
             rustix::mm::mmap_anonymous(none, mapping_len, ProtFlags::empty(), MapFlags::PRIVATE)
         }?;
-        let place = mapping.wrapping_byte_add(mapping.align_offset(ALIGNMENT));
+        let lead = mapping.addr().next_multiple_of(ALIGNMENT) - mapping.addr();
+        let place = mapping.wrapping_byte_add(lead);
         let access = ProtFlags::READ | ProtFlags::WRITE;
         let fixed = MapFlags::SHARED | MapFlags::FIXED;
         // SAFETY: `len` bytes from the first aligned one lie in the mapping made above, which

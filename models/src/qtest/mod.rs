@@ -219,8 +219,9 @@ impl Qtest {
 
     /// Ends QEMU at once: the device is removed without a warning.
     pub fn kill(&self) {
-        self.process.kill();
+        // First, so that nobody is told of an end that was wanted.
         self.connection.close();
+        self.process.kill();
         self.link.store(false, Ordering::Release);
     }
 }
