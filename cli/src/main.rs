@@ -4,6 +4,7 @@ mod demo;
 mod error;
 mod receiver;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -11,8 +12,10 @@ use clap::{Parser, Subcommand};
 /// NIC drivers behind one hardware abstraction, and a zero-copy TCP sender on top.
 #[derive(Parser, Debug)]
 #[command(name = "pagewire", version, about, propagate_version = true)]
-#[command(after_help = "Exit status: 0 done, 1 something differs or failed, 2 wrong usage or \
-                        input, 130 interrupted.")]
+#[command(
+    after_help = "Exit status: 0 done, 1 something differs or failed, 2 wrong usage or \
+                        input, 130 interrupted."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -36,7 +39,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pagewire: {error}");
+            // Nobody may be reading: the status tells it as well.
+            let _ = writeln!(std::io::stderr(), "pagewire: {error}");
             ExitCode::from(error.status())
         }
     }

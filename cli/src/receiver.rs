@@ -1,14 +1,14 @@
 //! The receiving end of `demo --peer linux`: a child process that takes one connection from the
 //! kernel's TCP and says what arrived.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::Failure;
+use crate::error::{Failure, print};
 
 /// Options of the child.
 #[derive(clap::Args, Debug)]
@@ -40,8 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let address = SocketAddrV4::new(args.address, args.port);
     let listener = TcpListener::bind(address)
         .map_err(|error| Failure::failed(format!("cannot listen on {address}: {error}")))?;
-    println!("{READY}");
-    flush()?;
+    print(READY)?;
     end_with_parent();
     let (mut stream, _) = listener
         .accept()
@@ -69,14 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let line = serde_json::to_string(&received)
         .map_err(|error| Failure::failed(format!("cannot report: {error}")))?;
-    println!("{line}");
-    flush()
-}
-
-fn flush() -> Result<(), Failure> {
-    std::io::stdout()
-        .flush()
-        .map_err(|error| Failure::failed(format!("cannot report: {error}")))
+    print(&line)
 }
 
 /// Standard input is a pipe from the parent: when it ends, however the parent ended, so do we.

@@ -1,5 +1,11 @@
 //! The demo as its user sees it: options in, table or JSON and an exit status out.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a panic is the failure"
+)]
+
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -225,7 +231,9 @@ fn bad_input_gets_one_clear_line() {
     refused(&["demo", "--size", "0"]);
     refused(&["demo", "--size", "12Q"]);
     refused(&["demo", "--loss", "101"]);
+    refused(&["demo", "--loss", "-1"]);
     refused(&["demo", "--loss", "nan"]);
+    refused(&["demo", "--size", "64G", "--slice", "1"]); // 4 TiB with the gaps
     refused(&["demo", "--max-fragments", "0"]);
     refused(&["demo", "--mtu", "9001"]);
     refused(&["demo", "--slice", "0"]);
@@ -240,20 +248,136 @@ fn bad_input_gets_one_clear_line() {
     assert_eq!(left.len(), 1, "{left:?}");
 }
 
-/// Interrupts a long demo and looks at what is left.
-fn interrupted(more: &[&str]) {
+/// Endless or without meaning: read, they would fill the memory; replaced by a recording, they
+/// would be gone.
+#[test]
+fn devices_are_neither_read_nor_replaced() {
+    refused(&["demo", "--file", "/dev/zero"]);
+    refused(&["demo", "--file", "/dev/null"]);
+    // A link, in a folder where a replacement could do no harm.
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    refused(&["demo", "--size", "1k", "--pcap", link.to_str().unwrap()]);
+    assert!(link.is_symlink());
+    let input = directory.path().join("input");
+    std::fs::write(&input, "precious").unwrap();
+    let name = input.to_str().unwrap();
+    refused(&["demo", "--file", name, "--pcap", name]);
+    assert_eq!(std::fs::read(&input).unwrap(), b"precious");
+}
+
+#[test]
+fn a_recording_that_cannot_be_made_is_named_as_the_user_named_it() {
+    let path = "/no/such/folder/out.pcapng";
+    let output = pagewire(&["demo", "--size", "1k", "--pcap", path]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains(path), "{errors}");
+    assert!(!errors.contains(".pagewire-"), "{errors}");
+}
+
+#[test]
+fn a_pipe_is_sent() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pagewire"))
+        .args(["demo", "--json", "--file", "/dev/stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    for part in 0..5u8 {
+        std::io::Write::write_all(&mut pipe, &[part; 100_000]).unwrap();
+    }
+    drop(pipe);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(number(&report, "/bytes/shared"), 500_000);
+}
+
+#[test]
+fn a_report_that_nobody_takes_is_a_failure_and_no_panic() {
+    for extra in [&[][..], &["--json"]] {
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_pagewire"))
+            .args(["demo", "--size", "1k"])
+            .args(extra)
+            .stdout(full)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+}
+
+#[test]
+fn file_names_do_not_steer_the_terminal() {
+    use std::os::unix::ffi::OsStrExt;
+    let directory = tempfile::tempdir().unwrap();
+    let name = std::ffi::OsStr::from_bytes(b"a\x1b[31m\nb\xff");
+    let path = directory.path().join(name);
+    std::fs::write(&path, "something").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_pagewire"))
+        .args(["demo", "--file"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert!(!output.stdout.contains(&0x1b));
+}
+
+/// Everything is lost, or nearly: the sender gives up, on the virtual clock at once.
+#[test]
+fn without_an_answer_it_ends() {
+    for loss in ["100", "40"] {
+        let output = pagewire(&["demo", "--size", "1M", "--loss", loss]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+        assert!(errors.contains("does not answer"), "{errors}");
+    }
+}
+
+/// A pipe to which nobody writes.
+#[test]
+fn ctrl_c_while_it_waits_for_input() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pagewire"))
+        .args(["demo", "--file", "/dev/stdin"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let silent = child.stdin.take();
+    std::thread::sleep(Duration::from_millis(300));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    drop(silent);
+}
+
+/// Interrupts a long demo, as a terminal does: the whole process group; and looks at what is
+/// left.
+fn interrupted(more: &[&str], signal: rustix::process::Signal) {
     let directory = tempfile::tempdir().unwrap();
     let path: PathBuf = directory.path().join("out.pcapng");
     let child = Command::new(env!("CARGO_BIN_EXE_pagewire"))
-        .args(["demo", "--size", "4G", "--pcap", path.to_str().unwrap()])
+        .args(["demo", "--size", "1G", "--loss", "0.5"])
+        .args(["--pcap", path.to_str().unwrap()])
         .args(more)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()
         .unwrap();
     let pid = rustix::process::Pid::from_child(&child);
     std::thread::sleep(Duration::from_millis(700));
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    rustix::process::kill_process_group(pid, signal).unwrap();
     let output = child.wait_with_output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{errors}");
@@ -264,7 +388,10 @@ fn interrupted(more: &[&str]) {
 
 #[test]
 fn ctrl_c_leaves_nothing_behind() {
-    interrupted(&[]);
+    use rustix::process::Signal;
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        interrupted(&[], signal);
+    }
 }
 
 /// Whether a namespace and a TAP can be had; in CI they must.
@@ -315,7 +442,9 @@ fn the_kernel_receives() {
     );
     demo("--peer linux --size 4M --mtu 9000 --max-fragments 3");
     demo("--peer linux --size 2M --loss 1");
-    interrupted(&["--peer", "linux"]);
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        interrupted(&["--peer", "linux"], signal);
+    }
     assert_eq!(interfaces(), before);
     assert!(!children_left());
 }
@@ -326,7 +455,6 @@ fn without_privileges_the_kernel_is_refused_in_one_line() {
         return;
     }
     // Root without capabilities, as setpriv(1) makes it: user "nobody" cannot make a namespace.
-    use std::os::unix::process::CommandExt;
     let copy = tempfile::tempdir().unwrap();
     let program = copy.path().join("pagewire");
     std::fs::copy(env!("CARGO_BIN_EXE_pagewire"), &program).unwrap();

@@ -29,7 +29,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = PeerKind::Smoltcp)]
     pub(crate) peer: PeerKind,
     /// Percent of frames lost, and also reordered and duplicated unless set otherwise
-    #[arg(long, value_name = "P", value_parser = parse_percent, default_value = "0")]
+    #[arg(long, value_name = "P", value_parser = parse_percent, default_value = "0",
+          allow_negative_numbers = true)]
     pub(crate) loss: f64,
     /// Percent of frames that arrive late [default: as --loss]
     #[arg(long, value_name = "P", value_parser = parse_percent)]

@@ -1,16 +1,19 @@
 //! What is sent: bytes in a sealed memory file, which nobody can change while they are lent.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use memmap2::{Mmap, MmapOptions};
 use pagewire::hal::FixedBytes;
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::io::Errno;
 
 use super::args::Args;
-use crate::error::Failure;
+use crate::error::{Failure, shown};
 
 /// A mapped memory file, sealed against writing, growing and shrinking: immutable for every
 /// process, for as long as it exists.
@@ -75,32 +78,80 @@ impl Input {
 }
 
 fn out_of_memory(error: std::io::Error) -> Failure {
-    Failure::failed(format!("cannot hold the input in memory: {error}"))
+    Failure::usage(format!("cannot hold the input in memory: {error}"))
 }
 
 fn copy_file(path: &Path, sink: &mut Sink<'_>) -> Result<(), Failure> {
     let refused =
-        |why: std::io::Error| Failure::usage(format!("cannot send {}: {why}", path.display()));
-    let mut file = File::open(path).map_err(refused)?;
-    if file.metadata().map_err(refused)?.is_dir() {
-        return Err(refused(std::io::ErrorKind::IsADirectory.into()));
+        |why: std::io::Error| Failure::usage(format!("cannot send {}: {why}", shown(path)));
+    // Asked before it is opened: to open a device may do something.
+    let metadata = std::fs::metadata(path).map_err(refused)?;
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        return Err(refused(ErrorKind::IsADirectory.into()));
     }
+    if !kind.is_file() && !kind.is_fifo() {
+        let what = "it is neither a regular file nor a pipe";
+        return Err(refused(std::io::Error::other(what)));
+    }
+    // A file of /proc says that it has 0 bytes: what it has is seen when it is read.
+    sink.expect(metadata.len()).map_err(out_of_memory)?;
+    // Not blocking: a pipe to which nobody writes must not keep Ctrl-C waiting.
+    let mut options = File::options();
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = options
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(refused)?;
     let mut chunk = vec![0; CHUNK];
     loop {
+        if kind.is_fifo() && !await_bytes(&file, sink).map_err(refused)? {
+            return Ok(());
+        }
         match file.read(&mut chunk) {
             Ok(0) if sink.len == 0 => return Err(refused(std::io::Error::other("it is empty"))),
             Ok(0) => return Ok(()),
             Ok(read) => sink
                 .push(chunk.get(..read).unwrap_or_default())
                 .map_err(out_of_memory)?,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted && !sink.stopped() => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
             Err(error) => return Err(refused(error)),
         }
     }
 }
 
+/// Waits until a pipe has bytes or has ended; `false` if the user wants no more of it.
+fn await_bytes(pipe: &File, sink: &Sink<'_>) -> std::io::Result<bool> {
+    let interval = Timespec {
+        tv_sec: 0,
+        tv_nsec: 50_000_000,
+    };
+    while !sink.stopped() {
+        match poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&interval)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
+
+/// Bytes that new memory may take on this machine. As much as the system says that it can give
+/// without swapping, less an eighth for everybody else; no bound if it does not say.
+fn memory_available() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.map_or(u64::MAX, |kib| kib.saturating_mul(1024 / 8 * 7))
+}
+
 fn generate(size: u64, seed: u64, sink: &mut Sink<'_>) -> std::io::Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
+    sink.expect(size)?;
     let mut chunk = vec![0; CHUNK];
     let mut left = size;
     while left > 0 {
@@ -115,7 +166,10 @@ fn generate(size: u64, seed: u64, sink: &mut Sink<'_>) -> std::io::Result<()> {
 /// The memory file while it is written.
 struct Sink<'a> {
     file: File,
+    /// Bytes of the stream so far.
     len: u64,
+    /// Bytes that the memory file may have.
+    room: u64,
     piece: Option<usize>,
     scratch: Vec<u8>,
     stop: &'a AtomicBool,
@@ -128,6 +182,7 @@ impl<'a> Sink<'a> {
         Ok(Self {
             file: file.into(),
             len: 0,
+            room: memory_available(),
             piece: slice.map(|bytes| bytes as usize),
             scratch: Vec::new(),
             stop,
@@ -139,10 +194,24 @@ impl<'a> Sink<'a> {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// Whether the memory file can hold `len` bytes of stream, and the gaps between pieces.
+    fn expect(&self, len: u64) -> std::io::Result<()> {
+        let gaps = self.piece.map_or(0, |piece| len / piece as u64);
+        let takes = gaps.saturating_mul(GAP as u64).saturating_add(len);
+        if takes <= self.room {
+            return Ok(());
+        }
+        let (takes, room) = (takes >> 20, self.room >> 20);
+        Err(std::io::Error::other(format!(
+            "{takes} MiB or more are needed, {room} MiB can be had"
+        )))
+    }
+
     fn push(&mut self, mut bytes: &[u8]) -> std::io::Result<()> {
         if self.stopped() {
-            return Err(std::io::ErrorKind::Interrupted.into());
+            return Err(ErrorKind::Interrupted.into());
         }
+        self.expect(self.len + bytes.len() as u64)?;
         let Some(piece) = self.piece else {
             self.len += bytes.len() as u64;
             return self.file.write_all(bytes);
@@ -229,6 +298,21 @@ mod tests {
     fn it_stops_when_asked() {
         let stop = AtomicBool::new(true);
         let mut sink = Sink::new(None, &stop).unwrap();
-        assert!(generate(1 << 40, 7, &mut sink).is_err());
+        assert!(generate(1 << 20, 7, &mut sink).is_err());
+    }
+
+    #[test]
+    fn memory_has_a_bound() {
+        let stop = AtomicBool::new(false);
+        let mut sink = Sink::new(Some(64), &stop).unwrap();
+        assert!(sink.room > 1 << 20, "{}", sink.room);
+        sink.room = 1 << 20;
+        // As much again as the stream lies between its pieces.
+        assert!(sink.expect(1 << 19).is_ok());
+        assert!(sink.expect((1 << 19) + 64).is_err());
+        assert!(generate(1 << 20, 7, &mut sink).is_err());
+        assert_eq!(sink.len, 0, "seen before it was begun");
+        sink.push(&[0; 1 << 19]).unwrap();
+        assert!(sink.push(&[0; 64]).is_err());
     }
 }

@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ impl LinuxPeer {
             .arg("__receive")
             .args(["--address", &address.ip().to_string()])
             .args(["--port", &address.port().to_string()])
+            // A process group of its own: Ctrl-C and timeout(1) are for us; it ends with us.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

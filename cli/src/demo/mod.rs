@@ -12,36 +12,51 @@ mod wires;
 mod world;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use args::Args;
 use input::Input;
+use report::Report;
 use transfer::Transfer;
 use world::World;
 
-use crate::error::Failure;
+use crate::error::{Failure, print};
+
+/// Ends the demo: Ctrl-C, `kill`, and the terminal's window closed.
+const ENDING: [i32; 3] = [
+    signal_hook::consts::SIGINT,
+    signal_hook::consts::SIGTERM,
+    signal_hook::consts::SIGHUP,
+];
 
 /// Runs the demo and prints its report.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    for signal in ENDING {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .map_err(|error| Failure::failed(format!("cannot watch for Ctrl-C: {error}")))?;
     }
-    let (input, sealed) = Input::prepare(args, &stop)?;
-    let mut world = World::build(args, sealed)?;
-    let report = Transfer::new(args, &input, &stop).run(&mut world)?;
-    println!(
-        "{}",
-        if args.json {
-            report.json()
-        } else {
-            report.table()
-        }
-    );
+    let result = transfer(args, &stop);
+    // Whatever broke first (the receiver may have been told to end as well): the user ended it.
+    if result.is_err() && stop.load(Ordering::Relaxed) {
+        return Err(Failure::interrupted());
+    }
+    let report = result?;
+    print(&if args.json {
+        report.json()
+    } else {
+        report.table()
+    })?;
     if report.faults.is_empty() {
         Ok(())
     } else {
         Err(Failure::failed(report.verdict()))
     }
+}
+
+/// Builds everything, sends, and takes everything down again.
+fn transfer(args: &Args, stop: &AtomicBool) -> Result<Report, Failure> {
+    let (input, sealed) = Input::prepare(args, stop)?;
+    let mut world = World::build(args, sealed)?;
+    Transfer::new(args, &input, stop).run(&mut world)
 }

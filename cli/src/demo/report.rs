@@ -126,7 +126,8 @@ pub(crate) struct Time {
     pub(crate) megabytes_per_second: f64,
     /// CPU seconds of driver and sender: everything that a user of the library runs.
     pub(crate) sender_seconds: f64,
-    /// The software NIC and the wire.
+    /// The software NIC and the wire; with the kernel as the peer also what the kernel does with
+    /// a frame while it is written to the TAP.
     pub(crate) model_seconds: f64,
     /// The receiver, its SHA-256 included.
     pub(crate) peer_seconds: f64,
@@ -182,8 +183,14 @@ impl Report {
         let payload = bytes.shared + copied;
         let sent = segments.shared + segments.rescued + segments.copied;
         let busy = time.sender_seconds + time.model_seconds + time.peer_seconds + time.hash_seconds;
+        let model = match pages.clock {
+            // A write to the TAP runs the kernel's receive path.
+            "real" => "  model, wire, kernel behind it",
+            _ => "  model and wire",
+        };
         let mut rows = table![
-            ("from", format!("{}, {}", self.input, self.nic)),
+            ("from", self.input.clone()),
+            ("through", self.nic.clone()),
             ("to", self.peer.clone()),
             ("limits", limits.text()),
             ("bytes shared", part(bytes.shared, payload)),
@@ -204,7 +211,10 @@ impl Report {
                 "  device does not gather",
                 part(bytes.copied_no_gather, payload)
             ),
-            ("  too short", part(bytes.copied_too_short, payload)),
+            (
+                "  frame would be too short",
+                part(bytes.copied_too_short, payload)
+            ),
             ("segments shared", part(segments.shared, sent)),
             ("  rescued (begun by a copy)", part(segments.rescued, sent)),
             ("  copied", part(segments.copied, sent)),
@@ -267,7 +277,7 @@ impl Report {
                 ),
             ),
             ("CPU: driver and sender", share(time.sender_seconds, busy)),
-            ("  model and wire", share(time.model_seconds, busy)),
+            (model, share(time.model_seconds, busy)),
             ("  peer", share(time.peer_seconds, busy)),
             ("  SHA-256 of the input", share(time.hash_seconds, busy)),
             ("SHA-256 sent", self.digests.sent.clone()),
@@ -298,14 +308,14 @@ impl Limits {
             ", no checksums by the device"
         };
         format!(
-            "{} fragments, MTU {}, DMA pages {}{slice}{checksums}",
+            "{} fragments a frame, MTU {}, DMA pages {}{slice}{checksums}",
             self.max_fragments, self.mtu, self.dma_page
         )
     }
 }
 
 /// `1234567` as `1,234,567`.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -13,9 +13,10 @@ use super::args::{Args, DmaPage, PeerKind};
 use super::input::Input;
 use super::report::{
     Bytes, Checksums, Digests, Frames, Limits, Pages, Report, Retransmissions, Segments, Time,
+    grouped,
 };
 use super::world::{Clock, PAGE, REMOTE, World};
-use crate::error::Failure;
+use crate::error::{Failure, shown};
 use crate::receiver::hex;
 
 /// Bytes offered to the sender in one call.
@@ -28,6 +29,11 @@ const RECEIVE_BUDGET: usize = 256;
 const ROUND: Duration = Duration::from_micros(10);
 /// Nothing has moved for so long, on the clock of the demo: it is stuck.
 const STUCK: Duration = Duration::from_secs(120);
+/// The model's own delays (late write-backs) are shorter than this.
+const DEVICE_DELAY: Duration = Duration::from_millis(1);
+/// After so many rounds in which nothing moved, the model holds nothing back any more: time may
+/// leap to the next timer. Without it a minute of silence costs 60,000 rounds.
+const QUIET_ROUNDS: u32 = 64;
 /// How often device and interrupt key are looked at.
 const WATCH: u32 = 1024;
 
@@ -101,6 +107,7 @@ impl<'a> Transfer<'a> {
     fn pump(&mut self, world: &mut World, connection: ConnectionId) -> Result<(), Failure> {
         let mut last_progress = world.now();
         let mut rounds = 0u32;
+        let mut quiet = 0u32;
         loop {
             rounds = rounds.wrapping_add(1);
             if rounds.is_multiple_of(WATCH) {
@@ -110,6 +117,7 @@ impl<'a> Transfer<'a> {
             let (worked, next) = self.round(world, connection, now)?;
             if worked {
                 last_progress = now;
+                quiet = 0;
                 if matches!(world.clock, Clock::Virtual) {
                     world.sleep(ROUND);
                 }
@@ -127,7 +135,12 @@ impl<'a> Transfer<'a> {
                 )));
             }
             self.look_around(world)?;
-            world.sleep(next.max(ROUND));
+            quiet = quiet.saturating_add(1);
+            let longest = match quiet {
+                ..QUIET_ROUNDS => DEVICE_DELAY,
+                _ => STUCK,
+            };
+            world.sleep(next.min(longest).max(ROUND));
         }
     }
 
@@ -154,8 +167,7 @@ impl<'a> Transfer<'a> {
         let mut next = world.peer.next_event(now).unwrap_or(STUCK);
         next = next.min(timer.map_or(STUCK, |timer| timer.saturating_since(now)));
         next = next.min(world.cable.next_event(now).unwrap_or(STUCK));
-        // The model's own delays (late write-backs) are shorter than this.
-        Ok((worked, next.min(Duration::from_millis(1))))
+        Ok((worked, next))
     }
 
     /// Offers the next bytes to the sender, and hashes what it accepts.
@@ -435,7 +447,7 @@ fn page_name(page: DmaPage) -> &'static str {
 
 fn input_name(args: &Args, len: u64) -> String {
     match &args.file {
-        Some(path) => format!("{} ({len} bytes)", path.display()),
-        None => format!("{len} bytes, generated from seed {}", args.seed),
+        Some(path) => format!("{} bytes of {}", grouped(len), shown(path)),
+        None => format!("{} bytes, generated from seed {}", grouped(len), args.seed),
     }
 }

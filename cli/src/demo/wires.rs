@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 
 use super::args::Args;
 use super::report::WireCounts;
-use crate::error::Failure;
+use crate::error::{Failure, shown};
 
 /// A wire of which the demo keeps a second handle, to read its counters at the end.
 struct Shared<W>(Arc<Mutex<W>>);
@@ -67,8 +67,9 @@ impl Cable {
         }
         if let Some(path) = &args.pcap {
             let refused = |error: std::io::Error| {
-                Failure::usage(format!("cannot record to {}: {error}", path.display()))
+                Failure::usage(format!("cannot record to {}: {error}", shown(path)))
             };
+            let path = &resolved(path, args.file.as_deref())?;
             // Under another name until it is whole: an interrupted demo leaves nothing.
             let file = temporary_beside(path).map_err(refused)?;
             let writer = BufWriter::new(file.as_file().try_clone().map_err(refused)?);
@@ -107,7 +108,7 @@ impl Cable {
         let failed = |error: std::io::Error| {
             Failure::failed(format!(
                 "the recording {} is not whole: {error}",
-                path.display()
+                shown(&path)
             ))
         };
         recording.finish().map_err(failed)?;
@@ -116,18 +117,38 @@ impl Cable {
     }
 }
 
-fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
-    use std::os::unix::fs::PermissionsExt;
-    if path.is_dir() {
-        return Err(std::io::ErrorKind::IsADirectory.into());
+/// Where the recording goes: behind symbolic links, and never over what is no regular file (a
+/// device would be replaced, not written) or is the input.
+fn resolved(path: &Path, input: Option<&Path>) -> Result<PathBuf, Failure> {
+    let refused = |why| {
+        let text = format!("cannot record to {}: {why}", shown(path));
+        Err(Failure::usage(text))
+    };
+    let Ok(place) = path.canonicalize() else {
+        return Ok(path.to_owned()); // It does not exist yet.
+    };
+    if place.is_dir() {
+        return refused("is a directory");
     }
+    if !place.is_file() {
+        return refused("it exists and is no regular file");
+    }
+    if input.is_some_and(|input| input.canonicalize().is_ok_and(|input| input == place)) {
+        return refused("it is the file to send");
+    }
+    Ok(place)
+}
+
+fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
+    // With the permissions of any new file, and the system's own words when it refuses.
     tempfile::Builder::new()
         .prefix(".pagewire-")
-        .permissions(std::fs::Permissions::from_mode(0o644))
-        .tempfile_in(folder.unwrap_or(Path::new(".")))
+        .make_in(folder.unwrap_or(Path::new(".")), |path| {
+            File::create_new(path)
+        })
 }
 
 /// How late a frame is that is reordered.

@@ -202,7 +202,7 @@ fn pool(args: &Args) -> PoolLayout {
 
 fn stack_config(args: &Args, nic: &E1000e<ModelPlatform>) -> StackConfig {
     let mut secret = [0; 16];
-    fastrand::Rng::with_seed(args.seed ^ 0x5ec2_e7).fill(&mut secret);
+    fastrand::Rng::with_seed(args.seed ^ 0x005e_c2e7).fill(&mut secret);
     StackConfig {
         mac: nic.mac_address(),
         address: LOCAL,
