@@ -3,6 +3,7 @@
 
 mod lifecycle;
 mod receive;
+mod solo;
 mod transmit;
 
 use std::collections::{HashMap, VecDeque};
@@ -16,6 +17,7 @@ use crate::verdict::{Verdict, ensure, failed};
 use crate::{Bench, Options};
 
 pub(crate) use receive::Received;
+pub(crate) use solo::Solo;
 pub(crate) use transmit::Piece;
 
 /// The transmit queue of a bench's NIC.
@@ -69,6 +71,8 @@ pub(crate) struct Session<'b, B: Bench> {
     pub(crate) mac: [u8; 6],
     pub(crate) tx: Tx<B>,
     pub(crate) rx: Rx<B>,
+    /// Further pairs that were taken out, on which nothing is out.
+    pub(crate) others: Vec<(Tx<B>, Rx<B>)>,
     /// Memory of the program, and a copy of its bytes.
     region: Arc<dyn Region>,
     pub(crate) bytes: Vec<u8>,
@@ -117,6 +121,7 @@ impl<'b, B: Bench> Session<'b, B> {
             mac,
             tx,
             rx,
+            others: Vec::new(),
             region,
             bytes,
             vacant: Vec::new(),

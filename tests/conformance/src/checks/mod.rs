@@ -3,6 +3,7 @@
 mod checksum;
 mod gather;
 mod lifecycle;
+mod queues;
 mod receive;
 mod ring;
 mod segmentation;
@@ -31,6 +32,7 @@ pub(crate) fn all<B: Bench>() -> Vec<Check<B>> {
     all.extend(ring::checks());
     all.extend(receive::checks());
     all.extend(lifecycle::checks());
+    all.extend(queues::checks());
     all
 }
 

@@ -47,10 +47,12 @@ impl<B: Bench> Session<'_, B> {
     fn take_all_back(&mut self, start_again: bool) -> Verdict {
         let call = if start_again { "restart" } else { "release" };
         let mut tokens = Vec::new();
-        let mut pairs = [QueuePair {
+        let mut pairs = vec![QueuePair {
             tx: &mut self.tx,
             rx: &mut self.rx,
         }];
+        let others = self.others.iter_mut();
+        pairs.extend(others.map(|(tx, rx)| QueuePair { tx, rx }));
         let mut released = |index: u16, token: Token| tokens.push((index, token));
         let result = if start_again {
             self.nic.restart(&mut pairs, &mut released)
@@ -68,7 +70,7 @@ impl<B: Bench> Session<'_, B> {
             ensure!(
                 index == 0,
                 "the index is the position of the queue pair in the slice",
-                "`{call}` handed back a token of queue {index}, there is one queue"
+                "`{call}` handed back a token of queue {index}, only queue 0 had frames out"
             );
             self.take_back(token)?;
         }
@@ -92,10 +94,12 @@ impl<B: Bench> Session<'_, B> {
     /// Starts again after a release; `false` if the driver does not.
     pub(crate) fn restart_released(&mut self) -> Verdict<bool> {
         let mut none = |_: u16, _: Token| {};
-        let mut pairs = [QueuePair {
+        let mut pairs = vec![QueuePair {
             tx: &mut self.tx,
             rx: &mut self.rx,
         }];
+        let others = self.others.iter_mut();
+        pairs.extend(others.map(|(tx, rx)| QueuePair { tx, rx }));
         match self.nic.restart(&mut pairs, &mut none) {
             Ok(()) => {
                 self.closed = false;

@@ -165,7 +165,7 @@ impl<B: Bench> Session<'_, B> {
     }
 
     /// A buffer with `bytes` behind the head room, and canaries on both sides.
-    fn buffer_with(&mut self, bytes: &[u8], head_room: usize) -> Verdict<Buffer<B>> {
+    pub(super) fn buffer_with(&mut self, bytes: &[u8], head_room: usize) -> Verdict<Buffer<B>> {
         let needed = head_room + bytes.len() + CANARY_LEN;
         let fits = self.vacant.iter().position(|b| Region::len(b) >= needed);
         let mut buffer = match fits {
