@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic
 
+mod common;
+#[path = "adversary/found.rs"]
+mod found;
 #[path = "adversary/lies.rs"]
 mod lies;
 #[path = "adversary/rig.rs"]
