@@ -62,6 +62,8 @@ pub(crate) enum Clock {
     Virtual,
     /// The machine's; with what tells that a frame has arrived.
     Real {
+        /// The host's time at `start`: the driver's waits have moved it by then.
+        base: Instant,
         start: std::time::Instant,
         readable: OwnedFd,
     },
@@ -74,7 +76,7 @@ impl World {
             seed: args.seed,
             granule: args.dma_page.granule(),
         });
-        let (peer, far, clock) = peer(args)?;
+        let (peer, far, mut clock) = peer(args)?;
         let (cable, near) = Cable::lay(far, args)?;
         let config = ModelConfig {
             seed: args.seed,
@@ -95,6 +97,10 @@ impl World {
         let region = stack
             .register(Arc::clone(&sealed) as _)
             .map_err(|error| Failure::failed(format!("cannot register the input: {error}")))?;
+        if let Clock::Real { base, start, .. } = &mut clock {
+            *base = host.now();
+            *start = std::time::Instant::now();
+        }
         let model = attached.handle;
         Ok(Self {
             host,
@@ -112,9 +118,8 @@ impl World {
 
     /// Now, for everybody.
     pub(crate) fn now(&self) -> Instant {
-        if let Clock::Real { start, .. } = &self.clock {
-            let since = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.host.set_now(Instant::from_nanos(since));
+        if let Clock::Real { base, start, .. } = &self.clock {
+            self.host.set_now(*base + start.elapsed());
         }
         self.host.now()
     }
@@ -172,6 +177,7 @@ fn peer(args: &Args) -> Result<Far, Failure> {
                 .try_clone_to_owned()
                 .map_err(|error| Failure::failed(format!("the TAP: {error}")))?;
             let clock = Clock::Real {
+                base: Instant::ZERO,
                 start: std::time::Instant::now(),
                 readable,
             };
