@@ -208,11 +208,11 @@ impl Bench for ModelBench {
 /// The driver's configuration and the granule for a seed.
 fn bench(seed: u64) -> ModelBench {
     let mut config = Config::default();
-    config.mtu = if seed % 2 == 0 { 1500 } else { 9000 };
+    config.mtu = if seed.is_multiple_of(2) { 1500 } else { 9000 };
     let ring = [256, 64, 16, 128, 32];
     config.tx_descriptors = ring[(seed / 2) as usize % ring.len()];
     config.rx_descriptors = ring[(seed / 3) as usize % ring.len()];
-    config.generic_checksum = seed % 3 == 0;
+    config.generic_checksum = seed.is_multiple_of(3);
     let granules = [4096, 1 << 14, 1 << 16, 2 << 20, 0];
     let granule = Granule::from_bytes(granules[(seed / 2) as usize % granules.len()]);
     ModelBench::new(config, granule.unwrap_or(Granule::CONTIGUOUS))

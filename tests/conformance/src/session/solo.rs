@@ -57,7 +57,7 @@ impl<M: DmaMemory + 'static> Solo<M> {
         self.frames.iter()
     }
 
-    /// Posts frame `index` with that as its token; `None` if there is none.
+    /// Posts frame `index`, its token made of the mark and that; `None` if there is none.
     pub(crate) fn post<Q: TxQueue>(
         &self,
         queue: &mut Q,
@@ -76,8 +76,9 @@ impl<M: DmaMemory + 'static> Solo<M> {
             offload: Offload::NONE,
             first: first.filter(|_| self.head_room > 0),
         };
+        let token = Token(u32::from(self.mark) << 24 | index as u32);
         // SAFETY: the fragment and the head room lie in `buffer`, which nobody writes while
         // `self` exists, and which is forgotten if a token has not come back.
-        Some(unsafe { queue.post(&frame, Token(index as u32)) })
+        Some(unsafe { queue.post(&frame, token) })
     }
 }
