@@ -17,7 +17,7 @@ use pagewire_models::{
     Bus, Device, Host, HostConfig, HostMemory, ModelHandle, ModelPlatform, Wire,
 };
 
-/// TDT of the first queue (8254x manual, 13.4.39: the 82574 has it at the same place).
+/// TDT of the first queue (Linux e1000e, `regs.h`).
 const TDT: u32 = 0x3818;
 
 /// The model, with an ear on the transmit doorbell.
@@ -208,13 +208,20 @@ impl Bench for ModelBench {
 /// The driver's configuration and the granule for a seed.
 fn bench(seed: u64) -> ModelBench {
     let mut config = Config::default();
-    config.mtu = if seed.is_multiple_of(2) { 1500 } else { 9000 };
+    // At 3000 the receive buffers are of 4 KiB, and longer frames come in several.
+    config.mtu = match (seed % 2, seed % 10) {
+        (0, _) => 1500,
+        (_, 9) => 3000,
+        _ => 9000,
+    };
     let ring = [256, 64, 16, 128, 32];
     config.tx_descriptors = ring[(seed / 2) as usize % ring.len()];
     config.rx_descriptors = ring[(seed / 3) as usize % ring.len()];
     config.generic_checksum = seed.is_multiple_of(3);
     let granules = [4096, 1 << 14, 1 << 16, 2 << 20, 0];
-    let granule = Granule::from_bytes(granules[(seed / 2) as usize % granules.len()]);
+    // Not in step with the rings: 20 of the 25 pairs in 40 seeds.
+    let index = (seed / 2 + seed / 10) as usize;
+    let granule = Granule::from_bytes(granules[index % granules.len()]);
     ModelBench::new(config, granule.unwrap_or(Granule::CONTIGUOUS))
 }
 
@@ -260,6 +267,8 @@ fn the_suite_passes_on_every_seed() {
     for seed in seeds {
         let mut options = Options::default();
         options.seed = seed;
+        // Every length, once at each MTU.
+        options.thorough = full && seed < 2;
         options.only = std::env::var("PAGEWIRE_CHECK").ok();
         let report = run(&mut bench(seed), &options);
         println!("{report}");

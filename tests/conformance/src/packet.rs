@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_known_packet_has_its_known_checksums() {
-        // 20 bytes of IPv4 header of a well-known example: its sum with the field is 0xffff.
+        // A header with its checksum sums to all ones.
         let kind = Kind::new(false, 0, Transport::Udp);
         let frame = kind.frame([2; 6], [4; 6], b"abc");
         assert_eq!(frame.len(), 14 + 20 + 8 + 3);

@@ -167,7 +167,16 @@ fn ipv4_headers<B: Bench>(session: &mut Session<'_, B>, offered: ChecksumOffload
     Ok(())
 }
 
-/// Frames whose transport checksum means nothing: none may be called bad.
+/// Writes the checksum of an IPv4 header of 20 bytes anew.
+fn sum_header(frame: &mut [u8]) {
+    put(frame, ETHERNET + 10, 0);
+    let header = frame.get(ETHERNET..ETHERNET + 20).unwrap_or_default();
+    let sum = !crate::packet::sum(header);
+    put(frame, ETHERNET + 10, sum);
+}
+
+/// Frames whose transport checksum means nothing: none may be called bad, nor good where there
+/// is none to be good.
 fn unsummed<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     let udp = Kind::new(false, 0, Transport::Udp);
     let mut without = udp.frame(session.mac, FAR_MAC, &[5; 50]);
@@ -175,20 +184,28 @@ fn unsummed<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     // The second half of a datagram: its first bytes are no header.
     let mut fragment = udp.frame(session.mac, FAR_MAC, &[5; 50]);
     put(&mut fragment, ETHERNET + 6, 0x2010);
-    put(&mut fragment, ETHERNET + 10, 0);
-    let header = fragment.get(ETHERNET..ETHERNET + 20).unwrap_or_default();
-    let sum = !crate::packet::sum(header);
-    put(&mut fragment, ETHERNET + 10, sum);
+    sum_header(&mut fragment);
+    // Protocol 253, for experiments (RFC 3692).
+    let mut unknown = udp.frame(session.mac, FAR_MAC, &[5; 50]);
+    put(&mut unknown, ETHERNET + 8, 0x40fd);
+    sum_header(&mut unknown);
     let mac = session.mac;
     let other = session.frame_to(mac, 100);
-    for (frame, what) in [
-        (without, "a UDP datagram without a checksum"),
-        (fragment, "an IPv4 fragment"),
-        (other, "a frame that is not IP"),
+    for (frame, may_be_good, what) in [
+        // A host may vouch for it without a sum.
+        (without, true, "a UDP datagram without a checksum"),
+        (fragment, false, "an IPv4 fragment"),
+        (unknown, false, "a packet of an unknown protocol"),
+        (other, false, "a frame that is not IP"),
     ] {
         let checksum = judge(session, &frame, what)?.checksum;
         ensure!(
-            checksum.transport != Judged::Bad && checksum.ipv4_header != Judged::Bad,
+            checksum.ipv4_header != Judged::Bad
+                && match checksum.transport {
+                    Judged::Bad => false,
+                    Judged::Good => may_be_good,
+                    Judged::Unknown => true,
+                },
             "without a checksum to check the verdict is `Unknown`",
             "{what} was judged {checksum:?}"
         );
