@@ -11,12 +11,20 @@ use crate::verdict::{Verdict, ensure, not_run};
 /// Frames in a burst that is to be more than a ring holds.
 const BURST: usize = 1500;
 
+/// Frames that are received one by one: more than common rings hold.
+const FRAMES: usize = 600;
+
 pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
     vec![
         Check {
             name: "received lengths",
             promise: "frames of every length up to max_frame_len are received as they were sent",
             run: lengths,
+        },
+        Check {
+            name: "a budget of one",
+            promise: "buffers return to the ring at once, whatever the budget of `receive`",
+            run: budget_of_one,
         },
         Check {
             name: "received checksums",
@@ -82,6 +90,21 @@ fn lengths<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
             frames.push(session.frame_to(mac, len));
         }
         session.must_receive(&frames, &format!("a burst of {count}"))?;
+    }
+    Ok(())
+}
+
+fn budget_of_one<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
+    let mac = session.mac;
+    for index in 0..FRAMES {
+        let frame = session.frame_to(mac, SHORTEST);
+        session.deliver(&frame);
+        let got = session.receive_single()?;
+        ensure!(
+            got.is_some_and(|got| got.is(&frame)),
+            super::RECEIVE,
+            "frame {index} of those received one by one did not come, or as another"
+        );
     }
     Ok(())
 }

@@ -49,10 +49,15 @@ impl<B: Bench> Session<'_, B> {
 
     /// What has been received by now.
     pub(crate) fn received(&mut self) -> Verdict<Vec<Received>> {
+        self.received_within(40)
+    }
+
+    /// The same by calls with a budget of at most `most`; of a single frame, one such call.
+    fn received_within(&mut self, most: usize) -> Verdict<Vec<Received>> {
         let mut frames = Vec::new();
         let mut scratch = vec![0; LONGEST];
         loop {
-            let budget = self.random.within(1, 40);
+            let budget = self.random.within(1, most);
             let before = frames.len();
             let result = self.rx.receive(budget, &mut |frame| {
                 frames.push(Received {
@@ -70,7 +75,7 @@ impl<B: Bench> Session<'_, B> {
                 "`receive` returns how many frames it has handed up, `budget` at most",
                 "`receive({budget})` returned {count} and handed up {called}"
             );
-            if count < budget {
+            if count < budget || most == 1 {
                 break;
             }
         }
@@ -79,6 +84,16 @@ impl<B: Bench> Session<'_, B> {
             self.seen.rx_bytes += frame.bytes.len().max(SHORTEST) as u64 + 4;
         }
         Ok(frames)
+    }
+
+    /// Waits for one frame with calls that may hand up no more than one.
+    pub(crate) fn receive_single(&mut self) -> Verdict<Option<Received>> {
+        let mut frames = Vec::new();
+        self.wait(|session| {
+            frames.append(&mut session.received_within(1)?);
+            Ok(!frames.is_empty())
+        })?;
+        Ok(frames.pop())
     }
 
     /// Waits until `count` frames have been received.
