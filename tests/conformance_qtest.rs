@@ -13,12 +13,20 @@ use std::time::Duration;
 
 use pagewire::e1000e::{Config, E1000e};
 use pagewire::hal::{Instant, Region};
-use pagewire_conformance::{Bench, FarEnd, Options, run};
+use pagewire_conformance::{Bench, FarEnd, Options, Outcome, run};
 use pagewire_models::Wire;
 use pagewire_models::qtest::{Qtest, QtestMemory, QtestOptions, QtestPlatform, QtestWire};
 
-/// Shortest frame on a wire, in bytes, without the frame check sequence.
-const SHORTEST: usize = 60;
+/// What QEMU's device does otherwise than the suite expects of a device: the name of the check,
+/// and what is seen of it. Each must fail as it says: a change of QEMU or of the driver shows.
+const QUIRKS: [(&str, &str); 2] = [
+    // It counts what is too long in ROC alone (QEMU `e1000x_common.c`), and not in RLEC as well,
+    // which is what the driver reads.
+    ("giants are counted", "and nothing counted it"),
+    // QEMU takes no frame off the wire while there is no buffer for it: the wire loses it, and the
+    // device, which never saw it, counts nothing. `qtest_e1000e.rs` has a burst.
+    ("bursts beyond the ring", "were lost, 0 counted"),
+];
 
 /// The far end of QEMU's wire.
 struct Far(QtestWire);
@@ -28,14 +36,11 @@ impl FarEnd for Far {
         self.0.transmit(&mut frame.to_vec(), Instant::ZERO);
     }
 
-    /// QEMU's e1000e pads nothing on transmit, whatever TCTL.PSP says; a wire cannot carry what
-    /// it sends then. So it is padded here: the checks of padding say nothing over qtest.
+    /// QEMU's e1000e pads nothing on transmit, whatever TCTL.PSP says: short frames come short,
+    /// and "padding" finds none to judge.
     fn take(&mut self) -> Option<Vec<u8>> {
         let mut frame = Vec::new();
-        self.0.receive(&mut frame, Instant::ZERO).then(|| {
-            frame.resize(frame.len().max(SHORTEST), 0);
-            frame
-        })
+        self.0.receive(&mut frame, Instant::ZERO).then_some(frame)
     }
 }
 
@@ -100,24 +105,42 @@ impl Bench for QtestBench {
     }
 }
 
-#[test]
-fn the_suite_passes_on_qemus_device() {
+/// Runs the suite with `mtu`; all must pass but the [`QUIRKS`].
+fn run_suite(mtu: u16) {
     let Some(qemu) = qtest::options() else { return };
-    let mut failures = Vec::new();
-    for mtu in [1500, 9000] {
-        let mut config = Config::default();
-        config.mtu = mtu;
-        let mut options = Options::default();
-        options.seed = std::env::var("PAGEWIRE_SEED").map_or(0, |seed| seed.parse().unwrap());
-        options.only = std::env::var("PAGEWIRE_CHECK").ok();
-        options.patience = qtest::SOON;
-        // QEMU is another process, with its own turn on the processor.
-        options.settle = Duration::from_millis(20);
-        let report = run(&mut QtestBench::new(qemu.clone(), config), &options);
-        println!("MTU {mtu}\n{report}");
-        if !report.passed() {
-            failures.push(format!("MTU {mtu}\n{report}"));
-        }
+    let mut config = Config::default();
+    config.mtu = mtu;
+    let mut options = Options::default();
+    options.seed = std::env::var("PAGEWIRE_SEED").map_or(0, |seed| seed.parse().unwrap());
+    options.only = std::env::var("PAGEWIRE_CHECK").ok();
+    options.patience = qtest::SOON;
+    // QEMU is another process, with its own turn on the processor.
+    options.settle = Duration::from_millis(20);
+    let report = run(&mut QtestBench::new(qemu, config), &options);
+    println!("MTU {mtu}\n{report}");
+    assert!(!report.checks.is_empty(), "no check of this name");
+    for check in &report.checks {
+        let expected = QUIRKS.iter().find(|(name, _)| *name == check.name);
+        let as_expected = match (&check.outcome, expected) {
+            (Outcome::Failed { what, .. }, Some((_, seen))) => what.contains(seen),
+            (Outcome::Failed { .. }, None) | (_, Some(_)) => false,
+            (_, None) => true,
+        };
+        let (seed, name) = (report.seed, check.name);
+        assert!(
+            as_expected,
+            "seed {seed}, {name}: {:?}\n{report}",
+            check.outcome
+        );
     }
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+fn the_suite_passes_with_frames_of_usual_length() {
+    run_suite(1500);
+}
+
+#[test]
+fn the_suite_passes_with_jumbo_frames() {
+    run_suite(9000);
 }

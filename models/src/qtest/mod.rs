@@ -113,7 +113,7 @@ pub struct Qtest {
 }
 
 impl Qtest {
-    /// Starts QEMU, places the device's BARs and connects the wire. Takes some 50 ms.
+    /// Starts QEMU, places the device's BARs and connects the wire. Takes about 100 ms.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for options out of range; [`ErrorKind::TimedOut`] if QEMU

@@ -28,8 +28,8 @@ pub struct QtestWireCounters {
     pub received: u64,
     /// Frames lost because QEMU took none for a while: its device had no receive buffer.
     pub dropped: u64,
-    /// Frames that the socket refused (longer than its buffer, or QEMU has gone), and reads that
-    /// failed.
+    /// Frames that the socket refused (longer than its buffer, or QEMU has gone) or that are
+    /// empty, and reads that failed.
     pub errors: u64,
 }
 
@@ -122,6 +122,12 @@ impl AsFd for QtestWire {
 
 impl Wire for QtestWire {
     fn transmit(&mut self, frame: &mut Vec<u8>, _now: Instant) {
+        // QEMU takes an empty datagram for the end of the connection, and reads no more (seen
+        // with 11.1.3; `net_dgram_send`, QEMU `net/dgram.c`).
+        if frame.is_empty() {
+            self.counters.errors += 1;
+            return;
+        }
         match self.send(frame) {
             Ok(()) => {
                 self.is_stuck = false;
@@ -221,8 +227,10 @@ mod tests {
         assert_eq!(wire.counters().transmitted, counters.transmitted + 1);
         wire.transmit(&mut vec![3; 64 << 20], NOW);
         assert_eq!(wire.counters().errors, 1);
+        wire.transmit(&mut Vec::new(), NOW);
+        assert_eq!(wire.counters().errors, 2);
         drop(qemu);
         wire.transmit(&mut vec![4; 60], NOW);
-        assert_eq!(wire.counters().errors, 2);
+        assert_eq!(wire.counters().errors, 3);
     }
 }
