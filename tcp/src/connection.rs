@@ -390,7 +390,7 @@ impl Connection {
                 // A peer that keeps its window shut, but answers, is alive (RFC 9293
                 // section 3.8.6.1).
                 if !(self.window == 0 && core::mem::take(&mut self.heard)) {
-                    self.retries += 1;
+                    self.retries = self.retries.saturating_add(1);
                 }
                 if self.retries > config.max_retries {
                     self.end(now, port, Some(ConnectionError::TimedOut));
@@ -399,7 +399,7 @@ impl Connection {
                 }
             }
             Timer::Persist(_) => {
-                self.retries += 1;
+                self.retries = self.retries.saturating_add(1);
                 self.persist_shift = (self.persist_shift + 1).min(MAX_PERSIST_SHIFT);
                 if self.retries > config.max_retries {
                     self.end(now, port, Some(ConnectionError::TimedOut));

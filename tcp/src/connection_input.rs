@@ -183,7 +183,6 @@ impl Connection {
             self.stats.segments_not_kept += 1;
             return Reply::None;
         }
-        self.take_timestamp(arrival.now, header, seq);
         let state = self.state;
         if state == State::SynReceived {
             if !self.acks_sent(header.ack) {
@@ -197,6 +196,8 @@ impl Connection {
         {
             return Reply::None;
         }
+        // Not before the ACK was judged: a forged segment must not move the clock of PAWS.
+        self.take_timestamp(arrival.now, header, seq);
         self.after_ack(arrival, state);
         if self.state != State::Closed {
             self.take_data(arrival, seq);

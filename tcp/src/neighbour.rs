@@ -16,6 +16,8 @@ const MAX_REQUESTS: u8 = 3;
 const FAILED_FOR: Duration = Duration::from_secs(3);
 /// Age at which an address is asked for again, if it is in use, before it is too old.
 const STALE_AFTER: Duration = Duration::from_secs(4 * 60);
+/// A known address that was used in this time is in use.
+const IN_USE_FOR: Duration = Duration::from_secs(60);
 /// Age at which an address is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5 * 60);
 
@@ -140,12 +142,15 @@ impl Entry {
         }
     }
 
-    /// Entries of a lower rank make room first: an address that packets wait for comes last.
-    fn rank(&self) -> u8 {
+    /// Entries of a lower rank make room first. A known address in use comes last: whoever asks
+    /// for many that are not there must not drive it out. One that packets wait for comes before
+    /// what is known and not used.
+    fn rank(&self, now: Instant) -> u8 {
         match self.state {
             State::Failed { .. } => 0,
-            State::Known { .. } => 1,
+            State::Known { .. } if now.saturating_since(self.last_used) >= IN_USE_FOR => 1,
             State::Incomplete { .. } => 2,
+            State::Known { .. } => 3,
         }
     }
 }
@@ -177,7 +182,7 @@ impl Neighbours {
     /// What is known of `ip` at `now`; begins to ask if nothing is. A use keeps the entry.
     pub fn lookup(&mut self, now: Instant, ip: Ipv4Addr) -> Lookup {
         let Some(entry) = self.entries.iter_mut().find(|entry| entry.ip == ip) else {
-            self.make_room();
+            self.make_room(now);
             self.entries.push(Entry::first_request(now, ip));
             return Lookup::SendRequest;
         };
@@ -251,7 +256,7 @@ impl Neighbours {
     }
 
     /// Drops the least useful entry if there is no room for another.
-    fn make_room(&mut self) {
+    fn make_room(&mut self, now: Instant) {
         if self.entries.len() < Self::MAX_ENTRIES {
             return;
         }
@@ -259,7 +264,7 @@ impl Neighbours {
             .entries
             .iter()
             .enumerate()
-            .min_by_key(|(_, entry)| (entry.rank(), entry.last_used));
+            .min_by_key(|(_, entry)| (entry.rank(now), entry.last_used));
         if let Some((index, _)) = victim {
             self.entries.swap_remove(index);
         }
@@ -404,18 +409,25 @@ mod tests {
             cache.lookup(at(u64::from(n)), host(n));
             cache.learn(at(u64::from(n)), host(n), MAC);
         }
-        assert_eq!(cache.lookup(at(100), host(0)), Lookup::Found(MAC));
-        assert_eq!(cache.lookup(at(101), host(64)), Lookup::SendRequest);
-        assert_eq!(cache.lookup(at(102), host(65)), Lookup::SendRequest);
+        let later = 61_000;
+        assert_eq!(cache.lookup(at(later), host(0)), Lookup::Found(MAC));
+        assert_eq!(cache.lookup(at(later), host(64)), Lookup::SendRequest);
+        assert_eq!(cache.lookup(at(later), host(65)), Lookup::SendRequest);
         assert_eq!(cache.entries.len(), Neighbours::MAX_ENTRIES);
-        assert_eq!(cache.lookup(at(103), host(0)), Lookup::Found(MAC));
-        assert_eq!(cache.lookup(at(103), host(3)), Lookup::Found(MAC));
-        // What waits for an answer stays, though it was used before all that is known.
-        for n in 100..161 {
-            cache.lookup(at(104), host(n));
+        assert_eq!(cache.lookup(at(later), host(3)), Lookup::Found(MAC));
+        // What waits for an answer stays before what is known and not used…
+        for n in 100..159 {
+            cache.lookup(at(later), host(n));
         }
-        assert_eq!(cache.lookup(at(105), host(64)), Lookup::Wait);
-        assert_eq!(cache.lookup(at(105), host(1)), Lookup::SendRequest);
+        assert_eq!(cache.lookup(at(later), host(64)), Lookup::Wait);
+        // … but what is in use stays whoever waits.
+        for n in 160..=255 {
+            cache.lookup(at(later), host(n));
+        }
+        assert_eq!(cache.entries.len(), Neighbours::MAX_ENTRIES);
+        assert_eq!(cache.lookup(at(later), host(0)), Lookup::Found(MAC));
+        assert_eq!(cache.lookup(at(later), host(3)), Lookup::Found(MAC));
+        assert_eq!(cache.lookup(at(later), host(1)), Lookup::SendRequest);
     }
 
     proptest! {

@@ -167,7 +167,7 @@ impl<I: Iterator<Item = Run>> Iterator for Merged<I> {
     fn next(&mut self) -> Option<Run> {
         let mut run = self.held.take()?;
         for next in self.runs.by_ref() {
-            if run.address.offset(run.len as u64) != next.address {
+            if run.address.0.checked_add(run.len as u64) != Some(next.address.0) {
                 self.held = Some(next);
                 break;
             }

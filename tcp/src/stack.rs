@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::fmt;
 use core::net::{Ipv4Addr, SocketAddrV4};
+use core::time::Duration;
 
 use pagewire_hal::{DmaMemory, Instant, LendError, MacAddress, Region, RegionId, TxPort, TxQueue};
 
@@ -31,13 +32,13 @@ const MAX_WAITING_RESETS: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct ConnectionId {
     pub(crate) index: u32,
-    generation: u32,
+    generation: u64,
 }
 
 /// A place for a connection.
 #[derive(Debug)]
 pub(crate) struct Place {
-    pub(crate) generation: u32,
+    pub(crate) generation: u64,
     pub(crate) connection: Option<Box<Connection>>,
 }
 
@@ -126,6 +127,9 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
                 .add(Ipv4Addr::UNSPECIFIED, 0, gateway)
                 .map_err(StackError::Route)?;
         }
+        if config.max_rto < config.min_rto.max(Duration::from_millis(1)) {
+            return Err(StackError::Timeouts);
+        }
         let max_fragments = port.max_fragments();
         let limits = Limits::new(&config, port.capabilities(), max_fragments)?;
         // All segments can be copied, or a connection could stand still for ever.
@@ -165,7 +169,8 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
     }
 
     /// The port, for a reset of the device: frames that were in the ring are then simply not in
-    /// flight any more, and are sent again like any that were lost.
+    /// flight any more, and are sent again like any that were lost. Not for putting another port
+    /// in its place: its books know none of the loans, and every connection stands still.
     pub const fn port_mut(&mut self) -> &mut TxPort<Q, M> {
         &mut self.port
     }

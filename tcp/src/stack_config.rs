@@ -30,7 +30,8 @@ pub struct StackConfig {
     /// Shortest retransmission timeout. RFC 6298 asks for 1 s; Linux has 200 ms, as has the
     /// default.
     pub min_rto: Duration,
-    /// Longest retransmission timeout, also of the persist timer; at least 60 s by RFC 6298.
+    /// Longest retransmission timeout, also of the persist timer; at least 60 s by RFC 6298. Not
+    /// below `min_rto`, and at least 1 ms.
     pub max_rto: Duration,
     /// Timeouts (or zero-window probes) in a row without an answer after which a connection is
     /// given up.
@@ -170,6 +171,8 @@ pub enum StackError {
         /// Bytes.
         len: usize,
     },
+    /// The longest retransmission timeout is shorter than the shortest, or than 1 ms.
+    Timeouts,
 }
 
 impl fmt::Display for StackError {
@@ -181,6 +184,9 @@ impl fmt::Display for StackError {
             }
             Self::BuffersTooSmall { len } => {
                 write!(f, "the port has no buffer for a frame of {len} bytes")
+            }
+            Self::Timeouts => {
+                write!(f, "max_rto is at least 1 ms and not below min_rto")
             }
         }
     }

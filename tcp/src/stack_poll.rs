@@ -26,8 +26,8 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
     /// completes before; `None`: nothing is waited for.
     ///
     /// # Errors
-    /// [`QueueError`] of the queue: the device is to be reset. Timers have been served, nothing
-    /// has been sent.
+    /// [`QueueError`] of the queue: the device is to be reset. Timers have been served, and no
+    /// doorbell was rung.
     pub fn poll(&mut self, now: Instant) -> Result<Option<Instant>, QueueError> {
         let reclaimed = self.port.reclaim(&mut |_| {});
         self.run_timers(now);
