@@ -26,7 +26,10 @@ type Bytes = Arc<HostRegion<Vec<u8>>>;
 fn region(host: &Host, port: &mut Port, len: usize) -> (Bytes, RegionId) {
     let bytes: Vec<u8> = (0..len).map(|i| (i * 31 + i / 251) as u8).collect();
     let region = host.register(bytes).unwrap();
-    let id = port.ledger_mut().register(Arc::clone(&region) as Arc<dyn Region>).unwrap();
+    let id = port
+        .ledger_mut()
+        .register(Arc::clone(&region) as Arc<dyn Region>)
+        .unwrap();
     (region, id)
 }
 
@@ -63,13 +66,24 @@ fn rule_4_a_gather_frame_is_all_or_nothing() {
         let pieces = [(0, 300), (5000, 300), (10_000, 300), (15_000, 300)];
         post(&mut port, &loan, &pieces).unwrap();
         post(&mut port, &loan, &pieces).unwrap();
-        let before = (port.ledger().counters().loans, port.vacant_buffers(), port.outstanding());
+        let before = (
+            port.ledger().counters().loans,
+            port.vacant_buffers(),
+            port.outstanding(),
+        );
         for _ in 0..3 {
             let third = post(&mut port, &loan, &pieces);
             assert_eq!(third, Err(PortError::Post(PostError::Full)), "seed {seed}");
         }
-        let after = (port.ledger().counters().loans, port.vacant_buffers(), port.outstanding());
-        assert_eq!(before, after, "seed {seed}: a refused frame left something behind");
+        let after = (
+            port.ledger().counters().loans,
+            port.vacant_buffers(),
+            port.outstanding(),
+        );
+        assert_eq!(
+            before, after,
+            "seed {seed}: a refused frame left something behind"
+        );
         // What fits beside them still goes.
         post(&mut port, &loan, &pieces[..2]).unwrap();
         port.doorbell();
@@ -96,10 +110,17 @@ fn rule_4_zero_length_fragments_are_refused() {
     let memory = lab.host.allocate(64, 64).unwrap();
     let address = pagewire::hal::DmaMemory::address(&memory);
     let fragments = [Fragment { address, len: 60 }, Fragment { address, len: 0 }];
-    let frame = TxFrame { fragments: &fragments, offload: Offload::NONE, first: None };
+    let frame = TxFrame {
+        fragments: &fragments,
+        offload: Offload::NONE,
+        first: None,
+    };
     // SAFETY: a frame that is refused is never read.
     let refused = unsafe { tx.post(&frame, Token(0)) };
-    assert_eq!(refused, Err(PostError::Refused(FrameError::EmptyFragment { index: 1 })));
+    assert_eq!(
+        refused,
+        Err(PostError::Refused(FrameError::EmptyFragment { index: 1 }))
+    );
     assert_eq!(tx.outstanding(), 0);
 
     let (lab, mut port) = Lab::with_port(1, granule(4096), &config(16));
@@ -118,9 +139,15 @@ fn rule_6_a_reset_in_flight_gives_each_page_back_once() {
         let (region, id) = region(&lab.host, &mut port, 1 << 16);
         let loan = port.ledger_mut().lend(id, 0, 1 << 16).unwrap();
         for round in 0..5 {
-            lab.model.with_device(|device| device.hold_completions(true));
+            lab.model
+                .with_device(|device| device.hold_completions(true));
             for frame in 0..10 {
-                post(&mut port, &loan, &[(frame * 4096, 700), (frame * 4096 + 2000, 700)]).unwrap();
+                post(
+                    &mut port,
+                    &loan,
+                    &[(frame * 4096, 700), (frame * 4096 + 2000, 700)],
+                )
+                .unwrap();
                 if frame % 3 == 0 {
                     port.doorbell();
                 }
@@ -128,11 +155,16 @@ fn rule_6_a_reset_in_flight_gives_each_page_back_once() {
             lab.run(round * 7);
             assert_eq!(port.reclaim(&mut |_| {}), Ok(0), "seed {seed}");
             assert_eq!(port.outstanding(), 10, "seed {seed}");
-            lab.model.with_device(|device| device.hold_completions(false));
+            lab.model
+                .with_device(|device| device.hold_completions(false));
             lab.reset(&mut port);
             assert_eq!(port.outstanding(), 0, "seed {seed} round {round}");
             assert_eq!(port.counters().stray_tokens, 0, "seed {seed} round {round}");
-            assert_eq!(port.ledger().counters().loans, 1, "seed {seed} round {round}");
+            assert_eq!(
+                port.ledger().counters().loans,
+                1,
+                "seed {seed} round {round}"
+            );
             // And it works again.
             lab.run(2000);
             lab.arrived();
@@ -140,14 +172,21 @@ fn rule_6_a_reset_in_flight_gives_each_page_back_once() {
             port.doorbell();
             lab.run(400);
             assert_eq!(lab.arrived().len(), 1, "seed {seed} round {round}");
-            assert_eq!(port.reclaim(&mut |_| {}), Ok(1), "seed {seed} round {round}");
+            assert_eq!(
+                port.reclaim(&mut |_| {}),
+                Ok(1),
+                "seed {seed} round {round}"
+            );
         }
         port.ledger_mut().give_back(loan);
         assert_eq!(port.ledger().counters().pinned_pages, 0);
         port.ledger_mut().release(id).unwrap();
         let (_, back) = port.ledger_mut().take_released().unwrap();
         drop(back);
-        assert!(Arc::into_inner(region).is_some(), "seed {seed}: somebody still holds it");
+        assert!(
+            Arc::into_inner(region).is_some(),
+            "seed {seed}: somebody still holds it"
+        );
         lab.assert_clean();
     }
 }
@@ -173,15 +212,24 @@ fn rule_6_what_never_becomes_quiet_is_leaked_and_reported() {
         }
         lab.run(1);
     }
-    assert!(matches!(last, Err(NicError::NotQuiet) | Ok(Phase::Failed)), "{last:?}");
-    let pair = pagewire::hal::PortPair { tx: &mut port, rx: &mut lab.rx };
+    assert!(
+        matches!(last, Err(NicError::NotQuiet) | Ok(Phase::Failed)),
+        "{last:?}"
+    );
+    let pair = pagewire::hal::PortPair {
+        tx: &mut port,
+        rx: &mut lab.rx,
+    };
     let refused = pagewire::hal::release(&mut lab.nic, &mut [pair]);
     assert_eq!(refused, Err(NicError::WrongPhase));
     port.ledger_mut().give_back(loan);
     let weak = Arc::downgrade(&region);
     drop(region);
     drop(port);
-    assert!(weak.upgrade().is_some(), "freed under a device that may still read it");
+    assert!(
+        weak.upgrade().is_some(),
+        "freed under a device that may still read it"
+    );
 }
 
 /// A device that is what it claims to be until it scribbles over its rings.
@@ -245,12 +293,23 @@ impl Device for Liar {
 #[test]
 fn rule_7_a_device_that_scribbles_over_its_rings_is_survived() {
     for seed in 0..200 {
-        let host = Host::new(HostConfig { seed, granule: granule(4096) });
+        let host = Host::new(HostConfig {
+            seed,
+            granule: granule(4096),
+        });
         let (near, mut far) = pair();
-        let model = ModelConfig { seed, ..ModelConfig::default() };
+        let model = ModelConfig {
+            seed,
+            ..ModelConfig::default()
+        };
         let inner = E1000e82574::new(model, Box::new(near));
         let random = fastrand::Rng::with_seed(seed);
-        let attached = host.attach(Liar { inner, random, bases: [0; 2], lies: false });
+        let attached = host.attach(Liar {
+            inner,
+            random,
+            bases: [0; 2],
+            lies: false,
+        });
         let mut nic = E1000e::open(attached.platform, &config(64)).unwrap();
         let (tx, mut rx) = nic.take_queues(0).unwrap();
         let mut port = TxPort::new(&mut nic, tx, &common::layout()).unwrap();
@@ -262,7 +321,12 @@ fn rule_7_a_device_that_scribbles_over_its_rings_is_survived() {
         let mut scratch = vec![0; 16 << 10];
         for round in 0..300usize {
             if port.vacant_buffers().0 > 0
-                && post(&mut port, &loan, &[(round * 64, 500), (round * 64 + 9000, 500)]).is_ok()
+                && post(
+                    &mut port,
+                    &loan,
+                    &[(round * 64, 500), (round * 64 + 9000, 500)],
+                )
+                .is_ok()
             {
                 posted += 1;
             }
@@ -299,7 +363,11 @@ fn rule_7_a_device_that_is_pulled_out_is_an_error() {
             let _ = port.reclaim(&mut |_| {});
             let _ = lab.rx.receive(64, &mut |_| {});
         }
-        assert_eq!(lab.nic.poll(lab.host.now()), Err(NicError::Removed), "seed {seed}");
+        assert_eq!(
+            lab.nic.poll(lab.host.now()),
+            Err(NicError::Removed),
+            "seed {seed}"
+        );
         assert!(!lab.quiesce(), "seed {seed}");
         assert!(!lab.nic.link().up, "seed {seed}");
         port.ledger_mut().give_back(loan);
@@ -310,17 +378,41 @@ fn rule_7_a_device_that_is_pulled_out_is_an_error() {
 fn offered(capabilities: &Capabilities) -> Vec<(Kind, ChecksumOffload)> {
     let mut requests = Vec::new();
     for options in [0, 4, 40] {
-        for (bit, tcp) in [(ChecksumOffload::TCP_IPV4, true), (ChecksumOffload::UDP_IPV4, false)] {
-            let kind = Kind { ipv6: false, tcp, options };
+        for (bit, tcp) in [
+            (ChecksumOffload::TCP_IPV4, true),
+            (ChecksumOffload::UDP_IPV4, false),
+        ] {
+            let kind = Kind {
+                ipv6: false,
+                tcp,
+                options,
+            };
             requests.push((kind, bit));
             requests.push((kind, bit | ChecksumOffload::IPV4_HEADER));
             requests.push((kind, ChecksumOffload::IPV4_HEADER));
             requests.push((kind, ChecksumOffload::GENERIC));
         }
     }
-    for (bit, tcp) in [(ChecksumOffload::TCP_IPV6, true), (ChecksumOffload::UDP_IPV6, false)] {
-        requests.push((Kind { ipv6: true, tcp, options: 0 }, bit));
-        requests.push((Kind { ipv6: true, tcp, options: 0 }, ChecksumOffload::GENERIC));
+    for (bit, tcp) in [
+        (ChecksumOffload::TCP_IPV6, true),
+        (ChecksumOffload::UDP_IPV6, false),
+    ] {
+        requests.push((
+            Kind {
+                ipv6: true,
+                tcp,
+                options: 0,
+            },
+            bit,
+        ));
+        requests.push((
+            Kind {
+                ipv6: true,
+                tcp,
+                options: 0,
+            },
+            ChecksumOffload::GENERIC,
+        ));
     }
     requests.retain(|(_, bits)| capabilities.tx_checksum.contains(*bits));
     requests
@@ -336,7 +428,10 @@ fn over_the_wire(
     cuts: usize,
 ) -> Vec<u8> {
     let region = lab.host.register(payload.to_vec()).unwrap();
-    let id = port.ledger_mut().register(region as Arc<dyn Region>).unwrap();
+    let id = port
+        .ledger_mut()
+        .register(region as Arc<dyn Region>)
+        .unwrap();
     let loan = port.ledger_mut().lend(id, 0, payload.len()).unwrap();
     let (seeded, whole) = (kind.seeded(payload), kind.frame(payload));
     let mut header = whole[..kind.header_len()].to_vec();
@@ -364,7 +459,9 @@ fn over_the_wire(
         checksum_offset: if kind.tcp { 16 } else { 6 },
         segment_len: 0,
     };
-    frame.post(offload).unwrap_or_else(|error| panic!("{kind:?} {bits:?}: {error}"));
+    frame
+        .post(offload)
+        .unwrap_or_else(|error| panic!("{kind:?} {bits:?}: {error}"));
     port.doorbell();
     lab.run(300);
     port.reclaim(&mut |_| {}).unwrap();
@@ -383,8 +480,13 @@ fn rule_8_every_checksum_that_is_offered_is_on_the_wire() {
         let (mut lab, mut port) = Lab::with_port(seed, granule(4096), &driver);
         let capabilities = *port.capabilities();
         let requests = offered(&capabilities);
-        let all = requests.iter().fold(ChecksumOffload::empty(), |all, (_, bits)| all | *bits);
-        assert_eq!(all, capabilities.tx_checksum, "each bit that is offered is tried");
+        let all = requests
+            .iter()
+            .fold(ChecksumOffload::empty(), |all, (_, bits)| all | *bits);
+        assert_eq!(
+            all, capabilities.tx_checksum,
+            "each bit that is offered is tried"
+        );
         assert!(all.contains(ChecksumOffload::TCP_IPV4 | ChecksumOffload::UDP_IPV6));
         for (kind, bits) in requests {
             for (len, cuts) in [(1, 1), (2, 2), (17, 3), (1001, 2), (1400, 7)] {
@@ -393,7 +495,10 @@ fn rule_8_every_checksum_that_is_offered_is_on_the_wire() {
                 let expected = kind.frame(&payload);
                 let text = format!("seed {seed}: {kind:?} {bits:?} {len} bytes in {cuts}");
                 assert_eq!(&arrived[..expected.len()], expected, "{text}");
-                assert!(arrived[expected.len()..].iter().all(|b| *b == 0), "{text}: padding");
+                assert!(
+                    arrived[expected.len()..].iter().all(|b| *b == 0),
+                    "{text}: padding"
+                );
             }
         }
         lab.assert_clean();
@@ -402,7 +507,11 @@ fn rule_8_every_checksum_that_is_offered_is_on_the_wire() {
 
 #[test]
 fn rule_8_every_fragment_count_that_is_offered_is_on_the_wire() {
-    for (seed, granule) in [(1, granule(4096)), (2, granule(1 << 16)), (3, Granule::CONTIGUOUS)] {
+    for (seed, granule) in [
+        (1, granule(4096)),
+        (2, granule(1 << 16)),
+        (3, Granule::CONTIGUOUS),
+    ] {
         let (mut lab, mut port) = Lab::with_port(seed, granule, &config(256));
         let max = port.max_fragments();
         assert_eq!(max, 64);
@@ -431,7 +540,11 @@ fn rule_8_every_fragment_count_that_is_offered_is_on_the_wire() {
                 .iter()
                 .flat_map(|(start, len)| region.bytes()[*start..start + len].to_vec())
                 .collect();
-            assert_eq!(&frames[0][14..14 + expected.len()], expected, "seed {seed}: {count}");
+            assert_eq!(
+                &frames[0][14..14 + expected.len()],
+                expected,
+                "seed {seed}: {count}"
+            );
         }
         port.ledger_mut().give_back(loan);
         lab.assert_clean();
@@ -452,7 +565,11 @@ fn rule_8_checksums_that_are_verified_on_receive_are_judged_rightly() {
             (true, true, ChecksumOffload::TCP_IPV6),
             (true, false, ChecksumOffload::UDP_IPV6),
         ] {
-            let kind = Kind { ipv6, tcp, options: 0 };
+            let kind = Kind {
+                ipv6,
+                tcp,
+                options: 0,
+            };
             for broken in [false, true] {
                 let mut frame = kind.frame(&[0xa5; 333]);
                 frame[..6].copy_from_slice(&mac);
@@ -465,7 +582,9 @@ fn rule_8_checksums_that_are_verified_on_receive_are_judged_rightly() {
                     lab.run(1);
                     let mut scratch = [0; 2048];
                     lab.rx
-                        .receive(8, &mut |f| got.push((f.copy_to(&mut scratch).to_vec(), f.checksum())))
+                        .receive(8, &mut |f| {
+                            got.push((f.copy_to(&mut scratch).to_vec(), f.checksum()))
+                        })
                         .unwrap();
                 }
                 assert_eq!(got.len(), 1, "seed {seed} {kind:?} broken {broken}");
@@ -481,6 +600,9 @@ fn rule_8_checksums_that_are_verified_on_receive_are_judged_rightly() {
                 }
             }
         }
-        assert!(seen.contains(offered), "seed {seed}: offered {offered:?}, seen {seen:?}");
+        assert!(
+            seen.contains(offered),
+            "seed {seed}: offered {offered:?}, seen {seen:?}"
+        );
     }
 }

@@ -155,3 +155,77 @@ fn half_open_connections_from_nowhere_are_given_up() {
         rig.stack.stats().dropped
     );
 }
+
+/// F6. TS.Recent is taken from a segment whose ACK is then refused: one forged segment with the
+/// right sequence number and any ACK makes PAWS drop all that the honest peer says.
+#[test]
+fn f6_a_refused_segment_does_not_move_the_timestamp() {
+    let mut rig = Rig::new(1, &Setup::default());
+    let region = rig.region(&pattern(100));
+    let (id, mut peer) = rig.established(5000, &[8, 10, 0, 0, 0, 1, 0, 0, 0, 0]);
+    let mut forged = peer.clone();
+    forged.ack = peer.ack.wrapping_add(1_000_000);
+    forged.options = vec![8, 10, 0x7f, 0, 0, 0, 0, 0, 0, 0];
+    rig.give(&forged.frame());
+    rig.settle();
+    rig.stack
+        .send(
+            id,
+            &[Slice {
+                region,
+                start: 0,
+                len: 100,
+            }],
+            1,
+        )
+        .unwrap();
+    peer.ack = rig.settle().last().unwrap().end();
+    peer.options = vec![8, 10, 0, 0, 0, 2, 0, 0, 0, 0];
+    rig.give(&peer.frame());
+    assert_eq!(rig.loans(), 0, "the ACK of the honest peer was dropped");
+}
+
+/// F8. What asks for silent neighbours drives out the entry of the one in use: an entry that is
+/// known makes room before one that is asked for.
+#[test]
+fn f8_silent_neighbours_do_not_drive_out_the_one_in_use() {
+    let mut rig = Rig::new(1, &Setup::default());
+    let region = rig.region(&pattern(5000));
+    let (id, mut peer) = rig.established(0xffff, &[]);
+    for n in 0..150u8 {
+        let remote = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 100 + n), 80);
+        rig.stack.connect(rig.now, remote, None).unwrap();
+    }
+    let mut asked = 0;
+    for n in 0..600 {
+        rig.stack
+            .send(
+                id,
+                &[Slice {
+                    region,
+                    start: n,
+                    len: 1,
+                }],
+                1,
+            )
+            .unwrap();
+        for _ in 0..3 {
+            rig.next_call = rig.stack.poll(rig.now).unwrap();
+            rig.handle.complete_all();
+            for frame in rig.handle.take_frames() {
+                if frame.bytes[12..14] == [8, 6] && frame.bytes[38..42] == PEER_IP {
+                    asked += 1;
+                    rig.give(&arp_reply(&frame.bytes).unwrap());
+                } else if let Some(segment) = Segment::parse(&frame.bytes) {
+                    peer.ack = segment.end();
+                    rig.give(&peer.frame());
+                }
+            }
+        }
+        rig.advance(Duration::from_millis(100));
+    }
+    assert!(
+        asked <= 2,
+        "asked {asked} times in a minute for a neighbour in constant use"
+    );
+}

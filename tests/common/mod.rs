@@ -45,12 +45,25 @@ impl Lab {
     pub fn new(seed: u64, granule: Granule, config: &Config) -> (Self, Tx) {
         let host = Host::new(HostConfig { seed, granule });
         let (near, far) = pair();
-        let model = ModelConfig { seed, ..ModelConfig::default() };
+        let model = ModelConfig {
+            seed,
+            ..ModelConfig::default()
+        };
         let attached = host.attach(E1000e82574::new(model, Box::new(near)));
         let mut nic = E1000e::open(attached.platform, config)
             .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         let (tx, rx) = nic.take_queues(0).unwrap();
-        (Self { seed, host, model: attached.handle, nic, rx, far }, tx)
+        (
+            Self {
+                seed,
+                host,
+                model: attached.handle,
+                nic,
+                rx,
+                far,
+            },
+            tx,
+        )
     }
 
     /// The same with a port on the queue.
@@ -99,8 +112,15 @@ impl Lab {
 
     /// Resets the device with a port on its queue.
     pub fn reset(&mut self, port: &mut Port) {
-        assert!(self.quiesce(), "seed {}: the device did not become quiet", self.seed);
-        let pair = PortPair { tx: port, rx: &mut self.rx };
+        assert!(
+            self.quiesce(),
+            "seed {}: the device did not become quiet",
+            self.seed
+        );
+        let pair = PortPair {
+            tx: port,
+            rx: &mut self.rx,
+        };
         pagewire::hal::restart(&mut self.nic, &mut [pair]).unwrap();
     }
 

@@ -45,7 +45,11 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 
 impl Peer {
     pub fn new() -> Self {
-        Self { acknowledge: true, next: 1000, ..Self::default() }
+        Self {
+            acknowledge: true,
+            next: 1000,
+            ..Self::default()
+        }
     }
 
     /// Takes a frame and returns the answers.
@@ -104,7 +108,10 @@ impl Peer {
             return vec![answer];
         }
         if !payload.is_empty() {
-            self.seen.push(Segment { seq, payload: payload.to_vec() });
+            self.seen.push(Segment {
+                seq,
+                payload: payload.to_vec(),
+            });
             if self.lose > 0 {
                 self.lose -= 1;
                 return Vec::new();
@@ -119,7 +126,11 @@ impl Peer {
             }
         }
         let worth = !payload.is_empty() || flags & 1 != 0;
-        if worth && self.acknowledge { vec![self.ack()] } else { Vec::new() }
+        if worth && self.acknowledge {
+            vec![self.ack()]
+        } else {
+            Vec::new()
+        }
     }
 
     /// An acknowledgement of all that arrived in order.
@@ -149,19 +160,45 @@ impl Peer {
 
     fn build(&self, seq: u32, ack: u32, flags: u8, options: &[u8]) -> Vec<u8> {
         // SACK-permitted is offered with the SYN.
-        let options = if flags & 2 != 0 { &[2, 4, 5, 0xb4, 1, 1, 4, 2][..] } else { options };
+        let options = if flags & 2 != 0 {
+            &[2, 4, 5, 0xb4, 1, 1, 4, 2][..]
+        } else {
+            options
+        };
         let mut tcp = PEER_PORT.to_be_bytes().to_vec();
         tcp.extend_from_slice(&self.sender_port.to_be_bytes());
         tcp.extend_from_slice(&seq.to_be_bytes());
         tcp.extend_from_slice(&ack.to_be_bytes());
-        tcp.extend_from_slice(&[(5 + options.len() as u8 / 4) << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        tcp.extend_from_slice(&[
+            (5 + options.len() as u8 / 4) << 4,
+            flags,
+            0xff,
+            0xff,
+            0,
+            0,
+            0,
+            0,
+        ]);
         tcp.extend_from_slice(options);
         let mut pseudo = [PEER_IP, self.sender_ip].concat();
         pseudo.extend_from_slice(&[0, 6, 0, tcp.len() as u8]);
         pseudo.extend_from_slice(&tcp);
         let checksum = !sum(&pseudo);
         tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
-        let mut ip = vec![0x45, 0, 0, (20 + tcp.len()) as u8, 0, 1, 0x40, 0, 64, 6, 0, 0];
+        let mut ip = vec![
+            0x45,
+            0,
+            0,
+            (20 + tcp.len()) as u8,
+            0,
+            1,
+            0x40,
+            0,
+            64,
+            6,
+            0,
+            0,
+        ];
         ip.extend_from_slice(&PEER_IP);
         ip.extend_from_slice(&self.sender_ip);
         let checksum = !sum(&ip);
