@@ -235,11 +235,7 @@ fn number(name: &str) -> Option<u64> {
 
 /// Failures that are known, with a part of what is seen. One that is not seen any more fails
 /// the test as well: it is to be taken off the list.
-const KNOWN: &[(&str, &str)] = &[
-    // The model counts a frame that is too long in ROC alone, as QEMU's device does; the driver
-    // adds up RLEC alone, which counts it too by the 8254x manual (13.7.15).
-    ("giants are counted", "was dropped, and nothing counted it"),
-];
+const KNOWN: &[(&str, &str)] = &[];
 
 /// What is not as it should be in a run.
 fn surprises(report: &Report) -> Vec<String> {

@@ -122,6 +122,8 @@ pub(crate) const GORCL: Register = Register(0x0_4088);
 pub(crate) const GOTCL: Register = Register(0x0_4090);
 /// Times that a frame arrived and no receive buffer was there.
 pub(crate) const RNBC: Register = Register(0x0_40A0);
+/// Received frames that were too long (Linux e1000e `regs.h`, E1000_ROC).
+pub(crate) const ROC: Register = Register(0x0_40AC);
 /// All bytes received, low and high word.
 pub(crate) const TORL: Register = Register(0x0_40C0);
 /// All bytes transmitted, low and high word.

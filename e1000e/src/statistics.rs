@@ -4,7 +4,7 @@
 use pagewire_hal::{Registers, Statistics};
 
 use crate::regs::{
-    Bar, CRCERRS, GORCL, GOTCL, GPRC, GPTC, MPC, RLEC, RNBC, Register, TORL, TOTL, TPR, TPT,
+    Bar, CRCERRS, GORCL, GOTCL, GPRC, GPTC, MPC, RLEC, RNBC, ROC, Register, TORL, TOTL, TPR, TPT,
 };
 
 /// All that the device has counted since it was opened.
@@ -34,9 +34,13 @@ impl Counted {
         add(&mut total.rx_crc_errors, CRCERRS);
         add(&mut total.rx_missed, MPC);
         add(&mut total.rx_no_buffer, RNBC);
-        // Undersize and oversize frames are counted here too (8254x manual 13.7.15), and once more in
-        // counters of their own, of which QEMU's for undersize counts frames that it pads.
-        add(&mut total.rx_length_errors, RLEC);
+        // RLEC counts undersize and oversize frames (8254x manual 13.7.15), ROC the oversize ones
+        // once more. QEMU counts in ROC alone, so the larger of the two it is. (QEMU's counter of
+        // undersize frames, RUC, counts frames that it pads and accepts: it is left out.)
+        let wrong_length = registers.read(RLEC).max(registers.read(ROC));
+        total.rx_length_errors = total
+            .rx_length_errors
+            .saturating_add(u64::from(wrong_length));
         total.tx_bytes = total.tx_bytes.saturating_add(read_wide(registers, GOTCL));
         total.rx_bytes = total.rx_bytes.saturating_add(read_wide(registers, GORCL));
         for register in [TPR, TPT] {
