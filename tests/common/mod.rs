@@ -1,7 +1,8 @@
 //! A machine for the integration tests: the e1000e driver on the model of the 82574L, and the
 //! far end of its wire in the hands of the test.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod frames;
 pub mod packets;
 pub mod peer;
 
