@@ -95,7 +95,7 @@ fn copy_file(path: &Path, sink: &mut Sink<'_>) -> Result<(), Failure> {
         return Err(refused(std::io::Error::other(what)));
     }
     // A file of /proc says that it has 0 bytes: what it has is seen when it is read.
-    sink.expect(metadata.len()).map_err(out_of_memory)?;
+    sink.check_room(metadata.len()).map_err(out_of_memory)?;
     // Not blocking: a pipe to which nobody writes must not keep Ctrl-C waiting.
     let mut options = File::options();
     let flags = OFlags::NONBLOCK.bits().cast_signed();
@@ -151,7 +151,7 @@ fn memory_available() -> u64 {
 
 fn generate(size: u64, seed: u64, sink: &mut Sink<'_>) -> std::io::Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
-    sink.expect(size)?;
+    sink.check_room(size)?;
     let mut chunk = vec![0; CHUNK];
     let mut left = size;
     while left > 0 {
@@ -195,7 +195,7 @@ impl<'a> Sink<'a> {
     }
 
     /// Whether the memory file can hold `len` bytes of stream, and the gaps between pieces.
-    fn expect(&self, len: u64) -> std::io::Result<()> {
+    fn check_room(&self, len: u64) -> std::io::Result<()> {
         let gaps = self.piece.map_or(0, |piece| len / piece as u64);
         let takes = gaps.saturating_mul(GAP as u64).saturating_add(len);
         if takes <= self.room {
@@ -211,7 +211,7 @@ impl<'a> Sink<'a> {
         if self.stopped() {
             return Err(ErrorKind::Interrupted.into());
         }
-        self.expect(self.len + bytes.len() as u64)?;
+        self.check_room(self.len + bytes.len() as u64)?;
         let Some(piece) = self.piece else {
             self.len += bytes.len() as u64;
             return self.file.write_all(bytes);
@@ -308,8 +308,8 @@ mod tests {
         assert!(sink.room > 1 << 20, "{}", sink.room);
         sink.room = 1 << 20;
         // As much again as the stream lies between its pieces.
-        assert!(sink.expect(1 << 19).is_ok());
-        assert!(sink.expect((1 << 19) + 64).is_err());
+        assert!(sink.check_room(1 << 19).is_ok());
+        assert!(sink.check_room((1 << 19) + 64).is_err());
         assert!(generate(1 << 20, 7, &mut sink).is_err());
         assert_eq!(sink.len, 0, "seen before it was begun");
         sink.push(&[0; 1 << 19]).unwrap();

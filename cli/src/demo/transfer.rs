@@ -289,6 +289,9 @@ impl<'a> Transfer<'a> {
             .connection_stats(connection)
             .cloned()
             .unwrap_or_default();
+        // Before the connection is removed and the device stopped: both give back whatever is
+        // left, and would hide a page that acknowledgement and completion did not release.
+        let pages = pages(world, &stats.lent);
         let now = world.now();
         world.stack.remove(now, connection);
         world.shut_down().map_err(device)?;
@@ -307,7 +310,6 @@ impl<'a> Transfer<'a> {
             received,
         };
         let copied = &stats.copied;
-        let pages = pages(world, &stats.lent);
         let seen = world
             .model
             .with_device(|model| model.counters().most_fragments);
@@ -323,6 +325,10 @@ impl<'a> Transfer<'a> {
                 "the lengths differ",
             ),
             (pages.pinned_now == 0, "pages are still pinned"),
+            (
+                seen <= u32::from(world.stack.port().capabilities().max_fragments),
+                "the device saw more fragments in a frame than it takes",
+            ),
             (
                 fetched == stats.shared_bytes,
                 "the device fetched other bytes than were shared",
