@@ -332,6 +332,19 @@ impl Registers for FakeRegisters {
     unsafe fn write(&self, offset: u32, value: u32) {
         self.0.lock().expect("not poisoned").write(offset, value);
     }
+
+    // The device has no narrow registers.
+    fn read16(&self, _: u32) -> u16 {
+        u16::MAX
+    }
+
+    unsafe fn write16(&self, _: u32, _: u16) {}
+
+    fn read8(&self, _: u32) -> u8 {
+        u8::MAX
+    }
+
+    unsafe fn write8(&self, _: u32, _: u8) {}
 }
 
 pub(crate) struct FakeMemory {

@@ -17,7 +17,8 @@ bitflags! {
         /// UDP over IPv6.
         const UDP_IPV6 = 1 << 4;
         /// Any 16-bit ones' complement sum, from a start to the end of the frame, stored at an
-        /// offset from that start.
+        /// offset from that start. A checksum of zero may be stored as either zero, 0 or 0xffff:
+        /// the device does not know the protocol. UDP, where 0 means "none", has bits of its own.
         const GENERIC = 1 << 5;
     }
 }
@@ -51,10 +52,15 @@ pub struct Segmentation {
     pub ipv4: bool,
     /// Segments IPv6.
     pub ipv6: bool,
+    /// Whether the seed of the checksum, in a frame to be segmented, counts the length of the
+    /// request (transport header and payload) as that of one packet does. Devices differ: Intel's
+    /// want it without (Linux e1000e and ixgbe sum with a length of 0), virtio's with it (Linux
+    /// corrects the sum by the difference when it segments, `tcp_gso_segment`).
+    pub seed_has_length: bool,
 }
 
 impl Segmentation {
-    /// Limits with both address families off.
+    /// Limits with both address families off, and a seed without the length.
     #[must_use]
     pub const fn new(max_payload_len: u32, max_header_len: u16) -> Self {
         Self {
@@ -62,6 +68,7 @@ impl Segmentation {
             max_header_len,
             ipv4: false,
             ipv6: false,
+            seed_has_length: false,
         }
     }
 }

@@ -35,9 +35,10 @@ pub struct Token(pub u32);
 /// length). The device sums from `l2_len + l3_len` to the end of the frame and stores the
 /// complement. For [`IPV4_HEADER`](ChecksumOffload::IPV4_HEADER) the field must hold zero.
 ///
-/// To be segmented, a frame asks for `TCP_IPV4` or `TCP_IPV6` as well. What its checksum field
-/// then holds is not settled, as no driver offers segmentation yet, and devices differ: Intel's
-/// want the sum of the pseudo-header without the length (Linux e1000e, ixgbe), virtio's with it.
+/// To be segmented, a frame asks for `TCP_IPV4` or `TCP_IPV6` as well, and `IPV4_HEADER` where
+/// there is one. Whether the sum of its pseudo-header counts the transport length then, that of
+/// the whole request, differs by device:
+/// [`seed_has_length`](crate::Segmentation::seed_has_length).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Offload {
     /// `IPV4_HEADER`, at most one of [`ChecksumOffload::TRANSPORT`], both, or nothing.

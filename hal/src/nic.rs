@@ -99,7 +99,8 @@ pub unsafe trait Nic {
 
     /// In [`Phase::Quiet`]: gives back the tokens as [`restart`](Self::restart) does and leaves
     /// the device stopped, its queues down. Dropping them then frees their memory; without this
-    /// it leaks, as a device might still reach it.
+    /// it leaks, as a device might still reach it. As long as they are all there, the device can
+    /// be started again: the phase stays [`Phase::Quiet`] until [`restart`](Self::restart).
     ///
     /// # Errors
     /// [`NicError::WrongPhase`], [`NicError::QueueMissing`] and [`NicError::Config`], as there.
@@ -321,6 +322,18 @@ pub struct RxCounters {
 /// The station address of a network interface.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MacAddress(pub [u8; 6]);
+
+impl MacAddress {
+    /// Every station.
+    pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// Whether a frame to it goes to a group of stations, or all (IEEE 802, the lowest bit of the
+    /// first byte).
+    #[must_use]
+    pub const fn is_multicast(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+}
 
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

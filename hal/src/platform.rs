@@ -47,14 +47,17 @@ impl Add<Duration> for Instant {
     }
 }
 
-/// The registers of a device: one memory BAR, accessed in aligned 32-bit words.
+/// The registers of a device: one memory BAR, accessed in aligned words of 32 bits, and of 8 and
+/// 16 for devices that have such registers (virtio 1.3, section 4.1.3.1, demands the width of
+/// the field; a 64-bit field there is two accesses of 32). Intel's have none.
 ///
 /// Values are numbers: the backend does the byte order (PCI is little-endian). Accesses reach
-/// the device in the order in which one thread makes them, each exactly once.
+/// the device in the order in which one thread makes them, each exactly once and undivided.
 ///
 /// A clone reaches the same registers; the queues of a NIC each hold one, maybe on several
 /// threads. What is behind it (a mapping, a socket) lives until the last clone is gone. A read
-/// outside the BAR, or of a device that has gone, returns all ones; such a write does nothing.
+/// outside the BAR or not aligned to its width, or of a device that has gone, returns all ones;
+/// such a write does nothing.
 pub trait Registers: Clone + Send {
     /// Reads the register at `offset` bytes, a multiple of 4.
     fn read(&self, offset: u32) -> u32;
@@ -66,6 +69,24 @@ pub trait Registers: Clone + Send {
     /// points it only at memory that stays mapped, and that nobody else uses, until the device
     /// has been stopped.
     unsafe fn write(&self, offset: u32, value: u32);
+
+    /// Reads the 16-bit register at `offset` bytes, a multiple of 2.
+    fn read16(&self, offset: u32) -> u16;
+
+    /// Writes the 16-bit register at `offset` bytes, a multiple of 2.
+    ///
+    /// # Safety
+    /// As for [`write`](Self::write).
+    unsafe fn write16(&self, offset: u32, value: u16);
+
+    /// Reads the 8-bit register at `offset` bytes.
+    fn read8(&self, offset: u32) -> u8;
+
+    /// Writes the 8-bit register at `offset` bytes.
+    ///
+    /// # Safety
+    /// As for [`write`](Self::write).
+    unsafe fn write8(&self, offset: u32, value: u8);
 }
 
 /// Memory that CPU and device both reach, contiguous for the device, coherent, owned by

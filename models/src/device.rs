@@ -17,6 +17,18 @@ pub trait Device: Send {
     fn read(&mut self, bar: u8, offset: u32, now: Instant) -> u32;
     /// Writes the 32-bit register at `offset` of memory BAR `bar`.
     fn write(&mut self, bar: u8, offset: u32, value: u32, now: Instant);
+    /// Reads the register of `width` bytes, 1 or 2, at `offset` of memory BAR `bar`; `None`
+    /// where the device has no registers of that width, which is then a violation.
+    fn read_narrow(&mut self, bar: u8, offset: u32, width: u32, now: Instant) -> Option<u16> {
+        let _ = (bar, offset, width, now);
+        None
+    }
+    /// Writes the register of `width` bytes, 1 or 2, at `offset` of memory BAR `bar`; `false`
+    /// where the device has no registers of that width, which is then a violation.
+    fn write_narrow(&mut self, bar: u8, offset: u32, width: u32, value: u16, now: Instant) -> bool {
+        let _ = (bar, offset, width, value, now);
+        false
+    }
     /// MSI-X vectors that the device has; 0 if none.
     fn vectors(&self) -> u16;
     /// Does what is due: fetches descriptors, moves frames, writes back, interrupts. Returns

@@ -435,6 +435,34 @@ fn registers_end_where_the_bar_ends() {
 }
 
 #[test]
+fn a_register_of_a_width_that_the_device_has_not_is_a_violation() {
+    let (
+        _host,
+        Attached {
+            mut platform,
+            handle,
+        },
+    ) = host(2, granule(4096));
+    let registers = platform.map_bar(0).unwrap();
+    assert_eq!(registers.read16(0), u16::MAX);
+    assert_eq!(registers.read8(0), u8::MAX);
+    // SAFETY: the probe's registers move no memory.
+    unsafe { registers.write16(2, 1) };
+    // SAFETY: as above.
+    unsafe { registers.write8(3, 1) };
+    let said = handle.violations();
+    assert_eq!(said.len(), 4, "{said:?}");
+    assert!(
+        said[0].starts_with("16-bit register read at 0x0"),
+        "{said:?}"
+    );
+    assert!(
+        said[3].starts_with("8-bit register written at 0x3"),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn a_removed_device_reads_all_ones() {
     let (
         _host,

@@ -6,8 +6,6 @@ use core::time::Duration;
 
 use pagewire_hal::{Instant, MacAddress};
 
-use crate::wire::BROADCAST;
-
 /// Time between two requests for one address: at most one a second (RFC 1122 section 2.3.2.1).
 const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests before an address has failed.
@@ -39,7 +37,7 @@ pub enum Lookup {
 pub struct ArpRequest {
     /// Whose hardware address is asked for.
     pub ip: Ipv4Addr,
-    /// Where the frame goes: [`BROADCAST`], or the address as known so far, which is to be
+    /// Where the frame goes: [`MacAddress::BROADCAST`], or the address as known so far, which is to be
     /// confirmed (RFC 1122 section 2.3.2.1, unicast poll).
     pub destination: MacAddress,
 }
@@ -214,7 +212,7 @@ impl Neighbours {
     ///
     /// A hardware address of all zero, or of a group, is nobody's, and is ignored.
     pub fn learn(&mut self, now: Instant, ip: Ipv4Addr, mac: MacAddress) -> bool {
-        if mac.0[0] & 1 != 0 || mac.0 == [0; 6] {
+        if mac.is_multicast() || mac.0 == [0; 6] {
             return false;
         }
         let Some(entry) = self.entries.iter_mut().find(|entry| entry.ip == ip) else {
@@ -242,7 +240,7 @@ impl Neighbours {
             ip: entry.ip,
             destination: match entry.state {
                 State::Known { mac, .. } => mac,
-                _ => BROADCAST,
+                _ => MacAddress::BROADCAST,
             },
         })
     }
@@ -315,9 +313,9 @@ mod tests {
         cache.lookup(at(0), IP);
         assert_eq!(cache.next_event(), Some(at(1000)));
         assert_eq!(cache.poll(at(999)), None);
-        assert_eq!(cache.poll(at(1000)), request(BROADCAST));
+        assert_eq!(cache.poll(at(1000)), request(MacAddress::BROADCAST));
         assert_eq!(cache.poll(at(1000)), None);
-        assert_eq!(cache.poll(at(2000)), request(BROADCAST));
+        assert_eq!(cache.poll(at(2000)), request(MacAddress::BROADCAST));
         assert_eq!(cache.next_event(), Some(at(3000)));
         assert_eq!(cache.poll(at(3000)), None);
         assert_eq!(cache.next_event(), None);
@@ -355,7 +353,7 @@ mod tests {
         let mut cache = Neighbours::new();
         cache.lookup(at(0), IP);
         for mac in [
-            BROADCAST,
+            MacAddress::BROADCAST,
             MacAddress([0; 6]),
             MacAddress([1, 0, 0x5e, 0, 0, 1]),
         ] {

@@ -8,7 +8,7 @@ use crate::connection::{Connection, State};
 use crate::connection_input::{Arrival, Reply};
 use crate::stack::{PendingReset, Stack, key};
 use crate::wire::{
-    ArpOperation, ArpPacket, BROADCAST, ETHERTYPE_ARP, ETHERTYPE_IPV4, EthernetHeader, Ipv4Header,
+    ArpOperation, ArpPacket, ETHERTYPE_ARP, ETHERTYPE_IPV4, EthernetHeader, Ipv4Header,
     PROTOCOL_TCP, TcpFlags, TcpHeader, WireError, verify_tcp,
 };
 
@@ -41,7 +41,8 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
             self.stats.dropped.not_ours += 1;
             return;
         };
-        if ethernet.destination != self.config.mac && ethernet.destination != BROADCAST {
+        if ethernet.destination != self.config.mac && ethernet.destination != MacAddress::BROADCAST
+        {
             self.stats.dropped.other_destination += 1;
             return;
         }

@@ -12,7 +12,7 @@ use crate::send_buffer::SendBuffer;
 use crate::stack::{PendingReset, Stack};
 use crate::stats::ConnectionStats;
 use crate::transmit::{Envelope, Outgoing, transmit};
-use crate::wire::{ArpOperation, ArpPacket, BROADCAST, ETHERTYPE_ARP, EthernetHeader};
+use crate::wire::{ArpOperation, ArpPacket, ETHERTYPE_ARP, EthernetHeader};
 
 /// Segments that a connection may post before it is the next one's turn.
 const QUOTA: usize = 64;
@@ -218,7 +218,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
         };
         let looked_up = self.neighbours.lookup(now, next_hop);
         if looked_up == Lookup::SendRequest {
-            self.send_arp_request(next_hop, BROADCAST);
+            self.send_arp_request(next_hop, MacAddress::BROADCAST);
         }
         let Self {
             places,

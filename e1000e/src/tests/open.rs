@@ -373,6 +373,19 @@ mod wrapped {
             // SAFETY: the fake's registers reach no memory by themselves.
             unsafe { self.inner.write(offset, value) };
         }
+
+        // The device has no narrow registers.
+        fn read16(&self, _: u32) -> u16 {
+            u16::MAX
+        }
+
+        unsafe fn write16(&self, _: u32, _: u16) {}
+
+        fn read8(&self, _: u32) -> u8 {
+            u8::MAX
+        }
+
+        unsafe fn write8(&self, _: u32, _: u8) {}
     }
 
     macro_rules! patched {

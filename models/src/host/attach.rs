@@ -296,8 +296,45 @@ pub struct ModelRegisters {
 }
 
 impl ModelRegisters {
-    fn is_inside(&self, offset: u32) -> bool {
-        offset.is_multiple_of(4) && offset.checked_add(4).is_some_and(|end| end <= self.len)
+    /// Calls `with` if the device is there; a violation and `None` if the register is outside the
+    /// BAR, not aligned, or of a width that the device does not have.
+    fn access<T>(
+        &self,
+        what: &str,
+        offset: u32,
+        width: u32,
+        with: impl FnOnce(&mut dyn Device, Instant) -> Option<T>,
+    ) -> Option<T> {
+        let mut function = lock(&self.function);
+        let inside = offset.checked_add(width).is_some_and(|end| end <= self.len);
+        let value = if !inside || !offset.is_multiple_of(width) {
+            None
+        } else if !function.present {
+            return None;
+        } else {
+            with(&mut function.device, self.host.now())
+        };
+        if value.is_none() {
+            let (bar, bits) = (self.bar, 8 * width);
+            let text = format!("{bits}-bit register {what} at {offset:#x} of BAR {bar}");
+            function.bus.violation(text);
+        }
+        value
+    }
+
+    fn read_narrow(&self, offset: u32, width: u32) -> u16 {
+        let read = self.access("read", offset, width, |device, now| {
+            device.read_narrow(self.bar, offset, width, now)
+        });
+        read.unwrap_or(u16::MAX)
+    }
+
+    fn write_narrow(&self, offset: u32, width: u32, value: u16) {
+        self.access("written", offset, width, |device, now| {
+            device
+                .write_narrow(self.bar, offset, width, value, now)
+                .then_some(())
+        });
     }
 }
 
@@ -309,30 +346,32 @@ impl fmt::Debug for ModelRegisters {
 
 impl Registers for ModelRegisters {
     fn read(&self, offset: u32) -> u32 {
-        let mut function = lock(&self.function);
-        if !self.is_inside(offset) {
-            function
-                .bus
-                .violation(format!("register read at {offset:#x} of BAR {}", self.bar));
-            return u32::MAX;
-        }
-        if !function.present {
-            return u32::MAX;
-        }
-        function.device.read(self.bar, offset, self.host.now())
+        let read = self.access("read", offset, 4, |device, now| {
+            Some(device.read(self.bar, offset, now))
+        });
+        read.unwrap_or(u32::MAX)
     }
 
     unsafe fn write(&self, offset: u32, value: u32) {
-        let mut function = lock(&self.function);
-        if !self.is_inside(offset) {
-            let bar = self.bar;
-            function
-                .bus
-                .violation(format!("register written at {offset:#x} of BAR {bar}"));
-        } else if function.present {
-            function
-                .device
-                .write(self.bar, offset, value, self.host.now());
-        }
+        self.access("written", offset, 4, |device, now| {
+            device.write(self.bar, offset, value, now);
+            Some(())
+        });
+    }
+
+    fn read16(&self, offset: u32) -> u16 {
+        self.read_narrow(offset, 2)
+    }
+
+    unsafe fn write16(&self, offset: u32, value: u16) {
+        self.write_narrow(offset, 2, value);
+    }
+
+    fn read8(&self, offset: u32) -> u8 {
+        self.read_narrow(offset, 1) as u8
+    }
+
+    unsafe fn write8(&self, offset: u32, value: u8) {
+        self.write_narrow(offset, 1, u16::from(value));
     }
 }

@@ -166,27 +166,54 @@ pub struct QtestRegisters {
 }
 
 impl QtestRegisters {
-    fn address(&self, offset: u32) -> Option<u32> {
+    fn address(&self, offset: u32, width: u32) -> Option<u32> {
         self.bar
-            .address(offset, 4)
-            .filter(|_| offset.is_multiple_of(4))
+            .address(offset, width)
+            .filter(|_| offset.is_multiple_of(width))
+    }
+
+    /// Asks for a register; `command` is qtest's word for a read of this width.
+    fn ask(&self, command: &str, offset: u32, width: u32) -> Option<u64> {
+        let address = self.address(offset, width)?;
+        self.connection
+            .command(format_args!("{command} {address:#x}"))
+    }
+
+    /// Sets a register; `command` is qtest's word for a write of this width.
+    fn tell(&self, command: &str, offset: u32, width: u32, value: u32) {
+        if let Some(address) = self.address(offset, width) {
+            self.connection
+                .command(format_args!("{command} {address:#x} {value:#x}"));
+        }
     }
 }
 
 impl Registers for QtestRegisters {
     fn read(&self, offset: u32) -> u32 {
-        let Some(address) = self.address(offset) else {
-            return u32::MAX;
-        };
-        let word = self.connection.command(format_args!("readl {address:#x}"));
-        word.map_or(u32::MAX, |word| word as u32)
+        self.ask("readl", offset, 4)
+            .map_or(u32::MAX, |word| word as u32)
     }
 
     unsafe fn write(&self, offset: u32, value: u32) {
-        if let Some(address) = self.address(offset) {
-            self.connection
-                .command(format_args!("writel {address:#x} {value:#x}"));
-        }
+        self.tell("writel", offset, 4, value);
+    }
+
+    fn read16(&self, offset: u32) -> u16 {
+        self.ask("readw", offset, 2)
+            .map_or(u16::MAX, |word| word as u16)
+    }
+
+    unsafe fn write16(&self, offset: u32, value: u16) {
+        self.tell("writew", offset, 2, u32::from(value));
+    }
+
+    fn read8(&self, offset: u32) -> u8 {
+        self.ask("readb", offset, 1)
+            .map_or(u8::MAX, |word| word as u8)
+    }
+
+    unsafe fn write8(&self, offset: u32, value: u8) {
+        self.tell("writeb", offset, 1, u32::from(value));
     }
 }
 

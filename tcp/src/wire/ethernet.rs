@@ -4,8 +4,6 @@ use pagewire_hal::MacAddress;
 
 use super::{WireError, bytes_at, put, u16_at};
 
-/// The address of every station on the link.
-pub const BROADCAST: MacAddress = MacAddress([0xff; 6]);
 /// Type of a frame that carries IPv4 (RFC 894).
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// Type of a frame that carries ARP (RFC 826).

@@ -14,7 +14,7 @@ mod tcp_options;
 mod tests;
 
 pub use arp::{ArpOperation, ArpPacket};
-pub use ethernet::{BROADCAST, ETHERTYPE_ARP, ETHERTYPE_IPV4, EthernetHeader};
+pub use ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, EthernetHeader};
 pub use ipv4::{ChecksumBy, Ipv4Header, PROTOCOL_TCP};
 pub use tcp::{TcpFlags, TcpHeader, verify_tcp};
 pub use tcp_options::{SackBlocks, TcpOptions, Timestamps};

@@ -87,7 +87,7 @@ fn parse_options(options: &[u8]) -> Result<TcpOptions, WireError> {
 #[test]
 fn ethernet_header_is_as_on_the_wire() {
     let header = EthernetHeader {
-        destination: BROADCAST,
+        destination: MacAddress::BROADCAST,
         source: MacAddress([2, 0, 0, 0, 0, 9]),
         ethertype: ETHERTYPE_ARP,
     };

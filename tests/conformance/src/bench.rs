@@ -88,13 +88,6 @@ pub trait Bench {
         None
     }
 
-    /// Whether the pseudo-header's sum in a frame that is to be segmented counts the length of
-    /// the request. The HAL has not settled it (see [`Offload`](pagewire_hal::Offload)): Intel's
-    /// devices want it without, virtio's with it.
-    fn segmentation_seed_has_length(&self) -> bool {
-        false
-    }
-
     /// What the device says that its driver has done and must not, since this was last asked.
     fn complaints(&mut self) -> Vec<String> {
         Vec::new()

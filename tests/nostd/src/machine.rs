@@ -30,6 +30,19 @@ impl Registers for NoRegisters {
     }
 
     unsafe fn write(&self, _: u32, _: u32) {}
+
+    // Nor does anything answer narrower accesses.
+    fn read16(&self, _: u32) -> u16 {
+        u16::MAX
+    }
+
+    unsafe fn write16(&self, _: u32, _: u16) {}
+
+    fn read8(&self, _: u32) -> u8 {
+        u8::MAX
+    }
+
+    unsafe fn write8(&self, _: u32, _: u8) {}
 }
 
 /// Memory from the allocator, at the same address for a device. Never given back.

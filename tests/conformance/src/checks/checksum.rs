@@ -85,8 +85,7 @@ pub(super) fn post_packet<B: Bench>(
     let at = kind.l2_len() + kind.l3_len() + kind.checksum_offset();
     let is_zero = whole.get(at..at + 2) == Some(&[0, 0]);
     if checksum.contains(ChecksumOffload::GENERIC) && is_zero {
-        // The HAL does not say which zero a generic sum is stored as: +0, its complement, or
-        // -0, which UDP needs and every other receiver takes as well. Once in 65,536 packets.
+        // A generic sum may be stored as either zero. Once in 65,536 packets.
         return Ok(());
     }
     let mut seeded = whole.clone();

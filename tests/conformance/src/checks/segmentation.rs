@@ -108,7 +108,9 @@ fn post<B: Bench>(
     let mut header = whole;
     header.truncate(kind.header_len());
     kind.seed(&mut header, ChecksumOffload::IPV4_HEADER & checksum);
-    let counted = match session.bench.segmentation_seed_has_length() {
+    let limits = session.capabilities.segmentation;
+    let has_length = limits.is_some_and(|limits| limits.seed_has_length);
+    let counted = match has_length {
         true => kind.l4_len() + len,
         false => 0,
     };
