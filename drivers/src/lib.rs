@@ -1,4 +1,15 @@
-//! Which driver is for which PCI device, and self-tests that run on any of them: **not
-//! implemented yet**. Today a program opens `pagewire-e1000e` itself. This crate reserves the
-//! room and its place in the dependency order.
+//! What stands on any [`Nic`](pagewire_hal::Nic), whichever driver it is from.
+//!
+//! Today that is one adapter, [`smoltcp`] (feature `smoltcp`). The table of PCI ids that picks
+//! the driver is **not there yet**: a program opens `pagewire-e1000e` itself.
 #![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(feature = "smoltcp")]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+#[cfg(feature = "smoltcp")]
+pub mod smoltcp;
