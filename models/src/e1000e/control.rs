@@ -8,12 +8,12 @@ use super::statistics::Statistics;
 use super::{E1000e82574, Engine, filter};
 
 /// EXTCNF_CTRL.MDIO_SW_OWNERSHIP.
-const MDIO_SW_OWNERSHIP: u32 = 1 << 5;
+pub(super) const MDIO_SW_OWNERSHIP: u32 = 1 << 5;
 /// SWSM.SMBI and SWSM.SWESMBI.
 const SMBI: u32 = 1 << 0;
-const SWESMBI: u32 = 1 << 1;
+pub(super) const SWESMBI: u32 = 1 << 1;
 /// EEMNGCTL: configuration of the port is done.
-const CFG_DONE: u32 = 1 << 18 | 1 << 31;
+pub(super) const CFG_DONE: u32 = 1 << 18 | 1 << 31;
 /// TIDV.FPD and RDTR.FPD.
 const FPD: u32 = 1 << 31;
 
@@ -47,6 +47,7 @@ impl E1000e82574 {
 
     /// A reset begins: what it resets is reset, and the device is not there for a while.
     pub(super) fn begin_reset(&mut self) {
+        self.violations.note_reset();
         self.clear();
         let latitude = self.config.latitude;
         self.firmware = self.delay(latitude.slow_semaphores, LONGEST_FIRMWARE);

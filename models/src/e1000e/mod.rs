@@ -12,13 +12,15 @@
 //! stamps, interrupt delay timers. Their registers store what is written.
 //!
 //! It is written from the specification; the sources are named where a fact stands. What the
-//! specification leaves to the hardware is drawn from a seed: see [`Latitude`].
+//! specification leaves to the hardware is drawn from a seed: see [`Latitude`]. It can be made to
+//! lie: see [`hostile`].
 
 mod assembly;
 mod bits;
 mod checksum;
 mod control;
 mod filter;
+pub mod hostile;
 mod interrupts;
 mod latitude;
 mod nvm;
@@ -40,10 +42,12 @@ use std::fmt;
 
 use pagewire_hal::Instant;
 
+pub use hostile::{Hostile, Lie, LieCounters, Lies};
 pub use latitude::{Latitude, ModelConfig};
 pub use statistics::{Counters, HISTOGRAM};
 
 use bits::{cause, ctrl, offset, status};
+use hostile::Liar;
 use interrupts::Interrupts;
 use nvm::Nvm;
 use offload::Context;
@@ -101,6 +105,10 @@ pub struct E1000e82574 {
     never_quiet: bool,
     gone: bool,
     icr_survives: bool,
+    /// The device is hostile.
+    liar: Option<Box<Liar>>,
+    /// What was told before.
+    lies_told: LieCounters,
 }
 
 /// Whether the device is a bus master.
@@ -150,6 +158,8 @@ impl E1000e82574 {
             never_quiet: false,
             gone: false,
             icr_survives,
+            liar: None,
+            lies_told: LieCounters::default(),
             random,
             config,
         };
@@ -339,8 +349,9 @@ impl E1000e82574 {
     }
 }
 
-impl Device for E1000e82574 {
-    fn config_read(&mut self, offset: u16) -> u32 {
+/// The device as it is when it does not lie.
+impl E1000e82574 {
+    fn honest_config_read(&mut self, offset: u16) -> u32 {
         if self.gone || offset >= 0x1000 {
             return u32::MAX;
         }
@@ -348,8 +359,62 @@ impl Device for E1000e82574 {
         self.pci.read(offset, self.has_requests())
     }
 
-    fn config_write(&mut self, offset: u16, value: u32) {
+    fn honest_read(&mut self, bar: u8, offset: u32, now: Instant) -> u32 {
+        self.pace.tick(now);
+        if self.gone || !self.pci.answers() {
+            return u32::MAX;
+        }
+        self.settle();
+        match bar {
+            0 => self.read_register(offset),
+            3 => self.pci.table_read(offset),
+            _ => u32::MAX,
+        }
+    }
+
+    fn honest_write(&mut self, bar: u8, offset: u32, value: u32, now: Instant) {
+        self.pace.tick(now);
+        if self.gone || !self.pci.answers() {
+            return;
+        }
+        self.settle();
+        match bar {
+            0 => self.write_register(offset, value),
+            3 => self.pci.table_write(offset, value),
+            _ => {}
+        }
+    }
+
+    fn honest_step(&mut self, bus: &mut dyn Bus, now: Instant) -> bool {
         if self.gone {
+            return false;
+        }
+        self.pace.tick(now);
+        self.settle();
+        self.follow_link();
+        let mut busy = self.reset.is_none() && self.run_queues(bus);
+        if self.gate() != Gate::Closed {
+            let spurious = self.config.latitude.spurious_interrupts;
+            if busy && spurious && self.random.one_in(64) {
+                Interrupts::fire_spurious(&self.registers, &mut self.pci, bus, &mut self.random);
+            }
+            let (registers, pci) = (&self.registers, &mut self.pci);
+            busy |= self.interrupts.fire(registers, pci, bus, self.pace.now);
+        }
+        busy
+    }
+}
+
+impl Device for E1000e82574 {
+    fn config_read(&mut self, offset: u16) -> u32 {
+        if self.liar.is_some() {
+            return self.lying_config_read(offset);
+        }
+        self.honest_config_read(offset)
+    }
+
+    fn config_write(&mut self, offset: u16, value: u32) {
+        if self.gone || self.liar.as_ref().is_some_and(|liar| liar.is_gone()) {
             return;
         }
         if self.pci.write(offset, value) == pci::Effect::PowerUp {
@@ -367,29 +432,17 @@ impl Device for E1000e82574 {
     }
 
     fn read(&mut self, bar: u8, offset: u32, now: Instant) -> u32 {
-        self.pace.tick(now);
-        if self.gone || !self.pci.answers() {
-            return u32::MAX;
+        if self.liar.is_some() {
+            return self.lying_read(bar, offset, now);
         }
-        self.settle();
-        match bar {
-            0 => self.read_register(offset),
-            3 => self.pci.table_read(offset),
-            _ => u32::MAX,
-        }
+        self.honest_read(bar, offset, now)
     }
 
     fn write(&mut self, bar: u8, offset: u32, value: u32, now: Instant) {
-        self.pace.tick(now);
-        if self.gone || !self.pci.answers() {
-            return;
+        if self.liar.is_some() {
+            return self.lying_write(bar, offset, value, now);
         }
-        self.settle();
-        match bar {
-            0 => self.write_register(offset, value),
-            3 => self.pci.table_write(offset, value),
-            _ => {}
-        }
+        self.honest_write(bar, offset, value, now);
     }
 
     fn vectors(&self) -> u16 {
@@ -397,22 +450,10 @@ impl Device for E1000e82574 {
     }
 
     fn step(&mut self, bus: &mut dyn Bus, now: Instant) -> bool {
-        if self.gone {
-            return false;
+        if self.liar.is_some() {
+            return self.lying_step(bus, now);
         }
-        self.pace.tick(now);
-        self.settle();
-        self.follow_link();
-        let mut busy = self.reset.is_none() && self.run_queues(bus);
-        if self.gate() != Gate::Closed {
-            let spurious = self.config.latitude.spurious_interrupts;
-            if busy && spurious && self.random.one_in(64) {
-                Interrupts::fire_spurious(&self.registers, &mut self.pci, bus, &mut self.random);
-            }
-            let (registers, pci) = (&self.registers, &mut self.pci);
-            busy |= self.interrupts.fire(registers, pci, bus, self.pace.now);
-        }
-        busy
+        self.honest_step(bus, now)
     }
 
     fn take_violations(&mut self) -> Vec<String> {

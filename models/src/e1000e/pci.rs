@@ -6,15 +6,15 @@
 //! D3hot to D0 resets it.
 
 /// Where the capabilities are.
-const PM: u16 = 0xc8;
-const PCIE: u16 = 0xe0;
-const MSIX: u16 = 0xa0;
+pub(super) const PM: u16 = 0xc8;
+pub(super) const PCIE: u16 = 0xe0;
+pub(super) const MSIX: u16 = 0xa0;
 
 const COMMAND: u16 = 0x04;
 const BAR0: u16 = 0x10;
 const BAR3: u16 = 0x1c;
 const PMCSR: u16 = PM + 4;
-const DEVICE_CONTROL: u16 = PCIE + 8;
+pub(super) const DEVICE_CONTROL: u16 = PCIE + 8;
 const LINK_CONTROL: u16 = PCIE + 0x10;
 
 const MEMORY_ENABLE: u32 = 1 << 1;
@@ -22,7 +22,7 @@ const BUS_MASTER_ENABLE: u32 = 1 << 2;
 const MSIX_ENABLE: u32 = 1 << 31;
 const MSIX_FUNCTION_MASK: u32 = 1 << 30;
 /// In Device Status, the upper half of its word.
-const TRANSACTIONS_PENDING: u32 = 1 << (16 + 5);
+pub(super) const TRANSACTIONS_PENDING: u32 = 1 << (16 + 5);
 
 /// MSI-X vectors.
 pub(super) const VECTORS: u16 = 5;

@@ -100,6 +100,11 @@ impl RxQueue {
         self.tail
     }
 
+    /// Addresses of the buffers that were fetched and are free.
+    pub(super) fn buffers(&self) -> impl Iterator<Item = u64> {
+        self.free.iter().map(|free| free.address)
+    }
+
     /// Whether a frame is partly stored.
     pub(super) fn is_inside_frame(&self) -> bool {
         self.current.is_some()

@@ -1,6 +1,7 @@
 //! The model, driven by raw register writes and descriptors built byte by byte.
 
 mod control;
+mod hostile;
 mod interrupts;
 mod receive;
 mod rig;

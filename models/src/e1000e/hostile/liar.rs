@@ -1,0 +1,230 @@
+//! Which lie is told when, and which ones last.
+
+use std::collections::VecDeque;
+
+use super::known::Known;
+use super::lies::{COUNT, Lie, LieCounters, Lies};
+use super::source::Source;
+use super::{Hostile, answers};
+
+/// A lie that lasts does so for up to two to the power of this, in accesses, steps and what else
+/// [`Liar::turn`] counts.
+const LONGEST: u32 = 15;
+
+/// With a seed, lies in accesses are rarer by this: a driver makes some hundred of them before
+/// anything happens in its rings.
+const RARER_IN_ACCESSES: u32 = 4;
+
+/// An opportunity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Moment {
+    /// BAR and offset.
+    RegisterRead(u8, u32),
+    /// Whether CTRL.RST is set.
+    RegisterWrite {
+        reset: bool,
+    },
+    ConfigRead(u16),
+    Step {
+        quiet: bool,
+    },
+    WriteBack {
+        receive: bool,
+    },
+    Interrupt,
+}
+
+const ANY_REGISTER: Lies = Lies::of(&[
+    Lie::RegisterAllOnes,
+    Lie::Removal,
+    Lie::RegisterRandom,
+    Lie::RegisterBitFlip,
+]);
+const ANY_STEP: Lies = Lies::of(&[
+    Lie::Removal,
+    Lie::InterruptAtRandom,
+    Lie::NeverQuiet,
+    Lie::LinkFlap,
+]);
+/// Lies that a step tells in memory.
+pub(super) const IN_MEMORY: Lies = Lies::of(&[
+    Lie::DoneAtRandom,
+    Lie::DoneTakenAway,
+    Lie::RandomDescriptor,
+    Lie::ScribbleRing,
+    Lie::ScribbleBuffer,
+    Lie::WildWrite,
+]);
+const ANY_WRITE_BACK: Lies = Lies::of(&[
+    Lie::RandomDescriptor,
+    Lie::WriteBackTwice,
+    Lie::WriteBackOutOfOrder,
+    Lie::WriteBackLost,
+    Lie::OtherRing,
+]);
+/// Lies that last.
+const LASTING: Lies = Lies::of(&[
+    Lie::RegisterAllOnes,
+    Lie::Removal,
+    Lie::ReadyNever,
+    Lie::ReadyAtOnce,
+    Lie::ConfigAllOnes,
+    Lie::InterruptLost,
+    Lie::NeverQuiet,
+    Lie::ResetNeverClears,
+    Lie::LinkFlap,
+]);
+
+impl Moment {
+    /// Whether it is the driver's doing.
+    fn is_access(self) -> bool {
+        matches!(
+            self,
+            Self::RegisterRead(..) | Self::RegisterWrite { .. } | Self::ConfigRead(_)
+        )
+    }
+
+    /// The lies that can be told now.
+    fn lies(self) -> Lies {
+        match self {
+            Self::RegisterRead(0, at) => ANY_REGISTER.or(answers::lies_of(at)),
+            Self::RegisterRead(..) => ANY_REGISTER,
+            Self::RegisterWrite { reset: false } => Lies::only(Lie::WriteLost),
+            Self::RegisterWrite { reset: true } => Lies::of(&[
+                Lie::WriteLost,
+                Lie::ResetNeverClears,
+                Lie::ResetClearsNothing,
+            ]),
+            Self::ConfigRead(at) => answers::lies_of_config(at),
+            Self::Step { quiet: false } => ANY_STEP.or(IN_MEMORY),
+            Self::Step { quiet: true } => ANY_STEP.with(Lie::WriteWhileQuiet),
+            Self::WriteBack { receive: false } => ANY_WRITE_BACK,
+            Self::WriteBack { receive: true } => {
+                ANY_WRITE_BACK.with(Lie::WrongLength).with(Lie::ErrorBits)
+            }
+            Self::Interrupt => Lies::only(Lie::InterruptLost),
+        }
+    }
+}
+
+/// A write-back that comes later.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) due: u64,
+    pub(super) address: u64,
+    pub(super) bytes: [u8; 16],
+    pub(super) len: usize,
+}
+
+/// The mind of a hostile device.
+#[derive(Debug)]
+pub(crate) struct Liar {
+    pub(super) source: Source,
+    lies: Lies,
+    mean: u32,
+    /// Opportunities to let pass before the next lie, if that has been decided: among accesses of
+    /// the driver, and among all else. (A driver that polls would leave little for the rest.)
+    gaps: [Option<u32>; 2],
+    /// Opportunities so far, whether some lie could be told or not.
+    pub(super) clock: u64,
+    /// Until when a lie lasts, by [`Lie::index`].
+    until: [u64; COUNT],
+    pub(super) told: LieCounters,
+    pub(super) known: Known,
+    pub(super) held: VecDeque<Held>,
+    /// Addresses of status bytes that were written back.
+    pub(super) done: VecDeque<u64>,
+}
+
+impl Liar {
+    pub(super) fn new(hostile: Hostile, told: LieCounters) -> Self {
+        Self {
+            source: hostile.source,
+            lies: hostile.lies,
+            mean: hostile.gap,
+            gaps: [None; 2],
+            clock: 0,
+            until: [0; COUNT],
+            told,
+            known: Known::default(),
+            held: VecDeque::new(),
+            done: VecDeque::new(),
+        }
+    }
+
+    /// An opportunity has come. A lie that is returned has been counted, and lasts from now on if
+    /// it is one that does.
+    pub(super) fn turn(&mut self, moment: Moment) -> Option<Lie> {
+        self.clock += 1;
+        let possible = moment.lies().and(self.lies);
+        if possible.is_empty() || self.lasts(Lie::Removal) || !self.source.has_more() {
+            return None;
+        }
+        let (side, mean) = if moment.is_access() {
+            (0, self.mean.saturating_mul(RARER_IN_ACCESSES))
+        } else {
+            (1, self.mean)
+        };
+        let gap = match self.gaps.get(side).copied().flatten() {
+            Some(gap) => gap,
+            None => self.source.gap(mean),
+        };
+        let next = gap.checked_sub(1);
+        if let Some(kept) = self.gaps.get_mut(side) {
+            *kept = next;
+        }
+        if next.is_some() || !self.source.has_more() {
+            return None;
+        }
+        let choice = self.source.choose(possible.len() as usize);
+        let lie = possible.iter().nth(choice)?;
+        self.told.count(lie);
+        if LASTING.contains(lie) {
+            self.start(lie);
+        }
+        Some(lie)
+    }
+
+    /// The lie lasts from now on: for as long as a byte says, with a seed perhaps for ever.
+    fn start(&mut self, lie: Lie) {
+        let byte = self.source.byte();
+        let end = if byte >= 0xfc && !self.source.is_script() {
+            u64::MAX
+        } else {
+            self.clock
+                .saturating_add(1 << (u32::from(byte) % (LONGEST + 1)))
+        };
+        if let Some(until) = self.until.get_mut(lie.index()) {
+            *until = end;
+        }
+    }
+
+    /// Whether `lie`, one that lasts, is being told.
+    pub(super) fn lasts(&self, lie: Lie) -> bool {
+        self.until
+            .get(lie.index())
+            .is_some_and(|until| self.clock < *until)
+    }
+
+    /// Everything about it is all ones or nothing.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.lasts(Lie::Removal)
+    }
+
+    /// The link comes and goes.
+    pub(super) fn flaps(&self) -> bool {
+        self.lasts(Lie::LinkFlap)
+    }
+
+    /// Whether `lie` is switched on.
+    pub(super) fn allows(&self, lie: Lie) -> bool {
+        self.lies.contains(lie)
+    }
+
+    /// Nothing more to come.
+    pub(super) fn is_honest(&self) -> bool {
+        !self.source.has_more()
+            && self.held.is_empty()
+            && !Lie::ALL.into_iter().any(|lie| self.lasts(lie))
+    }
+}
