@@ -1,6 +1,7 @@
 //! The `pagewire` command.
 
 mod demo;
+mod device;
 mod error;
 mod receiver;
 

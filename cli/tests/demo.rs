@@ -6,71 +6,13 @@
 )]
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+mod common;
+
+use common::*;
 use serde_json::Value;
-
-fn pagewire(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_pagewire"))
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-/// Runs a demo that must succeed and returns its report.
-fn demo(args: &str) -> Value {
-    let words: Vec<_> = ["demo", "--json"]
-        .into_iter()
-        .chain(args.split_whitespace())
-        .collect();
-    let output = pagewire(&words);
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "demo {args}: {}\n{text}\n{errors}",
-        output.status
-    );
-    let report: Value =
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args}: {e}\n{text}"));
-    assert_eq!(report["digests"]["equal"], true, "demo {args}\n{text}");
-    assert_eq!(
-        report["digests"]["sent"], report["digests"]["received"],
-        "demo {args}"
-    );
-    assert_eq!(report["pages"]["pinned_now"], 0, "demo {args}\n{text}");
-    assert!(
-        number(&report, "/pages/pinned_at_most") > 0,
-        "demo {args}\n{text}"
-    );
-    let shared = number(&report, "/bytes/shared");
-    assert_eq!(
-        shared,
-        number(&report, "/bytes/shared_as_fetched"),
-        "demo {args}\n{text}"
-    );
-    let limit = number(&report, "/limits/max_fragments");
-    assert!(
-        number(&report, "/frames/most_fragments_seen") <= limit,
-        "demo {args}\n{text}"
-    );
-    report
-}
-
-fn number(report: &Value, pointer: &str) -> u64 {
-    report
-        .pointer(pointer)
-        .and_then(Value::as_u64)
-        .unwrap_or_else(|| panic!("{pointer}: {report}"))
-}
-
-fn copied(report: &Value) -> u64 {
-    number(report, "/bytes/copied_to_rescue")
-        + number(report, "/bytes/copied_over_budget")
-        + number(report, "/bytes/copied_no_gather")
-}
 
 const SIZE: u64 = 8 << 20;
 
@@ -204,19 +146,6 @@ fn the_table_is_for_people() {
     ] {
         assert!(text.contains(word), "{word}: {text}");
     }
-}
-
-/// Status 2, nothing on standard output, one line (clap adds how to get help) on the other.
-fn refused(args: &[&str]) {
-    let output = pagewire(args);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{args:?}: {errors}");
-    assert!(output.stdout.is_empty(), "{args:?}");
-    assert!(!errors.contains("panicked"), "{args:?}: {errors}");
-    let own = errors.lines().filter(|line| {
-        !line.is_empty() && !line.starts_with("For more information") && !line.starts_with("Usage")
-    });
-    assert_eq!(own.count(), 1, "{args:?}: {errors}");
 }
 
 #[test]
@@ -361,70 +290,12 @@ fn ctrl_c_while_it_waits_for_input() {
     drop(silent);
 }
 
-/// Interrupts a long demo, as a terminal does: the whole process group; and looks at what is
-/// left.
-fn interrupted(more: &[&str], signal: rustix::process::Signal) {
-    let directory = tempfile::tempdir().unwrap();
-    let path: PathBuf = directory.path().join("out.pcapng");
-    let child = Command::new(env!("CARGO_BIN_EXE_pagewire"))
-        .args(["demo", "--size", "1G", "--loss", "0.5"])
-        .args(["--pcap", path.to_str().unwrap()])
-        .args(more)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .unwrap();
-    let pid = rustix::process::Pid::from_child(&child);
-    std::thread::sleep(Duration::from_millis(700));
-    rustix::process::kill_process_group(pid, signal).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{errors}");
-    assert_eq!(errors.trim().lines().count(), 1, "{errors}");
-    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
-    assert!(left.is_empty(), "{left:?}");
-}
-
 #[test]
 fn ctrl_c_leaves_nothing_behind() {
     use rustix::process::Signal;
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-        interrupted(&[], signal);
+        interrupted("1G", &[], signal);
     }
-}
-
-/// Whether a namespace and a TAP can be had; in CI they must.
-fn can_make_a_tap(test: &str) -> bool {
-    let able =
-        rustix::process::geteuid().is_root() && std::path::Path::new("/dev/net/tun").exists();
-    if !able {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "{test}: CI must be root and have /dev/net/tun"
-        );
-        eprintln!("{test}: skipped: it needs root and /dev/net/tun");
-    }
-    able
-}
-
-/// Network interfaces of the machine, which must be the same before and after.
-fn interfaces() -> Vec<String> {
-    let mut names: Vec<_> = std::fs::read_dir("/sys/class/net")
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
-}
-
-fn children_left() -> bool {
-    let own = std::process::id().to_string();
-    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&command).into_owned();
-        entry.file_name().to_string_lossy() != own && text.contains("__receive\0")
-    })
 }
 
 #[test]
@@ -447,7 +318,7 @@ fn the_kernel_receives() {
     let lent = report.pointer("/pages/lent_p99_us").and_then(Value::as_f64);
     assert!(lent > Some(2.0), "{report}");
     for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
-        interrupted(&["--peer", "linux"], signal);
+        interrupted("1G", &["--peer", "linux"], signal);
     }
     assert_eq!(interfaces(), before);
     assert!(!children_left());

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use crate::device::{Backend, DeviceName, NicKind};
+
 /// Options of `pagewire demo`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -14,11 +16,21 @@ Examples:
   pagewire demo --size 16M --loss 5           lost, reordered and duplicated frames
   pagewire demo --mtu 9000 --max-fragments 3  jumbo frames cross more pages
   sudo pagewire demo --peer linux             the receiver is the kernel's TCP, over a TAP
+  pagewire demo --device qtest:e1000e         QEMU's own NIC instead of our model of it
   pagewire demo --size 1M --pcap out.pcapng   look at the frames in Wireshark")]
 pub(crate) struct Args {
-    /// The NIC: its driver runs on a software model of it
-    #[arg(long, value_enum, default_value_t = NicKind::E1000e)]
-    pub(crate) nic: NicKind,
+    /// The device under the driver: model:e1000e, a software model in this process, or
+    /// qtest:e1000e, QEMU's own (fetched by tests/lab/get-qemu; the clock is real)
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        default_value = "model:e1000e",
+        conflicts_with = "nic"
+    )]
+    device: DeviceName,
+    /// Short for --device model:NIC
+    #[arg(long, value_enum)]
+    nic: Option<NicKind>,
     /// File to send; it is read into memory that cannot change
     #[arg(long, value_name = "FILE", conflicts_with = "size")]
     pub(crate) file: Option<PathBuf>,
@@ -65,11 +77,12 @@ pub(crate) struct Args {
     pub(crate) json: bool,
 }
 
-/// A NIC of which there are a driver and a model.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum NicKind {
-    /// Intel 82574L
-    E1000e,
+impl Args {
+    /// The device.
+    pub(crate) fn device(&self) -> DeviceName {
+        self.nic
+            .map_or(self.device, |nic| DeviceName::new(Backend::Model, nic))
+    }
 }
 
 /// Whose TCP receives.

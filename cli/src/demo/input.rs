@@ -64,6 +64,14 @@ impl Input {
         sink.seal().map_err(out_of_memory)
     }
 
+    /// Bytes to send, as far as that can be told before anything is read; 0 where it cannot.
+    pub(crate) fn expected_len(args: &Args) -> u64 {
+        match &args.file {
+            Some(path) => std::fs::metadata(path).map_or(0, |file| file.len()),
+            None => args.size,
+        }
+    }
+
     /// Where the byte at `position` of the stream lies in memory, and how many bytes follow it
     /// there that are the next of the stream.
     pub(crate) fn piece_at(&self, position: u64) -> (usize, usize) {

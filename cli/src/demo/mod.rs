@@ -1,9 +1,10 @@
-//! `pagewire demo`: a file goes through a NIC driver, on a model of the NIC, to a TCP that is not
+//! `pagewire demo`: a file goes through a NIC driver, on a NIC in software, to a TCP that is not
 //! ours; at the end both sides compare what they have seen.
 
 mod args;
 mod input;
 mod linux_peer;
+mod machine;
 mod peer;
 mod report;
 mod smoltcp_peer;
@@ -16,10 +17,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use args::Args;
 use input::Input;
+use machine::{Machine, ModelMachine, QtestMachine};
 use report::Report;
 use transfer::Transfer;
 use world::World;
 
+use crate::device::Backend;
 use crate::error::{Failure, print};
 
 /// Ends the demo: Ctrl-C, `kill`, and the terminal's window closed.
@@ -56,7 +59,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Builds everything, sends, and takes everything down again.
 fn transfer(args: &Args, stop: &AtomicBool) -> Result<Report, Failure> {
+    match args.device().backend {
+        Backend::Model => on::<ModelMachine>(args, stop),
+        Backend::Qtest => on::<QtestMachine>(args, stop),
+    }
+}
+
+fn on<M: Machine>(args: &Args, stop: &AtomicBool) -> Result<Report, Failure> {
+    M::check(args, Input::expected_len(args))?;
     let (input, sealed) = Input::prepare(args, stop)?;
-    let mut world = World::build(args, sealed)?;
+    let mut world = World::<M>::build(args, sealed)?;
     Transfer::new(args, &input, stop).run(&mut world)
 }

@@ -16,6 +16,8 @@ pub(crate) struct Report {
     pub(crate) nic: String,
     pub(crate) peer: String,
     pub(crate) input: String,
+    /// How the input became reachable for the device, before the first byte was sent.
+    pub(crate) input_mapped_by: &'static str,
     pub(crate) seed: u64,
     pub(crate) limits: Limits,
     pub(crate) bytes: Bytes,
@@ -27,6 +29,9 @@ pub(crate) struct Report {
     pub(crate) wire: WireCounts,
     pub(crate) time: Time,
     pub(crate) digests: Digests,
+    /// What `model_seconds` are, for the table.
+    #[serde(skip)]
+    pub(crate) device_cpu: &'static str,
     /// What is not as it must be; empty if all is well.
     pub(crate) faults: Vec<String>,
 }
@@ -50,8 +55,8 @@ pub(crate) struct Limits {
 pub(crate) struct Bytes {
     /// Sent in place, from the program's own pages.
     pub(crate) shared: u64,
-    /// The same, as the device counted what it fetched from there.
-    pub(crate) shared_as_fetched: u64,
+    /// The same, as the device counted what it fetched from there; QEMU's counts nothing.
+    pub(crate) shared_as_fetched: Option<u64>,
     /// Copied: the beginning of a segment, so that the rest could be shared.
     pub(crate) copied_to_rescue: u64,
     /// Copied: too many pieces for the device.
@@ -76,8 +81,8 @@ pub(crate) struct Frames {
     pub(crate) posted: u64,
     /// `[fragments, frames]`, those that occurred.
     pub(crate) by_fragments: Vec<(usize, u64)>,
-    /// The most fragments that the device saw in one frame.
-    pub(crate) most_fragments_seen: u32,
+    /// The most fragments that the device saw in one frame; QEMU's does not tell.
+    pub(crate) most_fragments_seen: Option<u32>,
 }
 
 /// TCP checksums of segments sent.
@@ -98,7 +103,7 @@ pub(crate) struct Pages {
     /// completion, in microseconds of the demo's clock.
     pub(crate) lent_p50_us: f64,
     pub(crate) lent_p99_us: f64,
-    /// "virtual" with smoltcp, "real" with the kernel.
+    /// "virtual" with a model and smoltcp, "real" with the kernel or QEMU.
     pub(crate) clock: &'static str,
 }
 
@@ -127,7 +132,7 @@ pub(crate) struct Time {
     /// CPU seconds of driver and sender: everything that a user of the library runs.
     pub(crate) sender_seconds: f64,
     /// The software NIC and the wire; with the kernel as the peer also what the kernel does with
-    /// a frame while it is written to the TAP.
+    /// a frame while it is written to the TAP. QEMU is a process of its own and not counted.
     pub(crate) model_seconds: f64,
     /// The receiver, its SHA-256 included.
     pub(crate) peer_seconds: f64,
@@ -183,20 +188,21 @@ impl Report {
         let payload = bytes.shared + copied;
         let sent = segments.shared + segments.rescued + segments.copied;
         let busy = time.sender_seconds + time.model_seconds + time.peer_seconds + time.hash_seconds;
-        let model = match pages.clock {
-            // A write to the TAP runs the kernel's receive path.
-            "real" => "  model, wire, kernel behind it",
-            _ => "  model and wire",
-        };
         let mut rows = table![
             ("from", self.input.clone()),
+            (
+                "  reachable for the NIC by",
+                self.input_mapped_by.to_owned()
+            ),
             ("through", self.nic.clone()),
             ("to", self.peer.clone()),
             ("limits", limits.text()),
             ("bytes shared", part(bytes.shared, payload)),
             (
                 "  fetched there by the device",
-                grouped(bytes.shared_as_fetched)
+                bytes
+                    .shared_as_fetched
+                    .map_or_else(|| "not counted by this device".into(), grouped)
             ),
             ("bytes copied", part(copied, payload)),
             (
@@ -277,7 +283,7 @@ impl Report {
                 ),
             ),
             ("CPU: driver and sender", share(time.sender_seconds, busy)),
-            (model, share(time.model_seconds, busy)),
+            (self.device_cpu, share(time.model_seconds, busy)),
             ("  peer", share(time.peer_seconds, busy)),
             ("  SHA-256 of the input", share(time.hash_seconds, busy)),
             ("SHA-256 sent", self.digests.sent.clone()),

@@ -11,11 +11,13 @@ use sha2::{Digest, Sha256};
 
 use super::args::{Args, DmaPage, PeerKind};
 use super::input::Input;
+use super::machine::Machine;
 use super::report::{
     Bytes, Checksums, Digests, Frames, Limits, Pages, Report, Retransmissions, Segments, Time,
     grouped,
 };
-use super::world::{Clock, PAGE, REMOTE, World};
+use super::world::{PAGE, REMOTE, World};
+use crate::device::Backend;
 use crate::error::{Failure, shown};
 use crate::receiver::hex;
 
@@ -91,7 +93,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Sends everything and reports.
-    pub(crate) fn run(mut self, world: &mut World) -> Result<Report, Failure> {
+    pub(crate) fn run<M: Machine>(mut self, world: &mut World<M>) -> Result<Report, Failure> {
         let begin = RealInstant::now();
         let connection = world
             .stack
@@ -104,7 +106,11 @@ impl<'a> Transfer<'a> {
         self.report(world, connection, seconds)
     }
 
-    fn pump(&mut self, world: &mut World, connection: ConnectionId) -> Result<(), Failure> {
+    fn pump<M: Machine>(
+        &mut self,
+        world: &mut World<M>,
+        connection: ConnectionId,
+    ) -> Result<(), Failure> {
         let mut last_progress = world.now();
         let mut rounds = 0u32;
         let mut quiet = 0u32;
@@ -118,9 +124,7 @@ impl<'a> Transfer<'a> {
             if worked {
                 last_progress = now;
                 quiet = 0;
-                if matches!(world.clock, Clock::Virtual) {
-                    world.sleep(ROUND);
-                }
+                world.machine.advance(ROUND);
                 continue;
             }
             if self.finished(world, connection)? {
@@ -145,9 +149,9 @@ impl<'a> Transfer<'a> {
     }
 
     /// One round of everybody. Whether anything moved, and how long until something may.
-    fn round(
+    fn round<M: Machine>(
         &mut self,
-        world: &mut World,
+        world: &mut World<M>,
         connection: ConnectionId,
         now: Instant,
     ) -> Result<(bool, Duration), Failure> {
@@ -157,7 +161,7 @@ impl<'a> Transfer<'a> {
         worked |= received;
         let lap = self.watch.lap();
         self.watch.sender += lap;
-        worked |= world.model.step();
+        worked |= world.machine.step();
         let lap = self.watch.lap();
         self.watch.model += lap;
         let peer = |error| Failure::failed(format!("the receiver: {error}"));
@@ -171,7 +175,11 @@ impl<'a> Transfer<'a> {
     }
 
     /// Offers the next bytes to the sender, and hashes what it accepts.
-    fn feed(&mut self, world: &mut World, connection: ConnectionId) -> Result<bool, Failure> {
+    fn feed<M: Machine>(
+        &mut self,
+        world: &mut World<M>,
+        connection: ConnectionId,
+    ) -> Result<bool, Failure> {
         if !world.stack.is_established(connection) || self.accepted == self.input.len {
             return Ok(false);
         }
@@ -209,20 +217,20 @@ impl<'a> Transfer<'a> {
         Ok(accepted > 0)
     }
 
-    fn hash_accepted(&mut self, world: &World, accepted: usize) {
+    fn hash_accepted<M: Machine>(&mut self, world: &World<M>, accepted: usize) {
         let mut left = accepted;
         for slice in &self.slices {
             let len = slice.len.min(left);
-            let bytes = world.sealed.bytes().get(slice.start..slice.start + len);
+            let bytes = M::bytes(&world.sealed).get(slice.start..slice.start + len);
             self.hash.update(bytes.unwrap_or_default());
             left -= len;
         }
     }
 
     /// Driver and sender: what a user of the library runs.
-    fn send_and_receive(
+    fn send_and_receive<M: Machine>(
         &mut self,
-        world: &mut World,
+        world: &mut World<M>,
         connection: ConnectionId,
         now: Instant,
     ) -> Result<(bool, Option<Instant>), Failure> {
@@ -248,7 +256,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Now and then: Ctrl-C, the device's health, the progress bar.
-    fn look_around(&mut self, world: &mut World) -> Result<(), Failure> {
+    fn look_around<M: Machine>(&mut self, world: &mut World<M>) -> Result<(), Failure> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Failure::interrupted());
         }
@@ -262,7 +270,11 @@ impl<'a> Transfer<'a> {
     }
 
     /// Whether the peer has everything and every page has come back.
-    fn finished(&self, world: &mut World, connection: ConnectionId) -> Result<bool, Failure> {
+    fn finished<M: Machine>(
+        &self,
+        world: &mut World<M>,
+        connection: ConnectionId,
+    ) -> Result<bool, Failure> {
         let arrived = world
             .peer
             .arrived()
@@ -277,9 +289,9 @@ impl<'a> Transfer<'a> {
             ))
     }
 
-    fn report(
+    fn report<M: Machine>(
         self,
-        world: &mut World,
+        world: &mut World<M>,
         connection: ConnectionId,
         seconds: f64,
     ) -> Result<Report, Failure> {
@@ -310,14 +322,13 @@ impl<'a> Transfer<'a> {
             received,
         };
         let copied = &stats.copied;
-        let seen = world
-            .model
-            .with_device(|model| model.counters().most_fragments);
-        let fetched = world.model.counters().region_bytes;
-        let mut faults = world.model.violations();
+        let seen = world.machine.seen();
+        let fetched = seen.region_bytes;
+        let mut faults = seen.violations;
         faults
             .iter_mut()
             .for_each(|text| text.insert_str(0, "violation: "));
+        let limit = u32::from(world.stack.port().capabilities().max_fragments);
         let must = [
             (digests.equal, "the digests differ"),
             (
@@ -326,11 +337,11 @@ impl<'a> Transfer<'a> {
             ),
             (pages.pinned_now == 0, "pages are still pinned"),
             (
-                seen <= u32::from(world.stack.port().capabilities().max_fragments),
+                seen.most_fragments.is_none_or(|most| most <= limit),
                 "the device saw more fragments in a frame than it takes",
             ),
             (
-                fetched == stats.shared_bytes,
+                fetched.is_none_or(|bytes| bytes == stats.shared_bytes),
                 "the device fetched other bytes than were shared",
             ),
         ];
@@ -342,7 +353,9 @@ impl<'a> Transfer<'a> {
         let args = self.args;
         let peer_seconds = self.watch.peer.as_secs_f64() + world.peer.foreign_cpu_seconds();
         Ok(Report {
-            nic: "driver e1000e on a model of the 82574L".into(),
+            nic: args.device().description().into(),
+            input_mapped_by: args.device().mapping(),
+            device_cpu: device_cpu(args),
             peer: peer_name(args.peer).into(),
             input: input_name(args, self.input.len),
             seed: args.seed,
@@ -366,7 +379,7 @@ impl<'a> Transfer<'a> {
                 rescued: stats.rescued.segments,
                 copied: copied.total().segments,
             },
-            frames: frames(world, seen),
+            frames: frames(world, seen.most_fragments),
             checksums: Checksums {
                 by_device: stats.checksums.tcp_device,
                 by_cpu: stats.checksums.tcp_cpu,
@@ -392,7 +405,7 @@ impl<'a> Transfer<'a> {
     }
 }
 
-fn pages(world: &World, lent: &LentTimes) -> Pages {
+fn pages<M: Machine>(world: &World<M>, lent: &LentTimes) -> Pages {
     let ledger = world.stack.port().ledger().counters();
     let micros = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64() * 1e6;
     Pages {
@@ -401,7 +414,7 @@ fn pages(world: &World, lent: &LentTimes) -> Pages {
         pinned_now: ledger.pinned_pages,
         lent_p50_us: micros(lent.percentile(50)),
         lent_p99_us: micros(lent.percentile(99)),
-        clock: if matches!(world.clock, Clock::Virtual) {
+        clock: if world.machine.advance(Duration::ZERO) {
             "virtual"
         } else {
             "real"
@@ -409,7 +422,7 @@ fn pages(world: &World, lent: &LentTimes) -> Pages {
     }
 }
 
-fn frames(world: &World, most_fragments_seen: u32) -> Frames {
+fn frames<M: Machine>(world: &World<M>, most_fragments_seen: Option<u32>) -> Frames {
     let counters = world.stack.port().counters();
     let counts = counters.by_fragments.iter().copied().enumerate();
     Frames {
@@ -431,6 +444,16 @@ fn progress_bar(len: u64) -> ProgressBar {
     match ProgressStyle::with_template(style) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
+    }
+}
+
+/// What the CPU time of a step is spent on. A write to the TAP runs the kernel's receive path.
+fn device_cpu(args: &Args) -> &'static str {
+    match (args.device().backend, args.peer) {
+        (Backend::Model, PeerKind::Smoltcp) => "  model and wire",
+        (Backend::Model, PeerKind::Linux) => "  model, wire, kernel behind it",
+        (Backend::Qtest, PeerKind::Smoltcp) => "  wire (QEMU is not counted)",
+        (Backend::Qtest, PeerKind::Linux) => "  wire, kernel behind it (not QEMU)",
     }
 }
 

@@ -1,5 +1,5 @@
-//! Everything that takes part: the machine, the NIC on its model, the driver, the sender, the
-//! cable and the receiver.
+//! Everything that takes part: the machine with the NIC, the driver, the sender, the cable and
+//! the receiver.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use pagewire::e1000e::{Config, E1000e, E1000eRx, E1000eTx};
 use pagewire::hal::{
-    Granule, Instant, Nic, NicError, Phase, PoolLayout, PortPair, RegionId, TxPort,
+    FixedBytes, Granule, Instant, Nic, NicError, Phase, Platform, PoolLayout, PortPair, RegionId,
+    TxPort,
 };
 use pagewire::tcp::{Stack, StackConfig};
-use pagewire_models::e1000e::{E1000e82574, ModelConfig};
+use pagewire_models::Wire;
 use pagewire_models::wire::pair;
-use pagewire_models::{Host, HostConfig, HostMemory, ModelHandle, ModelPlatform, Wire};
 
 use super::args::{Args, PeerKind};
 use super::input::Sealed;
 use super::linux_peer::LinuxPeer;
+use super::machine::Machine;
 use super::peer::Peer;
 use super::smoltcp_peer::SmoltcpPeer;
 use super::wires::Cable;
@@ -40,71 +41,44 @@ const BUFFERS: usize = 1024;
 /// Room for the headers of a frame and a short prefix.
 const HEADER_BUFFER: usize = 192;
 
-pub(crate) type DemoStack = Stack<E1000eTx<ModelPlatform>, HostMemory>;
+pub(crate) type DemoStack<P> = Stack<E1000eTx<P>, <P as Platform>::Memory>;
 
 /// Everything that takes part.
-pub(crate) struct World {
-    pub(crate) host: Host,
-    pub(crate) model: ModelHandle<E1000e82574>,
-    pub(crate) nic: E1000e<ModelPlatform>,
-    pub(crate) rx: E1000eRx<ModelPlatform>,
-    pub(crate) stack: DemoStack,
+pub(crate) struct World<M: Machine> {
+    pub(crate) nic: E1000e<M::Platform>,
+    pub(crate) rx: E1000eRx<M::Platform>,
+    pub(crate) stack: DemoStack<M::Platform>,
     pub(crate) region: RegionId,
-    pub(crate) sealed: Arc<pagewire_models::HostRegion<Sealed>>,
+    pub(crate) sealed: Arc<M::Region>,
     pub(crate) peer: Box<dyn Peer>,
     pub(crate) cable: Cable,
-    pub(crate) clock: Clock,
+    /// Tells that the peer has sent a frame, if it lives in real time.
+    readable: Option<OwnedFd>,
+    // Last: the device goes when nobody uses it any more.
+    pub(crate) machine: M,
 }
 
-/// Whose time it is.
-pub(crate) enum Clock {
-    /// Moves when there is nothing to do, and a little with each round.
-    Virtual,
-    /// The machine's; with what tells that a frame has arrived.
-    Real {
-        /// The host's time at `start`: the driver's waits have moved it by then.
-        base: Instant,
-        start: std::time::Instant,
-        readable: OwnedFd,
-    },
-}
-
-impl World {
+impl<M: Machine> World<M> {
     /// Builds everything and registers the input.
     pub(crate) fn build(args: &Args, sealed: Sealed) -> Result<Self, Failure> {
-        let host = Host::new(HostConfig {
-            seed: args.seed,
-            granule: args.dma_page.granule(),
-        });
-        let (peer, far, mut clock) = peer(args)?;
+        let (peer, far, readable) = peer(args)?;
         let (cable, near) = Cable::lay(far, args)?;
-        let config = ModelConfig {
-            seed: args.seed,
-            ..ModelConfig::default()
-        };
-        let attached = host.attach(E1000e82574::new(config, near));
-        let device = |error: NicError| Failure::failed(format!("e1000e on its model: {error}"));
-        let mut nic = E1000e::open(attached.platform, &driver_config(args)).map_err(device)?;
+        let (mut machine, platform) = M::build(args, sealed.bytes().len() as u64, near)?;
+        let name = args.device();
+        let device = |error: NicError| Failure::failed(format!("{name}: {error}"));
+        let mut nic = E1000e::open(platform, &driver_config(args)).map_err(device)?;
         let Some((tx, rx)) = nic.take_queues(0) else {
-            return Err(Failure::failed("e1000e on its model has no queues"));
+            return Err(Failure::failed(format!("{name} has no queues")));
         };
         let port = TxPort::new(&mut nic, tx, &pool(args)).map_err(device)?;
         let mut stack = Stack::new(port, stack_config(args, &nic))
             .map_err(|error| Failure::failed(format!("the sender: {error}")))?;
-        let sealed = host
-            .register(sealed)
-            .map_err(|error| Failure::failed(format!("cannot register the input: {error}")))?;
+        let sealed = machine.register(sealed)?;
         let region = stack
             .register(Arc::clone(&sealed) as _)
             .map_err(|error| Failure::failed(format!("cannot register the input: {error}")))?;
-        if let Clock::Real { base, start, .. } = &mut clock {
-            *base = host.now();
-            *start = std::time::Instant::now();
-        }
-        let model = attached.handle;
+        machine.start_clock();
         Ok(Self {
-            host,
-            model,
             nic,
             rx,
             stack,
@@ -112,30 +86,31 @@ impl World {
             sealed,
             peer,
             cable,
-            clock,
+            readable,
+            machine,
         })
     }
 
     /// Now, for everybody.
     pub(crate) fn now(&self) -> Instant {
-        if let Clock::Real { base, start, .. } = &self.clock {
-            self.host.set_now(*base + start.elapsed());
-        }
-        self.host.now()
+        self.machine.now()
     }
 
     /// Lets time pass: at most `longest`, less if something may happen earlier.
     pub(crate) fn sleep(&self, longest: Duration) {
-        match &self.clock {
-            Clock::Virtual => self.host.advance(longest),
-            Clock::Real { readable, .. } => {
-                use rustix::event::{PollFd, PollFlags, Timespec, poll};
-                let timeout = Timespec::try_from(longest.min(Duration::from_millis(10)));
-                let mut fds = [PollFd::new(readable, PollFlags::IN)];
-                // A signal ends the sleep early, which is what is wanted.
-                let _ = poll(&mut fds, timeout.ok().as_ref());
-            }
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        if self.machine.advance(longest) {
+            return;
         }
+        let timeout = Timespec::try_from(longest.min(Duration::from_millis(10)));
+        let peer = self.readable.as_ref().map(AsFd::as_fd);
+        let mut fds: Vec<_> = [peer, self.machine.readable()]
+            .into_iter()
+            .flatten()
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
+        // A signal ends the sleep early, which is what is wanted.
+        let _ = poll(&mut fds, timeout.ok().as_ref());
     }
 
     /// Stops the device and takes back what it still had.
@@ -149,7 +124,7 @@ impl World {
                 Phase::Failed => return Err(NicError::NotQuiet),
                 _ => {}
             }
-            self.model.step();
+            self.machine.step();
             self.sleep(Duration::from_micros(100));
         }
         let pair = PortPair {
@@ -160,7 +135,8 @@ impl World {
     }
 }
 
-type Far = (Box<dyn Peer>, Box<dyn Wire>, Clock);
+/// The receiver, its end of the cable, and what tells that it has sent a frame.
+type Far = (Box<dyn Peer>, Box<dyn Wire>, Option<OwnedFd>);
 
 fn peer(args: &Args) -> Result<Far, Failure> {
     match args.peer {
@@ -168,7 +144,7 @@ fn peer(args: &Args) -> Result<Far, Failure> {
             let (near, far) = pair();
             let peer = SmoltcpPeer::new(Box::new(far), REMOTE, PREFIX_LEN, args.mtu, args.seed)
                 .map_err(|error| Failure::failed(error.to_string()))?;
-            Ok((Box::new(peer), Box::new(near), Clock::Virtual))
+            Ok((Box::new(peer), Box::new(near), None))
         }
         PeerKind::Linux => {
             let (tap, peer) = LinuxPeer::start(REMOTE, PREFIX_LEN, args.mtu)?;
@@ -176,12 +152,7 @@ fn peer(args: &Args) -> Result<Far, Failure> {
                 .as_fd()
                 .try_clone_to_owned()
                 .map_err(|error| Failure::failed(format!("the TAP: {error}")))?;
-            let clock = Clock::Real {
-                base: Instant::ZERO,
-                start: std::time::Instant::now(),
-                readable,
-            };
-            Ok((Box::new(peer), Box::new(tap), clock))
+            Ok((Box::new(peer), Box::new(tap), Some(readable)))
         }
     }
 }
@@ -206,7 +177,7 @@ fn pool(args: &Args) -> PoolLayout {
     }
 }
 
-fn stack_config(args: &Args, nic: &E1000e<ModelPlatform>) -> StackConfig {
+fn stack_config(args: &Args, nic: &impl Nic) -> StackConfig {
     let mut secret = [0; 16];
     fastrand::Rng::with_seed(args.seed ^ 0x005e_c2e7).fill(&mut secret);
     StackConfig {
