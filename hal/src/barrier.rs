@@ -15,6 +15,7 @@
 /// flag in it that hands it over.
 #[inline(always)]
 pub fn publish() {
+    audit::published();
     #[cfg(target_arch = "aarch64")]
     // SAFETY: a barrier has no operand and changes no register or flag.
     unsafe {
@@ -41,6 +42,7 @@ pub fn observe() {
 /// publishing an index and reading what the device wrote about notifications.
 #[inline(always)]
 pub fn full() {
+    audit::published();
     #[cfg(target_arch = "aarch64")]
     // SAFETY: a barrier has no operand and changes no register or flag.
     unsafe {
@@ -48,4 +50,51 @@ pub fn full() {
     }
     #[cfg(not(target_arch = "aarch64"))]
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+}
+
+/// Whether this thread has stored into a [`DescriptorRing`](crate::DescriptorRing) since its last
+/// [`publish`] or [`full`]. A model asks this when it is told to look at a ring: on a CPU that
+/// reorders stores the device would find old descriptors. Always `false` in release builds.
+#[cfg(feature = "audit")]
+#[must_use]
+pub fn has_unpublished_stores() -> bool {
+    audit::is_dirty()
+}
+
+/// Remembers, for the thread.
+#[cfg(all(feature = "audit", debug_assertions))]
+pub(crate) mod audit {
+    use core::cell::Cell;
+
+    std::thread_local! {
+        static DIRTY: Cell<bool> = const { Cell::new(false) };
+    }
+
+    // While a thread ends its variable may be gone; no device is told of anything then.
+    pub(crate) fn stored() {
+        let _ = DIRTY.try_with(|dirty| dirty.set(true));
+    }
+
+    pub(super) fn published() {
+        let _ = DIRTY.try_with(|dirty| dirty.set(false));
+    }
+
+    pub(super) fn is_dirty() -> bool {
+        DIRTY.try_with(Cell::get).unwrap_or(false)
+    }
+}
+
+/// Remembers nothing.
+#[cfg(not(all(feature = "audit", debug_assertions)))]
+pub(crate) mod audit {
+    #[inline(always)]
+    pub(crate) const fn stored() {}
+
+    #[inline(always)]
+    pub(super) const fn published() {}
+
+    #[cfg(feature = "audit")]
+    pub(super) const fn is_dirty() -> bool {
+        false
+    }
 }

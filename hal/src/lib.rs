@@ -34,7 +34,7 @@
 
 #[cfg(feature = "alloc")]
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "audit"))]
 extern crate std;
 
 mod address;

@@ -105,6 +105,7 @@ impl<M: DmaMemory, D: FromBytes + IntoBytes + Immutable + Copy> DescriptorRing<M
     #[inline(always)]
     pub fn write(&mut self, index: u32, descriptor: D) {
         self.descriptor(index).write(descriptor);
+        crate::barrier::audit::stored();
     }
 
     /// Reads descriptor `index`, taken modulo the length of the ring. Its parts are read in no

@@ -29,6 +29,12 @@ pub trait Device: Send {
         let _ = (bar, offset, width, value, now);
         false
     }
+    /// Whether a write to the register at `offset` of memory BAR `bar` tells the device to look
+    /// at a ring. Descriptors that no barrier has published before are then a violation.
+    fn is_doorbell(&self, bar: u8, offset: u32) -> bool {
+        let _ = (bar, offset);
+        false
+    }
     /// MSI-X vectors that the device has; 0 if none.
     fn vectors(&self) -> u16;
     /// Does what is due: fetches descriptors, moves frames, writes back, interrupts. Returns

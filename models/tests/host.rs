@@ -53,6 +53,10 @@ impl Device for Probe {
         self.register = value;
     }
 
+    fn is_doorbell(&self, bar: u8, offset: u32) -> bool {
+        (bar, offset) == (0, 8)
+    }
+
     fn vectors(&self) -> u16 {
         3
     }
@@ -432,6 +436,44 @@ fn registers_end_where_the_bar_ends() {
         "a write outside the BAR had an effect"
     );
     assert_eq!(handle.violations().len(), 9);
+}
+
+/// x86 reorders no stores, so a forgotten barrier shows nowhere else.
+#[test]
+#[cfg(debug_assertions)]
+fn a_doorbell_before_the_barrier_is_a_violation() {
+    use pagewire_hal::{DescriptorRing, barrier};
+    let (
+        _host,
+        Attached {
+            mut platform,
+            handle,
+        },
+    ) = host(3, granule(4096));
+    let memory = platform.allocate(64, 64).unwrap();
+    let mut ring: DescriptorRing<_, [u64; 2]> = DescriptorRing::new(memory, 4).unwrap();
+    let registers = platform.map_bar(0).unwrap();
+    // SAFETY: the probe's registers move no memory.
+    let write = |offset| unsafe { registers.write(offset, 1) };
+    ring.write(0, [1, 2]);
+    barrier::publish();
+    write(8);
+    ring.write(1, [3, 4]);
+    write(4);
+    assert_eq!(handle.violations(), Vec::<String>::new());
+    write(8);
+    let said = handle.violations();
+    assert_eq!(said, ["doorbell at 0x8 before `barrier::publish`"]);
+    barrier::full();
+    write(8);
+    // What another thread has stored is not this one's to publish.
+    std::thread::scope(|scope| {
+        scope.spawn(|| ring.write(2, [5, 6]));
+    });
+    write(8);
+    assert_eq!(handle.violations(), Vec::<String>::new());
+    // SAFETY: no device has been told of the ring.
+    unsafe { ring.set_quiet(true) };
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pagewire_hal::{DomainId, Instant, Platform, PlatformError, Registers};
+use pagewire_hal::{DomainId, Instant, Platform, PlatformError, Registers, barrier};
 
 use super::{BusState, Counters, Host, HostBus, HostMemory, lock};
 use crate::Device;
@@ -295,6 +295,9 @@ pub struct ModelRegisters {
     len: u32,
 }
 
+/// What happens to a register, in a violation.
+const WRITTEN: &str = "written";
+
 impl ModelRegisters {
     /// Calls `with` if the device is there; a violation and `None` if the register is outside the
     /// BAR, not aligned, or of a width that the device does not have.
@@ -314,6 +317,13 @@ impl ModelRegisters {
         } else {
             with(&mut function.device, self.host.now())
         };
+        if what == WRITTEN && barrier::has_unpublished_stores() {
+            let is_doorbell = function.device.is_doorbell(self.bar, offset);
+            if is_doorbell {
+                let text = format!("doorbell at {offset:#x} before `barrier::publish`");
+                function.bus.violation(text);
+            }
+        }
         if value.is_none() {
             let (bar, bits) = (self.bar, 8 * width);
             let text = format!("{bits}-bit register {what} at {offset:#x} of BAR {bar}");
@@ -330,7 +340,7 @@ impl ModelRegisters {
     }
 
     fn write_narrow(&self, offset: u32, width: u32, value: u16) {
-        self.access("written", offset, width, |device, now| {
+        self.access(WRITTEN, offset, width, |device, now| {
             device
                 .write_narrow(self.bar, offset, width, value, now)
                 .then_some(())
@@ -353,7 +363,7 @@ impl Registers for ModelRegisters {
     }
 
     unsafe fn write(&self, offset: u32, value: u32) {
-        self.access("written", offset, 4, |device, now| {
+        self.access(WRITTEN, offset, 4, |device, now| {
             device.write(self.bar, offset, value, now);
             Some(())
         });
