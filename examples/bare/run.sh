@@ -42,6 +42,10 @@ if [ "${PAGEWIRE_QEMU:-}" = none ]; then
     echo "skipped: bare metal (PAGEWIRE_QEMU=none)"
     [ -z "${CI:-}" ]; exit
 fi
+if [ "$(uname -sm)" != "Linux x86_64" ]; then
+    echo "skipped: bare metal (it is built with the compiler of Linux on x86-64)"
+    [ -z "${CI:-}" ]; exit
+fi
 qemu=${PAGEWIRE_QEMU:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/pagewire/qemu/bin/qemu-system-x86_64}
 command -v "$qemu" >/dev/null ||
     fail "no QEMU: run tests/lab/get-qemu, or name a qemu-system-x86_64 with PAGEWIRE_QEMU"

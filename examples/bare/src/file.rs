@@ -71,10 +71,14 @@ impl File {
             .map(|chunk| PageTable::new(chunk.iter().map(|page| page | PRESENT)).entry());
         let directory = PageTable::new(tables).entry();
         let pointers = PageTable::new([directory]).entry();
-        let page_map = physical::<[u64; ENTRIES]>(page_map_address())?;
-        // SAFETY: the page map has 512 entries and is mapped where it is. The entry was not
-        // present, so no reference leads through it and the CPU has cached nothing of it.
-        unsafe { (*page_map.as_ptr())[WINDOW_ENTRY] = pointers };
+        let page_map = page_map_address();
+        let entries = physical::<[u64; ENTRIES]>(page_map)?.as_ptr();
+        // SAFETY: the page map has these entries and is mapped where it is. The one that is written
+        // was not present, so no reference leads through it.
+        unsafe { (*entries)[WINDOW_ENTRY] = pointers };
+        // SAFETY: the same page map again. What the CPU knew of it is forgotten, and the compiler
+        // moves no access to memory across.
+        unsafe { asm!("mov cr3, {}", in(reg) page_map, options(nostack, preserves_flags)) };
         let addresses: Vec<_> = pages.into_iter().map(DeviceAddress).collect();
         let granule = Granule::from_bytes(PAGE)?;
         Some(Self {
