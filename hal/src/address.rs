@@ -54,8 +54,12 @@ fn take(next: &AtomicUsize) -> NonZeroUsize {
 pub struct DomainId(NonZeroUsize);
 
 impl DomainId {
+    /// The memory of the machine as it is: the addresses of all devices that no IOMMU stands
+    /// before. Never returned by [`new_unique`](Self::new_unique).
+    pub const PHYSICAL: Self = Self(NonZeroUsize::MAX);
+
     /// A domain that is equal to no other. A platform makes one per IOMMU domain and hands it
-    /// to all it maps there; without an IOMMU, one for all of physical memory.
+    /// to all it maps there; without an IOMMU it is [`PHYSICAL`](Self::PHYSICAL).
     ///
     /// # Panics
     /// On a 32-bit machine after 2^32 domains, ledgers and ports.

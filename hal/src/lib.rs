@@ -79,8 +79,8 @@ pub use platform::{DmaMemory, Instant, Platform, PlatformError, Registers};
 pub use pool::{FrameBuffer, PoolLayout};
 #[cfg(feature = "alloc")]
 pub use port::{FrameId, PortCounters, PortError, TxPort};
-pub use region::{DmaBuffer, FixedBytes, Region};
+pub use region::{DmaBuffer, FixedBytes, PagedRegion, Region};
 #[cfg(feature = "alloc")]
-pub use reset::{PortPair, release, restart};
+pub use reset::{PortPair, release, restart, shut_down};
 pub use ring::{Custody, DescriptorRing, RingCounters};
 pub use translation::{GatherFull, GatherList, Granule, MAX_GATHER, Run, Runs, Translation};

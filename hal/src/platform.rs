@@ -143,6 +143,10 @@ pub unsafe trait Platform {
 
     /// Maps memory BAR `index` (0 to 5).
     ///
+    /// The driver has switched memory decoding on by then. Whoever finds out the length of a BAR
+    /// by writing ones to it switches decoding off in between, and puts the address back before
+    /// it is on again (PCI Local Bus 3.0, section 6.2.5.1).
+    ///
     /// # Errors
     /// [`PlatformError::NoBar`] if there is none, or what the system said.
     fn map_bar(&mut self, index: u8) -> Result<Self::Registers, PlatformError>;

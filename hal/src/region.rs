@@ -4,7 +4,7 @@ use core::any::Any;
 use core::fmt;
 use core::ptr::NonNull;
 
-use crate::{DeviceAddress, DmaMemory, DomainId, Translation};
+use crate::{DeviceAddress, DmaMemory, DomainId, Granule, Translation};
 
 /// Memory that is mapped for a device and whose bytes stay as they are while it is lent.
 ///
@@ -115,6 +115,99 @@ unsafe impl<M: DmaMemory + 'static> Region for DmaBuffer<M> {
     fn translation(&self) -> Translation<'_> {
         let addresses: &[DeviceAddress] = if self.len == 0 { &[] } else { &self.address };
         Translation::contiguous(self.len, addresses)
+    }
+}
+
+/// Bytes of which the platform knows where the device finds them, granule by granule: a
+/// [`Region`] for whoever has a page table, an IOMMU or physical memory at hand.
+///
+/// `A` holds the addresses and whatever keeps the mapping: it is dropped with the region, and its
+/// drop may undo the mapping. A `Vec`, a static slice, or a type of one's own with a `Drop`.
+#[derive(Debug)]
+pub struct PagedRegion<A> {
+    base: NonNull<u8>,
+    len: usize,
+    granule: Granule,
+    domain: DomainId,
+    addresses: A,
+}
+
+impl<A: AsRef<[DeviceAddress]>> PagedRegion<A> {
+    /// `len` bytes at `base`, which need not begin a granule: address `i` is where the device
+    /// finds the first byte of the `i`-th granule that the bytes touch, granules being counted
+    /// from the multiple of their size at or below `base`. For [`Granule::CONTIGUOUS`] there is
+    /// one address, that of `base` itself.
+    ///
+    /// `None` if there are not exactly as many addresses as granules touched.
+    ///
+    /// # Safety
+    /// What [`Region`] promises of its bytes and addresses holds for these until `addresses` is
+    /// dropped, and no byte changes until then, lent or not. `addresses.as_ref()` is always the
+    /// same.
+    pub unsafe fn new(
+        base: NonNull<u8>,
+        len: usize,
+        granule: Granule,
+        domain: DomainId,
+        addresses: A,
+    ) -> Option<Self> {
+        let region = Self {
+            base,
+            len,
+            granule,
+            domain,
+            addresses,
+        };
+        region.translate().is_some().then_some(region)
+    }
+
+    fn translate(&self) -> Option<Translation<'_>> {
+        let addresses = self.addresses.as_ref();
+        if self.granule == Granule::CONTIGUOUS {
+            let needed = usize::from(self.len > 0);
+            return (addresses.len() == needed)
+                .then(|| Translation::contiguous(self.len, addresses));
+        }
+        let lead = self.base.addr().get() & (self.granule.bytes() - 1);
+        Translation::new(self.granule, lead, self.len, addresses)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `new` promised initialised bytes that stay there, unchanged, while the value
+        // lives.
+        unsafe { core::slice::from_raw_parts(self.base.as_ptr(), self.len) }
+    }
+}
+
+// SAFETY: `new` promised that the bytes may be read on any thread; the pointer is only handed out,
+// and the addresses are shared and dropped as `A` allows.
+unsafe impl<A: Send> Send for PagedRegion<A> {}
+// SAFETY: as above.
+unsafe impl<A: Sync> Sync for PagedRegion<A> {}
+
+// SAFETY: promised by the caller of `new` for these bytes and addresses, which nothing in here
+// changes; the translation has been checked there to exist, and has the length of the region.
+unsafe impl<A> Region for PagedRegion<A>
+where
+    A: AsRef<[DeviceAddress]> + Send + Sync + 'static,
+{
+    fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn domain(&self) -> DomainId {
+        self.domain
+    }
+
+    fn translation(&self) -> Translation<'_> {
+        // Never `None`, as `new` has looked; no byte is translated then.
+        self.translate().unwrap_or(Translation::contiguous(0, &[]))
     }
 }
 

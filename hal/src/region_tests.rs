@@ -117,3 +117,75 @@ fn fixed_bytes_stay_where_they_are_when_moved() {
     stays(pattern(100, 1).into_boxed_slice());
     stays(Arc::<[u8]>::from(pattern(100, 1)));
 }
+
+/// Counts its drop, as one that undoes a mapping would.
+struct Addresses(std::vec::Vec<DeviceAddress>, #[expect(dead_code)] Arc<()>);
+
+impl AsRef<[DeviceAddress]> for Addresses {
+    fn as_ref(&self) -> &[DeviceAddress] {
+        &self.0
+    }
+}
+
+#[test]
+fn a_paged_region_needs_an_address_for_each_granule_that_it_touches() {
+    static BYTES: [u8; 4096] = [7; 4096];
+    let granule = Granule::from_bytes(64).unwrap();
+    let domain = DomainId::PHYSICAL;
+    let first = BYTES.as_ptr().align_offset(64);
+    let base = NonNull::from(&BYTES[first + 10]).cast::<u8>();
+    let mapping = Arc::new(());
+    let make = |len, granule, count: u64| {
+        let addresses = (0..count)
+            .map(|i| DeviceAddress(0x1000 * (i + 1)))
+            .collect();
+        let addresses = Addresses(addresses, mapping.clone());
+        // SAFETY: a static that nobody writes; there is no device.
+        unsafe { PagedRegion::new(base, len, granule, domain, addresses) }
+    };
+    // 54 bytes are left of the first granule.
+    for (len, count) in [(0, 0), (1, 1), (54, 1), (55, 2), (54 + 64, 2), (54 + 65, 3)] {
+        let region = make(len, granule, count).unwrap();
+        assert_eq!(
+            (region.base(), region.len(), region.domain()),
+            (base, len, domain)
+        );
+        assert_eq!(region.bytes(), &BYTES[..len]);
+        assert_eq!(
+            region
+                .translation()
+                .runs(0, len)
+                .map(|run| run.len)
+                .sum::<usize>(),
+            len
+        );
+        if let Some(run) = region.translation().runs(0, len).next() {
+            assert_eq!(run.address, DeviceAddress(0x1000 + 10));
+        }
+        if let Some(run) = region.translation().runs(0, len).nth(1) {
+            assert_eq!(run.address, DeviceAddress(0x2000));
+        }
+        assert!(make(len, granule, count + 1).is_none(), "{len}");
+        assert!(
+            count == 0 || make(len, granule, count - 1).is_none(),
+            "{len}"
+        );
+    }
+    let whole = make(1000, Granule::CONTIGUOUS, 1).unwrap();
+    let runs: std::vec::Vec<_> = whole.translation().runs(3, 997).collect();
+    assert_eq!(
+        (runs.len(), runs[0].address, runs[0].len),
+        (1, DeviceAddress(0x1003), 997)
+    );
+    assert!(make(1000, Granule::CONTIGUOUS, 2).is_none());
+    assert!(make(0, Granule::CONTIGUOUS, 0).is_some());
+    // Dropped with the region, and not before.
+    assert_eq!(Arc::strong_count(&mapping), 2);
+    drop(whole);
+    assert_eq!(Arc::strong_count(&mapping), 1);
+}
+
+#[test]
+fn physical_memory_is_no_other_domain() {
+    assert_ne!(DomainId::new_unique(), DomainId::PHYSICAL);
+}

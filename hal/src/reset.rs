@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::{Nic, NicError, QueuePair, Token, TxPort};
+use crate::{Instant, Nic, NicError, Phase, QueuePair, Token, TxPort};
 
 /// A port and the receive queue of the same pair, lent for a reset.
 #[derive(Debug)]
@@ -30,6 +30,32 @@ pub fn restart<N: Nic>(nic: &mut N, pairs: &mut [PortPair<'_, N>]) -> Result<(),
 /// As there.
 pub fn release<N: Nic>(nic: &mut N, pairs: &mut [PortPair<'_, N>]) -> Result<(), NicError> {
     with_queues(nic, pairs, N::release)
+}
+
+/// Stops the device for good, from whatever phase it is in: [`Nic::begin_reset`], [`Nic::poll`]
+/// until it is quiet, [`release`]. All frames are taken back; what is dropped afterwards is freed.
+///
+/// `wait` is called between two polls and returns the time. It may sleep, or move a model on; if
+/// it returns `None` the waiting ends.
+///
+/// # Errors
+/// What `poll` and `release` say; [`NicError::NotQuiet`] if the device has failed before, or if
+/// `wait` gave up: nothing is given back then, and what the device may still reach leaks.
+pub fn shut_down<N: Nic>(
+    nic: &mut N,
+    pairs: &mut [PortPair<'_, N>],
+    mut wait: impl FnMut() -> Option<Instant>,
+) -> Result<(), NicError> {
+    let mut now = wait().ok_or(NicError::NotQuiet)?;
+    nic.begin_reset(now);
+    loop {
+        match nic.poll(now)? {
+            Phase::Quiet => return release(nic, pairs),
+            Phase::Failed => return Err(NicError::NotQuiet),
+            _ => {}
+        }
+        now = wait().ok_or(NicError::NotQuiet)?;
+    }
 }
 
 type ResetCall<N> = fn(

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use pagewire::e1000e::{Config, E1000e, E1000eRx, E1000eTx};
 use pagewire::hal::{
-    FixedBytes, Granule, Instant, Nic, NicError, Phase, Platform, PoolLayout, PortPair, RegionId,
-    TxPort,
+    FixedBytes, Granule, Instant, Nic, NicError, Platform, PoolLayout, PortPair, RegionId, TxPort,
 };
 use pagewire::tcp::{Stack, StackConfig};
 use pagewire_models::Wire;
@@ -98,41 +97,41 @@ impl<M: Machine> World<M> {
 
     /// Lets time pass: at most `longest`, less if something may happen earlier.
     pub(crate) fn sleep(&self, longest: Duration) {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        if self.machine.advance(longest) {
-            return;
-        }
-        let timeout = Timespec::try_from(longest.min(Duration::from_millis(10)));
-        let peer = self.readable.as_ref().map(AsFd::as_fd);
-        let mut fds: Vec<_> = [peer, self.machine.readable()]
-            .into_iter()
-            .flatten()
-            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
-            .collect();
-        // A signal ends the sleep early, which is what is wanted.
-        let _ = poll(&mut fds, timeout.ok().as_ref());
+        sleep(&self.machine, self.readable.as_ref(), longest);
     }
 
     /// Stops the device and takes back what it still had.
     pub(crate) fn shut_down(&mut self) -> Result<(), NicError> {
-        let begin = self.now();
-        self.nic.begin_reset(begin);
-        loop {
-            let now = self.now();
-            match self.nic.poll(now)? {
-                Phase::Quiet => break,
-                Phase::Failed => return Err(NicError::NotQuiet),
-                _ => {}
-            }
-            self.machine.step();
-            self.sleep(Duration::from_micros(100));
-        }
-        let pair = PortPair {
-            tx: self.stack.port_mut(),
-            rx: &mut self.rx,
-        };
-        pagewire::hal::release(&mut self.nic, &mut [pair])
+        let Self {
+            nic,
+            rx,
+            stack,
+            machine,
+            readable,
+            ..
+        } = self;
+        let tx = stack.port_mut();
+        pagewire::hal::shut_down(nic, &mut [PortPair { tx, rx }], || {
+            machine.step();
+            sleep(machine, readable.as_ref(), Duration::from_micros(100));
+            Some(machine.now())
+        })
     }
+}
+
+fn sleep<M: Machine>(machine: &M, peer: Option<&OwnedFd>, longest: Duration) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    if machine.advance(longest) {
+        return;
+    }
+    let timeout = Timespec::try_from(longest.min(Duration::from_millis(10)));
+    let mut fds: Vec<_> = [peer.map(AsFd::as_fd), machine.readable()]
+        .into_iter()
+        .flatten()
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
+    // A signal ends the sleep early, which is what is wanted.
+    let _ = poll(&mut fds, timeout.ok().as_ref());
 }
 
 /// The receiver, its end of the cable, and what tells that it has sent a frame.

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::arch::asm;
 use core::ptr::{self, NonNull};
 
-use pagewire_hal::{DeviceAddress, DomainId, Granule, Region, Translation};
+use pagewire_hal::{DeviceAddress, DomainId, Granule, PagedRegion};
 
 use crate::content::{LEN, PAGE, PAGES, slot};
 use crate::start_info::physical;
@@ -50,69 +50,39 @@ impl PageTable {
 }
 
 /// The file, mapped.
-pub(crate) struct File {
-    domain: DomainId,
-    translation: Translation<'static>,
-}
+pub(crate) type File = PagedRegion<Vec<DeviceAddress>>;
 
-impl File {
-    /// Maps the file. `None` if the page map is not where `boot.s` left it.
-    ///
-    /// # Safety
-    /// Called once. `domain` names physical memory.
-    pub(crate) unsafe fn map(domain: DomainId) -> Option<Self> {
-        let base = (&raw const STORED).expose_provenance() as u64;
-        let pages: Vec<u64> = (0..PAGES)
-            .map(|page| base + (slot(page) * PAGE) as u64)
-            .collect();
-        // Without WRITABLE: a write to the file is a page fault.
-        let tables = pages
-            .chunks(ENTRIES)
-            .map(|chunk| PageTable::new(chunk.iter().map(|page| page | PRESENT)).entry());
-        let directory = PageTable::new(tables).entry();
-        let pointers = PageTable::new([directory]).entry();
-        let page_map = page_map_address();
-        let entries = physical::<[u64; ENTRIES]>(page_map)?.as_ptr();
-        // SAFETY: the page map has these entries and is mapped where it is. The one that is written
-        // was not present, so no reference leads through it.
-        unsafe { (*entries)[WINDOW_ENTRY] = pointers };
-        // SAFETY: the same page map again. What the CPU knew of it is forgotten, and the compiler
-        // moves no access to memory across.
-        unsafe { asm!("mov cr3, {}", in(reg) page_map, options(nostack, preserves_flags)) };
-        let addresses: Vec<_> = pages.into_iter().map(DeviceAddress).collect();
-        let granule = Granule::from_bytes(PAGE)?;
-        Some(Self {
-            domain,
-            translation: Translation::new(granule, 0, LEN, addresses.leak())?,
-        })
-    }
-
-    /// The file, in order.
-    pub(crate) fn bytes(&self) -> &'static [u8] {
-        // SAFETY: mapped for good in `map`, initialised by the linker, and never written.
-        unsafe { core::slice::from_raw_parts(self.base().as_ptr(), LEN) }
-    }
-}
-
-// SAFETY: the window is mapped for good and read-only, and the pages behind it are a static that
-// nobody writes. They are RAM, which any device finds at its physical address as there is no
-// IOMMU; the page table and the translation were made of the same list. Nothing is undone on drop.
-unsafe impl Region for File {
-    fn base(&self) -> NonNull<u8> {
-        NonNull::new(ptr::with_exposed_provenance_mut(WINDOW)).unwrap_or(NonNull::dangling())
-    }
-
-    fn len(&self) -> usize {
-        LEN
-    }
-
-    fn domain(&self) -> DomainId {
-        self.domain
-    }
-
-    fn translation(&self) -> Translation<'_> {
-        self.translation
-    }
+/// Maps the file. `None` if the page map is not where `boot.s` left it.
+///
+/// # Safety
+/// Called once. `domain` names physical memory.
+pub(crate) unsafe fn map(domain: DomainId) -> Option<File> {
+    let base = (&raw const STORED).expose_provenance() as u64;
+    let pages: Vec<u64> = (0..PAGES)
+        .map(|page| base + (slot(page) * PAGE) as u64)
+        .collect();
+    // Without WRITABLE: a write to the file is a page fault.
+    let tables = pages
+        .chunks(ENTRIES)
+        .map(|chunk| PageTable::new(chunk.iter().map(|page| page | PRESENT)).entry());
+    let directory = PageTable::new(tables).entry();
+    let pointers = PageTable::new([directory]).entry();
+    let page_map = page_map_address();
+    let entries = physical::<[u64; ENTRIES]>(page_map)?.as_ptr();
+    // SAFETY: the page map has these entries and is mapped where it is. The one that is written
+    // was not present, so no reference leads through it.
+    unsafe { (*entries)[WINDOW_ENTRY] = pointers };
+    // SAFETY: the same page map again. What the CPU knew of it is forgotten, and the compiler
+    // moves no access to memory across.
+    unsafe { asm!("mov cr3, {}", in(reg) page_map, options(nostack, preserves_flags)) };
+    let addresses: Vec<_> = pages.into_iter().map(DeviceAddress).collect();
+    let granule = Granule::from_bytes(PAGE)?;
+    let base = NonNull::new(ptr::with_exposed_provenance_mut(WINDOW))?;
+    // SAFETY: the window is mapped for good and read-only, and the pages behind it are a
+    // static that nobody writes. They are RAM, which any device finds at its physical address
+    // as there is no IOMMU; the page table and the addresses were made of the same list.
+    // Nothing is undone on drop.
+    unsafe { PagedRegion::new(base, LEN, granule, domain, addresses) }
 }
 
 /// Where the page map is.

@@ -87,9 +87,9 @@ fn run(boot: &Boot) -> Result<(Report, String), Failure> {
         config.max_fragments = Some(bound.parse()?);
     }
     // Without an IOMMU, all devices share physical memory.
-    let domain = DomainId::new_unique();
+    let domain = DomainId::PHYSICAL;
     // SAFETY: the first and only call, for the domain of physical memory.
-    let file = unsafe { File::map(domain) }.ok_or("the file cannot be mapped")?;
+    let file = unsafe { file::map(domain) }.ok_or("the file cannot be mapped")?;
     let mut digest = String::new();
     for byte in Sha256::digest(file.bytes()) {
         write!(digest, "{byte:02x}")?;

@@ -240,13 +240,12 @@ impl Sender {
                 .take_released()
                 .ok_or("a region did not come back")?;
         }
-        self.nic.begin_reset(self.clock.now());
-        while self.nic.poll(self.check_time()?)? != Phase::Quiet {}
         let pair = PortPair {
             tx: self.stack.port_mut(),
             rx: &mut self.rx,
         };
-        pagewire_hal::release(&mut self.nic, &mut [pair])?;
+        let clock = self.clock;
+        pagewire_hal::shut_down(&mut self.nic, &mut [pair], || Some(clock.now()))?;
         Ok(())
     }
 }
