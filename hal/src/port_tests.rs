@@ -8,7 +8,7 @@ use crate::fake_nic::{Bench, FakeNic, FakeQueue, FakeRx, bench, layout, port};
 use crate::test_support::{HeapRegion, World, pattern};
 use crate::{
     DeviceAddress, DomainId, Fragment, FrameError, Offload, PortPair, PostError, Region,
-    Translation, release, restart,
+    Translation, release, restart, shut_down,
 };
 
 #[test]
@@ -184,6 +184,35 @@ fn rule_6_a_reset_that_fails_gives_back_only_what_the_driver_says() {
     (nic.quiet, nic.taken, nic.init) = (true, 1, Err(NicError::NotQuiet));
     // The frames are back even if the device did not come up again.
     assert_eq!(restart(&mut nic, &mut pairs), Err(NicError::NotQuiet));
+    assert_eq!((bench.loans(), bench.port.outstanding()), (1, 0));
+}
+
+#[test]
+fn rule_6_a_shutdown_gives_everything_back_or_nothing() {
+    let mut bench = bench(4);
+    let loan = bench.port.ledger_mut().lend(bench.id, 0, 10).unwrap();
+    bench.send(&loan, 0, 10).unwrap();
+    let mut nic = FakeNic::new(&bench.world, 1);
+    nic.quiet = false;
+    let mut rx = FakeRx;
+    let mut pairs = [PortPair {
+        tx: &mut bench.port,
+        rx: &mut rx,
+    }];
+    // The device does not stop, and the caller has waited long enough.
+    let mut waits = 0;
+    let patience = || {
+        waits += 1;
+        (waits < 5).then_some(Instant::ZERO)
+    };
+    let result = shut_down(&mut nic, &mut pairs, patience);
+    assert_eq!((result, waits), (Err(NicError::NotQuiet), 5));
+    assert_eq!(pairs[0].tx.outstanding(), 1);
+    nic.quiet = true;
+    assert_eq!(
+        shut_down(&mut nic, &mut pairs, || Some(Instant::ZERO)),
+        Ok(())
+    );
     assert_eq!((bench.loans(), bench.port.outstanding()), (1, 0));
 }
 
