@@ -159,8 +159,10 @@ fn rule_8_every_fragment_count_that_is_offered_is_on_the_wire() {
         let (region, id) = region(&lab.host, &mut port, 1 << 16);
         let loan = port.ledger_mut().lend(id, 0, 1 << 16).unwrap();
         for count in 1..=max + 1 {
-            // Pieces of 20 bytes, each far from the last.
-            let pieces: Vec<_> = (0..count - 1).map(|i| (i * 500, 20)).collect();
+            // Pieces of 20 bytes, each far from the last, and none across a page, wherever the
+            // allocator has put the region.
+            let lead = region.base().addr().get().wrapping_neg() % 32;
+            let pieces: Vec<_> = (0..count - 1).map(|i| (lead + i * 512, 20)).collect();
             let posted = post(&mut port, &loan, &pieces);
             if count > max {
                 assert_eq!(posted, Err(PortError::TooManyPieces), "seed {seed}");

@@ -7,7 +7,7 @@ use super::*;
 use crate::fake_nic::{Bench, FakeNic, FakeQueue, FakeRx, bench, layout, port};
 use crate::test_support::{HeapRegion, World, pattern};
 use crate::{
-    DeviceAddress, DomainId, Fragment, FrameError, Offload, PortPair, PostError, Region,
+    DeviceAddress, DomainId, Fragment, FrameError, Instant, Offload, PortPair, PostError, Region,
     Translation, release, restart, shut_down,
 };
 
