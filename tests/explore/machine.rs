@@ -1,5 +1,5 @@
-//! A device that does as the explorer says: memory that it reads through a map of its own, a
-//! queue that completes any frame at any time, and a reset in its phases.
+//! A machine that does as the explorer says: memory, and a device that reads it through a map of
+//! its own. The driver's side of it is in `device`.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,9 +7,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use pagewire::hal::{
-    Capabilities, Causes, DeviceAddress, DmaMemory, DomainId, Fragment, Granule, Instant,
-    LinkState, MacAddress, Nic, NicError, Phase, PlatformError, PostError, QueueError, QueuePair,
-    Region, RxCounters, RxFrame, RxQueue, Statistics, Token, Translation, TxFrame, TxQueue,
+    DeviceAddress, DmaMemory, DomainId, Fragment, Granule, Region, Token, Translation,
 };
 
 /// Bytes that a region can be: the beginning of a page of any size that is used here.
@@ -42,7 +40,7 @@ pub(crate) enum Fault {
     None,
     /// Reclaim hands back a frame that the device has not completed.
     HandsBackEarly,
-    /// Reclaim hands back a frame twice.
+    /// Reclaim hands back every second frame twice.
     HandsBackTwice,
     /// Every second completion is never handed back.
     LosesCompletions,
@@ -51,6 +49,9 @@ pub(crate) enum Fault {
     /// A restart forgets what was completed and not yet handed back.
     RestartForgetsDone,
 }
+
+/// The token of a frame that was handed back early.
+pub(crate) const GONE: Token = Token(u32::MAX);
 
 /// How far a frame has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,7 +122,8 @@ pub(crate) struct State {
     /// Blocks of pool memory that were dropped.
     pub(crate) pool_drops: u32,
     pub(crate) fault: Fault,
-    reclaimed: u32,
+    /// Tokens handed back by reclaim.
+    pub(crate) reclaimed: u32,
     /// The bytes of all posts since somebody took them.
     pub(crate) log: Vec<Vec<u8>>,
     /// What the device was made to read and could not, or found changed.
@@ -193,6 +195,35 @@ impl Machine {
         })
     }
 
+    pub(crate) fn domain(&self) -> DomainId {
+        self.domain
+    }
+
+    /// Memory for the driver; none for an alignment that nobody here asks for.
+    pub(crate) fn pool_memory(&self, len: usize, align: usize) -> Option<PoolMemory> {
+        if align > align_of::<Line>() {
+            return None;
+        }
+        let count = len.div_ceil(size_of::<Line>());
+        let bytes = Box::into_raw(vec![Line([0; 256]); count].into_boxed_slice());
+        let pointer = NonNull::new(bytes.cast::<u8>())?;
+        let mut state = self.lock();
+        let address = state.next_address;
+        state.next_address += 0x1_0000;
+        state.map.push(Mapping {
+            address,
+            pointer,
+            len,
+            owner: Owner::Pool,
+        });
+        Some(PoolMemory {
+            machine: self.clone(),
+            pointer,
+            len,
+            address,
+        })
+    }
+
     /// The end of the device: what the program has leaked for its sake is not needed any more.
     pub(crate) fn gone(&self) {
         let mut state = self.lock();
@@ -200,7 +231,7 @@ impl Machine {
         state.posted = Vec::new();
         drop(state);
         for mapping in map.iter().filter(|m| m.owner == Owner::Pool) {
-            // SAFETY: made by `Box::into_raw` in `allocate`. Still mapped, so the value that owned
+            // SAFETY: made by `Box::into_raw` in `pool_memory`. Still mapped, so the value that owned
             // it was leaked and nobody will free it; the port is gone, as is the device.
             drop(unsafe { Box::from_raw(lines(mapping.pointer, mapping.len)) });
         }
@@ -263,7 +294,7 @@ impl State {
     }
 
     /// What the device reads.
-    fn read(&self, fragments: &[Fragment]) -> Option<Vec<u8>> {
+    pub(crate) fn read(&self, fragments: &[Fragment]) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         for fragment in fragments {
             let (mapping, into) = self.find(fragment)?;
@@ -317,17 +348,17 @@ impl State {
         }
     }
 
-    fn take(&mut self, token: Token) {
+    pub(crate) fn take(&mut self, token: Token) {
         if let Some(index) = self.posted.iter().position(|held| held.token == token) {
             self.posted.remove(index);
         }
     }
 
     /// The next token that reclaim hands back, faults included; the token stays noted as done.
-    fn next_done(&mut self) -> Option<Token> {
+    pub(crate) fn next_done(&mut self) -> Option<Token> {
         if self.fault == Fault::HandsBackEarly && self.done.is_empty() {
-            let index = *self.at(Stage::Rung).first()?;
-            return Some(self.posted[index].token);
+            let early = self.posted.iter().filter(|held| held.stage == Stage::Rung);
+            return early.map(|held| held.token).find(|token| *token != GONE);
         }
         if self.fault == Fault::LosesCompletions && self.done.len() > 1 {
             self.done.pop_front();
@@ -414,288 +445,7 @@ impl Drop for PoolMemory {
         state.pool_drops += 1;
         state.map.retain(|mapping| mapping.address != self.address);
         drop(state);
-        // SAFETY: made by `Box::into_raw` in `allocate`, and mapped no more.
+        // SAFETY: made by `Box::into_raw` in `pool_memory`, and mapped no more.
         drop(unsafe { Box::from_raw(lines(self.pointer, self.len)) });
-    }
-}
-
-/// The transmit queue.
-#[derive(Debug)]
-pub(crate) struct Queue {
-    pub(crate) machine: Machine,
-    capabilities: Capabilities,
-}
-
-// SAFETY: a token is handed back when its frame has stage `Done`, or by a restart when the device
-// is quiet, unless a test of the explorer asks for a fault: then the device reads through its map
-// only, which refuses what is not there any more.
-unsafe impl TxQueue for Queue {
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    fn domain(&self) -> DomainId {
-        self.machine.domain
-    }
-
-    unsafe fn post(&mut self, frame: &TxFrame<'_>, token: Token) -> Result<(), PostError> {
-        let mut state = self.machine.lock();
-        if state.power != Power::Running {
-            return Err(PostError::Down);
-        }
-        frame
-            .check(&self.capabilities)
-            .map_err(PostError::Refused)?;
-        if state.posted.len() >= state.capacity {
-            return Err(PostError::Full);
-        }
-        let bytes = state.read(frame.fragments).unwrap_or_else(|| {
-            let what = format!("{token:?} names memory that is not mapped");
-            state.violations.push(what);
-            Vec::new()
-        });
-        state.log.push(bytes.clone());
-        state.posted.push(Held {
-            token,
-            fragments: frame.fragments.to_vec(),
-            bytes,
-            stage: Stage::Posted,
-        });
-        Ok(())
-    }
-
-    fn doorbell(&mut self) {
-        let mut state = self.machine.lock();
-        if state.power == Power::Running {
-            for held in state.posted.iter_mut() {
-                if held.stage == Stage::Posted {
-                    held.stage = Stage::Rung;
-                }
-            }
-        }
-    }
-
-    fn reclaim(&mut self, done: &mut impl FnMut(Token)) -> Result<usize, QueueError> {
-        let mut count = 0;
-        loop {
-            let mut state = self.machine.lock();
-            if !matches!(state.power, Power::Running | Power::Stopping) {
-                return Err(QueueError::Down);
-            }
-            let Some(token) = state.next_done() else {
-                return Ok(count);
-            };
-            state.reclaimed += 1;
-            let twice = state.fault == Fault::HandsBackTwice && state.reclaimed == 2;
-            drop(state);
-            // Takes note of it only after the call: a callback that unwinds leaves it there.
-            done(token);
-            if twice {
-                done(token);
-            }
-            let mut state = self.machine.lock();
-            state.done.pop_front();
-            if state.fault != Fault::HandsBackEarly {
-                state.take(token);
-            } else if let Some(held) = state.posted.iter_mut().find(|h| h.token == token) {
-                // The device goes on reading, and nobody hands it back once more.
-                held.token = Token(u32::MAX);
-            }
-            count += 1;
-        }
-    }
-
-    fn has_room(&self, fragments: usize) -> bool {
-        let state = self.machine.lock();
-        let fits = fragments <= usize::from(self.capabilities.max_fragments);
-        state.power == Power::Running && fits && state.posted.len() < state.capacity
-    }
-
-    fn outstanding(&self) -> usize {
-        self.machine.lock().posted.len()
-    }
-}
-
-/// Nothing arrives here.
-#[derive(Debug)]
-pub(crate) struct Receive;
-
-impl RxQueue for Receive {
-    fn receive(
-        &mut self,
-        _budget: usize,
-        _frame: &mut impl FnMut(RxFrame<'_>),
-    ) -> Result<usize, QueueError> {
-        Ok(0)
-    }
-
-    fn counters(&self) -> RxCounters {
-        RxCounters::default()
-    }
-}
-
-/// The control part.
-#[derive(Debug)]
-pub(crate) struct Device {
-    pub(crate) machine: Machine,
-    capabilities: Capabilities,
-}
-
-impl Device {
-    /// The device of a machine, and its queue.
-    pub(crate) fn new(machine: &Machine, max_fragments: u16) -> (Self, Queue) {
-        let mut capabilities = Capabilities::minimal();
-        capabilities.max_fragments = max_fragments;
-        capabilities.dma_address_bits = 64;
-        let machine = machine.clone();
-        let queue = Queue {
-            machine: machine.clone(),
-            capabilities,
-        };
-        let device = Self {
-            machine,
-            capabilities,
-        };
-        (device, queue)
-    }
-
-    fn hand_back(&mut self, released: &mut dyn FnMut(u16, Token)) -> Result<(), NicError> {
-        let mut state = self.machine.lock();
-        let quiet = state.power == Power::Quiet;
-        if !quiet && !(state.fault == Fault::QuietTooEarly && state.power == Power::Stopping) {
-            return Err(NicError::WrongPhase);
-        }
-        if !quiet {
-            // The fault: the device is taken for quiet, and reads once more afterwards.
-            let tokens: Vec<_> = state.posted.iter().map(|held| held.token).collect();
-            drop(state);
-            tokens.into_iter().for_each(|token| released(0, token));
-            return Err(NicError::NotQuiet);
-        }
-        let forgets = state.fault == Fault::RestartForgetsDone;
-        let posted = std::mem::take(&mut state.posted);
-        let mut tokens: Vec<_> = state.done.drain(..).collect();
-        if forgets {
-            tokens.clear();
-        }
-        tokens.extend(
-            posted
-                .iter()
-                .filter(|held| held.stage != Stage::Done)
-                .map(|held| held.token),
-        );
-        drop(state);
-        tokens.into_iter().for_each(|token| released(0, token));
-        Ok(())
-    }
-}
-
-// SAFETY: tokens are handed back in phase `Quiet` alone (but for the faults that tests of the
-// explorer ask for, which the map of the device survives), with the place of the one queue, which
-// nobody swaps; the domain and the memory are the machine's.
-unsafe impl Nic for Device {
-    type Tx = Queue;
-    type Rx = Receive;
-    type Memory = PoolMemory;
-
-    fn name(&self) -> &'static str {
-        "explored"
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
-    }
-
-    fn mac_address(&self) -> MacAddress {
-        MacAddress([2, 0, 0, 0, 0, 1])
-    }
-
-    fn domain(&self) -> DomainId {
-        self.machine.domain
-    }
-
-    fn allocate(&mut self, len: usize, align: usize) -> Result<PoolMemory, NicError> {
-        if align > align_of::<Line>() {
-            return Err(PlatformError::OutOfMemory.into());
-        }
-        let count = len.div_ceil(size_of::<Line>());
-        let bytes = Box::into_raw(vec![Line([0; 256]); count].into_boxed_slice());
-        let pointer = NonNull::new(bytes.cast::<u8>()).unwrap();
-        let mut state = self.machine.lock();
-        let address = state.next_address;
-        state.next_address += 0x1_0000;
-        state.map.push(Mapping {
-            address,
-            pointer,
-            len,
-            owner: Owner::Pool,
-        });
-        Ok(PoolMemory {
-            machine: self.machine.clone(),
-            pointer,
-            len,
-            address,
-        })
-    }
-
-    fn take_queues(&mut self, _index: u16) -> Option<(Queue, Receive)> {
-        None
-    }
-
-    fn link(&mut self) -> LinkState {
-        LinkState::default()
-    }
-
-    fn statistics(&mut self) -> Statistics {
-        Statistics::default()
-    }
-
-    fn enable_interrupts(&mut self) -> Result<u16, NicError> {
-        Ok(0)
-    }
-
-    fn take_interrupts(&mut self) -> Causes {
-        Causes::empty()
-    }
-
-    fn poll(&mut self, _now: Instant) -> Result<Phase, NicError> {
-        match self.machine.lock().power {
-            Power::Running => Ok(Phase::Running(LinkState::default())),
-            Power::Stopping => Ok(Phase::Stopping),
-            Power::Quiet => Ok(Phase::Quiet),
-            Power::Failed => Err(NicError::NotQuiet),
-        }
-    }
-
-    fn begin_reset(&mut self, _now: Instant) {
-        let mut state = self.machine.lock();
-        if state.power == Power::Running {
-            state.power = Power::Stopping;
-        }
-    }
-
-    fn restart(
-        &mut self,
-        _queues: &mut [QueuePair<'_, Queue, Receive>],
-        released: &mut dyn FnMut(u16, Token),
-    ) -> Result<(), NicError> {
-        self.hand_back(released)?;
-        let mut state = self.machine.lock();
-        if !state.initialises {
-            return Err(NicError::Timeout {
-                what: "initialisation",
-                after: std::time::Duration::from_millis(1),
-            });
-        }
-        state.power = Power::Running;
-        Ok(())
-    }
-
-    fn release(
-        &mut self,
-        _queues: &mut [QueuePair<'_, Queue, Receive>],
-        released: &mut dyn FnMut(u16, Token),
-    ) -> Result<(), NicError> {
-        self.hand_back(released)
     }
 }

@@ -1,202 +1,18 @@
 //! The port and the ledger, with loans, frames, completions and resets in all orders.
 
-use std::fmt;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use pagewire::hal::{
     FrameId, Granule, Instant, LendError, Loan, Nic, NicError, Offload, PoolLayout, PortError,
-    PortPair, PostError, QueueError, RegionId, Token, TxPort, release, restart,
+    PortPair, PostError, QueueError, RegionId, TxPort, release, restart,
 };
 
-use crate::machine::{Device, Fault, Machine, PoolMemory, Power, Queue, Receive, Stage};
+use crate::device::{Device, Queue, Receive};
+use crate::machine::{Machine, PoolMemory, Power, Stage};
+use crate::page_books::{
+    Action, BUFFERS, Books, Frame, HEADER, PAGE, Part, REGIONS, Setup, Shape, TRIM,
+};
 use crate::search::{World, same};
-
-/// A page of the books, in bytes.
-const PAGE: usize = 16;
-/// What a partial acknowledgment trims: half a page.
-const TRIM: usize = 8;
-/// An Ethernet header.
-const HEADER: usize = 14;
-/// Buffers of the port.
-const BUFFERS: usize = 4;
-/// Start in its block and length of each region: two whole pages; half a page and a whole one.
-const REGIONS: [(usize, usize); 2] = [(0, 32), (8, 24)];
-
-/// How many of everything, and what may happen.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Setup {
-    pub(crate) regions: usize,
-    /// Loans of the connection at a time.
-    pub(crate) loans: usize,
-    /// Frames that the ring takes.
-    pub(crate) frames: usize,
-    /// The device may complete in any order.
-    pub(crate) any_order: bool,
-    /// The device may be reset.
-    pub(crate) resets: bool,
-    /// Loans may be forgotten, callbacks may unwind, builders are dropped.
-    pub(crate) mishaps: bool,
-    pub(crate) fault: Fault,
-}
-
-/// What a frame carries behind its header. Loans are named by their places.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
-    /// Nothing.
-    Bare,
-    /// All of a loan.
-    Whole(usize),
-    /// The last half page of one loan, then all of another.
-    Gather(usize, usize),
-}
-
-/// What may be done.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
-    Lend(usize),
-    Again(usize),
-    Trim(usize),
-    GiveBack(usize),
-    Forget(usize),
-    Post(Shape),
-    /// A builder that is dropped.
-    Undo(Shape),
-    Doorbell,
-    /// The device completes the n-th frame that it knows.
-    Complete(usize),
-    Reclaim,
-    /// The callback of reclaim unwinds.
-    Unwind,
-    Release(usize),
-    Begin,
-    Quiet,
-    /// The device does not become quiet.
-    Stuck,
-    Restart,
-    /// Initialisation fails.
-    RestartFails,
-    /// The device is released.
-    Stop,
-}
-
-impl fmt::Debug for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bare => write!(f, "Bare"),
-            Self::Whole(loan) => write!(f, "Whole{loan}"),
-            Self::Gather(a, b) => write!(f, "Gather{a}+{b}"),
-        }
-    }
-}
-
-impl fmt::Debug for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Lend(n) => write!(f, "Lend{n}"),
-            Self::Again(n) => write!(f, "Again{n}"),
-            Self::Trim(n) => write!(f, "Trim{n}"),
-            Self::GiveBack(n) => write!(f, "GiveBack{n}"),
-            Self::Forget(n) => write!(f, "Forget{n}"),
-            Self::Post(shape) => write!(f, "Post{shape:?}"),
-            Self::Undo(shape) => write!(f, "Undo{shape:?}"),
-            Self::Doorbell => write!(f, "Doorbell"),
-            Self::Complete(n) => write!(f, "Complete{n}"),
-            Self::Reclaim => write!(f, "Reclaim"),
-            Self::Unwind => write!(f, "Unwind"),
-            Self::Release(n) => write!(f, "Release{n}"),
-            Self::Begin => write!(f, "Begin"),
-            Self::Quiet => write!(f, "Quiet"),
-            Self::Stuck => write!(f, "Stuck"),
-            Self::Restart => write!(f, "Restart"),
-            Self::RestartFails => write!(f, "RestartFails"),
-            Self::Stop => write!(f, "Stop"),
-        }
-    }
-}
-
-/// A range of a region, held by somebody.
-type Part = (usize, Range<usize>);
-
-/// A frame in the books.
-#[derive(Clone, Debug)]
-struct Frame {
-    id: FrameId,
-    token: Token,
-    parts: Vec<Part>,
-    stage: Stage,
-}
-
-/// The oracle: who holds what, as plain lists. It knows nothing of counts.
-#[derive(Debug, Default)]
-struct Books {
-    /// Released by the program.
-    closing: Vec<bool>,
-    /// Loans of the connection, by place.
-    loans: Vec<Part>,
-    /// Loans that were forgotten.
-    lost: Vec<Part>,
-    /// Frames out, in the order of posting.
-    frames: Vec<Frame>,
-    /// Those of them that the device has completed, in the order in which it did.
-    done: Vec<FrameId>,
-    /// Frames that were out.
-    over: Vec<FrameId>,
-    posted: u64,
-    /// A callback has unwound: the port does nothing before a reset.
-    interrupted: bool,
-    /// That frame's token will come once more.
-    strays_to_come: u64,
-    strays: u64,
-    peak: usize,
-}
-
-impl Books {
-    fn holders(&self) -> impl Iterator<Item = &Part> {
-        let frames = self.frames.iter().flat_map(|frame| &frame.parts);
-        self.loans.iter().chain(&self.lost).chain(frames)
-    }
-
-    fn held(&self, region: usize) -> bool {
-        self.holders().any(|(of, _)| *of == region)
-    }
-
-    /// Whether the region must have been given back by now: nobody holds any of it.
-    fn free(&self, region: usize) -> bool {
-        self.closing[region] && !self.held(region)
-    }
-
-    fn pinned(&self) -> usize {
-        let mut pages = [[false; 2]; 2];
-        for (region, range) in self.holders() {
-            let first = REGIONS[*region].0;
-            for page in (first + range.start) / PAGE..=(first + range.end - 1) / PAGE {
-                pages[*region][page] = true;
-            }
-        }
-        pages.iter().flatten().filter(|held| **held).count()
-    }
-
-    fn end_frames(&mut self, over: impl Fn(&Frame) -> bool) {
-        let ended = self.frames.iter().filter(|frame| over(frame));
-        self.over.extend(ended.map(|frame| frame.id));
-        self.frames.retain(|frame| !over(frame));
-    }
-
-    /// The parts of a shape, `None` if its loans are not there or too short.
-    fn parts(&self, shape: Shape) -> Option<Vec<Part>> {
-        let part = |loan: usize| self.loans.get(loan).cloned();
-        match shape {
-            Shape::Bare => Some(Vec::new()),
-            Shape::Whole(loan) => Some(vec![part(loan)?]),
-            Shape::Gather(a, b) => {
-                let (region, range) = part(a)?;
-                let tail = range.end.checked_sub(TRIM)?.max(range.start)..range.end;
-                Some(vec![(region, tail), part(b)?])
-            }
-        }
-    }
-}
 
 /// A port on the machine, and the books beside it.
 pub(crate) struct Pages {
@@ -604,7 +420,8 @@ impl World for Pages {
                 self.books.loans.remove(loan);
             }
             Action::Forget(loan) => {
-                std::mem::forget(self.loans.remove(loan));
+                // A loan is plain data: to drop it is to forget it.
+                drop(self.loans.remove(loan));
                 let part = self.books.loans.remove(loan);
                 self.books.lost.push(part);
             }
@@ -665,6 +482,41 @@ impl World for Pages {
             frame.parts.iter().for_each(|p| part(&mut key, p));
         }
         key
+    }
+
+    fn events(&self) -> Vec<&'static str> {
+        let books = &self.books;
+        let power = self.machine.lock().power;
+        let mut events = Vec::new();
+        for region in 0..self.setup.regions {
+            let read = |frame: &Frame| frame.parts.iter().any(|(of, _)| *of == region);
+            let frames = books.frames.iter().filter(|frame| read(frame)).count();
+            let loans = books.loans.iter().filter(|(of, _)| *of == region).count();
+            let out_of_step = books.frames.len() > 1 && books.frames[0].stage != Stage::Done;
+            events.extend([
+                (books.free(region), "given back"),
+                (frames > 1, "two frames read a region"),
+                (frames > 0 && loans == 0, "the device is the last holder"),
+                (
+                    books.closing[region] && frames == 0 && loans > 0,
+                    "the connection is the last holder",
+                ),
+                (books.strays > 0, "a token came twice"),
+                (power == Power::Quiet && frames > 0, "quiet with frames out"),
+                (
+                    power == Power::Failed && frames > 0,
+                    "stuck with frames out",
+                ),
+                (
+                    out_of_step && !books.done.is_empty(),
+                    "completed out of order",
+                ),
+            ]);
+        }
+        events.sort_unstable();
+        events.dedup();
+        let came = events.into_iter().filter(|(came, _)| *came);
+        came.map(|(_, event)| event).collect()
     }
 
     fn finish(mut self, ending: usize) -> Result<u64, String> {

@@ -14,7 +14,7 @@
 //! ending shows and a special order behind it. So each world is also explored without a cut, to
 //! a smaller depth, and the states found there must be the same.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::{Debug, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -48,6 +48,8 @@ pub(crate) trait World: Sized {
     fn apply(&mut self, action: Self::Action) -> Result<(), String>;
     /// What tells this state from others.
     fn key(&self) -> Vec<u8>;
+    /// Names what has come about, so that a test can say that it was not missed.
+    fn events(&self) -> Vec<&'static str>;
     /// Plays to the end in a way of [`ENDINGS`](Self::ENDINGS), and compares. Returns the steps.
     fn finish(self, ending: usize) -> Result<u64, String>;
 }
@@ -70,6 +72,8 @@ pub(crate) struct Explored {
     pub(crate) states: HashSet<Vec<u8>>,
     /// New states by depth.
     pub(crate) by_depth: Vec<usize>,
+    /// In how many orders each event came about.
+    pub(crate) events: BTreeMap<&'static str, u64>,
 }
 
 /// An order that went wrong.
@@ -108,21 +112,28 @@ fn replay<W: World>(setup: &W::Setup, path: &[W::Action]) -> Result<W, String> {
     Ok(world)
 }
 
+/// The key of a state, and what may be done there.
+type Found<W> = (Vec<u8>, Vec<<W as World>::Action>);
+
 /// Plays one order to each ending; returns the state before them and what may follow.
 fn play<W: World>(
     setup: &W::Setup,
     path: &[W::Action],
     explored: &mut Explored,
-) -> Result<(Vec<u8>, Vec<W::Action>), Failure> {
+) -> Result<Found<W>, Failure> {
     let mut state = None;
     for (ending, name) in W::ENDINGS.iter().enumerate() {
         let played = guarded(|| {
             let world = replay::<W>(setup, path)?;
             let found = (world.key(), world.enabled());
-            Ok((world.finish(ending)?, found))
+            let events = world.events();
+            Ok((world.finish(ending)?, found, events))
         });
         match played {
-            Ok((steps, found)) => {
+            Ok((steps, found, events)) => {
+                for event in events.into_iter().filter(|_| ending == 0) {
+                    *explored.events.entry(event).or_default() += 1;
+                }
                 explored.steps += path.len() as u64 + steps;
                 explored.paths += 1;
                 state = Some(found);
@@ -205,7 +216,7 @@ pub(crate) fn run<W: World>(name: &str, setup: &W::Setup, limits: Limits) -> Opt
         Ok(explored) => {
             println!(
                 "{name}: depth {}, {} states, {} orders played to an end, {} steps, {:.1} s{}; \
-                 new states by depth: {:?}",
+                 new states by depth: {:?}; {:?}",
                 limits.depth,
                 explored.states.len(),
                 explored.paths,
@@ -213,10 +224,22 @@ pub(crate) fn run<W: World>(name: &str, setup: &W::Setup, limits: Limits) -> Opt
                 begin.elapsed().as_secs_f64(),
                 if limits.cut { "" } else { " (nothing cut)" },
                 explored.by_depth,
+                explored.events,
             );
             Some(explored)
         }
         Err(Failure { trace, what }) => panic!("PAGEWIRE_TRACE=\"{name}:{trace}\": {what}"),
+    }
+}
+
+/// That each of `events` came about: else the depth is too small, or an action does nothing.
+pub(crate) fn came_about(explored: Option<Explored>, events: &[&str]) {
+    // There is none if another order was asked for.
+    if let Some(explored) = explored {
+        for event in events {
+            let seen = explored.events.contains_key(event);
+            assert!(seen, "{event:?} is not among {:?}", explored.events);
+        }
     }
 }
 
