@@ -2,6 +2,7 @@
 
 use super::bits::{command, offset, popts, statistic, tctl};
 use super::offload::{self, Context};
+use super::parse::Headers;
 use super::registers::RegisterFile;
 use super::work::Work;
 
@@ -207,25 +208,38 @@ impl Assembly {
             work.counters.frames_dropped += 1;
             return;
         }
+        let qemu = work.latitude.qemu;
+        if qemu.drops_cut_headers && Headers::parse(&self.buffer).is_none() {
+            work.counters.frames_dropped += 1;
+            work.counters.frames_with_cut_headers += 1;
+            return;
+        }
+        let options = if qemu.options_of_last_descriptor {
+            last.options
+        } else {
+            first.options
+        };
         match first.format {
-            Format::Data if first.options & (popts::IXSM | popts::TXSM) != 0 => {
-                self.offload(&first, place, context, work);
+            Format::Data if options & (popts::IXSM | popts::TXSM) != 0 => {
+                self.offload(&first, options, place, context, work);
             }
-            Format::Legacy if last.has(command::IC) => {
+            Format::Legacy if last.has(command::IC) && !qemu.no_legacy_checksum => {
                 self.offload_legacy(&first, last, place, work)
             }
             _ => {}
         }
         if self.buffer.len() < PADDED {
-            if work.registers.get(offset::TCTL) & tctl::PSP != 0 {
-                self.buffer.resize(PADDED, 0);
-            } else {
+            if work.registers.get(offset::TCTL) & tctl::PSP == 0 {
                 let text = "a frame of less than 60 bytes, and TCTL.PSP is off: a runt";
                 work.report_transmit(place, &last.raw, text);
+            } else if !qemu.no_padding {
+                self.buffer.resize(PADDED, 0);
             }
         }
         count(&self.buffer, work);
-        work.wire.transmit(&mut self.buffer, work.pace.now);
+        if !qemu.sends_without_link || work.wire.carrier() {
+            work.wire.transmit(&mut self.buffer, work.pace.now);
+        }
     }
 
     /// Whether the frame goes on the wire; if not, it has been reported, where it is a fault.
@@ -256,6 +270,7 @@ impl Assembly {
     fn offload(
         &mut self,
         first: &TxDescriptor,
+        options: u8,
         place: Place,
         context: Option<Context>,
         work: &mut Work<'_>,
@@ -269,8 +284,15 @@ impl Assembly {
             let text = "a checksum is asked for, and the last context is one for segmentation";
             work.report_transmit(place, &first.raw, text);
         }
+        let by_protocol = work.latitude.qemu.checksums_by_protocol;
         let mut report = |text: &str| work.report_transmit(place, &first.raw, text);
-        let inserted = context.insert(first.options, &mut self.buffer, &mut report);
+        let inserted = if by_protocol {
+            // The context is judged all the same, on a frame that nobody will see.
+            context.insert(options, &mut self.buffer.clone(), &mut report);
+            Headers::parse(&self.buffer).map_or(0, |h| h.insert(options, &mut self.buffer))
+        } else {
+            context.insert(options, &mut self.buffer, &mut report)
+        };
         work.counters.checksums_inserted += inserted;
     }
 

@@ -74,6 +74,7 @@ pub(super) mod offset {
 /// Statistics: offsets of those that the model counts.
 pub(super) mod statistic {
     pub(crate) const MPC: u32 = 0x4010;
+    pub(crate) const RLEC: u32 = 0x4040;
     pub(crate) const PRC64: u32 = 0x405c;
     pub(crate) const GPRC: u32 = 0x4074;
     pub(crate) const BPRC: u32 = 0x4078;
@@ -283,4 +284,6 @@ pub(super) mod rx_status {
     /// Errors: bits 31:24 of the extended status, the error byte of the legacy descriptor.
     pub(crate) const TCPE: u32 = 1 << 29;
     pub(crate) const IPE: u32 = 1 << 30;
+    /// All that is said about checksums, but IXSM.
+    pub(crate) const CHECKED: u32 = UDPCS | TCPCS | IPCS | TCPE | IPE;
 }

@@ -156,7 +156,12 @@ impl E1000e82574 {
                 }
             }
             Register::Mdic => self.write_mdic(value),
-            Register::Icr => self.interrupts.acknowledge(value, &self.registers),
+            Register::Icr => {
+                let whole = self.config.latitude.qemu.other_clears_its_causes;
+                let more = whole && value & cause::OTHER != 0;
+                let bits = if more { value | cause::OTHERS } else { value };
+                self.interrupts.acknowledge(bits, &self.registers);
+            }
             Register::Ics => self.interrupts.raise(value),
             Register::Ims => self.interrupts.enable(value),
             Register::Imc => self.interrupts.disable(value),

@@ -5,11 +5,12 @@
 //! which a device without latitude would be free to do as well: they bound a delay.
 
 use core::time::Duration;
+use std::collections::VecDeque;
 
 use pagewire_hal::Instant;
 
 use super::bits::{cause, ctrl_ext, offset};
-use super::pace::Random;
+use super::pace::{Deadline, Pace, Random};
 use super::pci::{ConfigSpace, VECTORS};
 use super::registers::RegisterFile;
 use crate::Bus;
@@ -26,6 +27,37 @@ const ROUTES: [(u32, u32); 5] = [
     (cause::OTHER, 16),
 ];
 
+/// Of this many messages one is late, by so many nanoseconds at most.
+const LATE_ONE_IN: u64 = 4;
+const LATEST: u64 = 500_000;
+
+/// What sending a message takes.
+pub(super) struct Sending<'a> {
+    pub(super) registers: &'a RegisterFile,
+    pub(super) pci: &'a mut ConfigSpace,
+    pub(super) bus: &'a mut dyn Bus,
+    pub(super) pace: &'a Pace,
+    /// Messages may be late, and this says by how much.
+    pub(super) late: Option<&'a mut Random>,
+}
+
+impl Sending<'_> {
+    /// Sends a message, unless the vector is masked.
+    fn send(&mut self, vector: u16) -> bool {
+        let offered = self.pci.offer(vector);
+        if offered {
+            self.bus.interrupt(vector);
+        }
+        offered
+    }
+
+    /// How late the next message is.
+    fn lateness(&mut self) -> Option<u64> {
+        let random = self.late.as_mut()?;
+        random.one_in(LATE_ONE_IN).then(|| random.below(LATEST))
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Interrupts {
     causes: u32,
@@ -35,6 +67,8 @@ pub(super) struct Interrupts {
     /// Vectors that wait for their EITR interval to end.
     throttled: u32,
     next_allowed: [Instant; VECTORS as usize],
+    /// Messages under way, and when they arrive.
+    late: VecDeque<(Deadline, u16)>,
 }
 
 impl Interrupts {
@@ -107,23 +141,18 @@ impl Interrupts {
         self.signalled &= self.causes & self.mask;
     }
 
-    /// Sends what is due; returns whether anything was.
-    pub(super) fn fire(
-        &mut self,
-        registers: &RegisterFile,
-        pci: &mut ConfigSpace,
-        bus: &mut dyn Bus,
-        now: Instant,
-    ) -> bool {
-        if !pci.has_msix() || !pci.is_bus_master() {
+    /// Sends what is due; returns whether anything was, or waits only for time.
+    pub(super) fn fire(&mut self, sending: &mut Sending<'_>) -> bool {
+        if !sending.pci.has_msix() || !sending.pci.is_bus_master() {
             return false;
         }
         let mut sent = false;
-        while let Some(vector) = pci.take_unmasked() {
-            bus.interrupt(vector);
+        while let Some(vector) = sending.pci.take_unmasked() {
+            sending.bus.interrupt(vector);
             sent = true;
         }
-        sent |= self.release(registers, pci, bus, now);
+        sent |= self.deliver(sending);
+        sent |= self.release(sending);
         let fresh = self.causes & self.mask & !self.signalled;
         if fresh == 0 {
             return sent;
@@ -133,12 +162,12 @@ impl Interrupts {
             if fresh & bit == 0 {
                 continue;
             }
-            if let Some(vector) = routed(registers, shift) {
-                sent |= self.send(vector, registers, pci, bus, now);
+            if let Some(vector) = routed(sending.registers, shift) {
+                sent |= self.send(vector, sending);
             }
             // The cause and its mask are cleared by the message, if EIAC says so (82583V
             // datasheet 7.4.3), also where the system has masked the vector.
-            let cleared = bit & registers.get(offset::EIAC);
+            let cleared = bit & sending.registers.get(offset::EIAC);
             self.causes &= !cleared;
             self.mask &= !cleared;
         }
@@ -147,14 +176,8 @@ impl Interrupts {
     }
 
     /// Sends `vector`, or keeps it until its interval has passed.
-    fn send(
-        &mut self,
-        vector: u16,
-        registers: &RegisterFile,
-        pci: &mut ConfigSpace,
-        bus: &mut dyn Bus,
-        now: Instant,
-    ) -> bool {
+    fn send(&mut self, vector: u16, sending: &mut Sending<'_>) -> bool {
+        let now = sending.pace.now;
         let Some(next_allowed) = self.next_allowed.get_mut(usize::from(vector)) else {
             return false;
         };
@@ -162,29 +185,39 @@ impl Interrupts {
             self.throttled |= 1 << vector;
             return false;
         }
-        let interval = registers.get(offset::EITR + 4 * u32::from(vector)) & 0xffff;
+        let at = offset::EITR + 4 * u32::from(vector);
+        let interval = sending.registers.get(at) & 0xffff;
         *next_allowed = now + Duration::from_nanos(u64::from(interval) * EITR_UNIT);
-        if !pci.offer(vector) {
-            return false;
+        if let Some(nanos) = sending.lateness() {
+            let deadline = Deadline::after(sending.pace, nanos);
+            self.late.push_back((deadline, vector));
+            return true;
         }
-        bus.interrupt(vector);
-        true
+        sending.send(vector)
+    }
+
+    /// Sends the messages that were late; whether any was, or still is.
+    fn deliver(&mut self, sending: &mut Sending<'_>) -> bool {
+        let busy = !self.late.is_empty();
+        self.late.retain(|(deadline, vector)| {
+            let due = deadline.has_passed(sending.pace);
+            if due {
+                sending.send(*vector);
+            }
+            !due
+        });
+        busy
     }
 
     /// Sends the vectors whose interval has passed.
-    fn release(
-        &mut self,
-        registers: &RegisterFile,
-        pci: &mut ConfigSpace,
-        bus: &mut dyn Bus,
-        now: Instant,
-    ) -> bool {
+    fn release(&mut self, sending: &mut Sending<'_>) -> bool {
         let mut sent = false;
         for vector in 0..VECTORS {
-            let ready = self.next_allowed.get(usize::from(vector)).copied() <= Some(now);
+            let next_allowed = self.next_allowed.get(usize::from(vector)).copied();
+            let ready = next_allowed <= Some(sending.pace.now);
             if self.throttled & 1 << vector != 0 && ready {
                 self.throttled &= !(1 << vector);
-                sent |= self.send(vector, registers, pci, bus, now);
+                sent |= self.send(vector, sending);
             }
         }
         sent

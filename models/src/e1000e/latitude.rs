@@ -1,5 +1,7 @@
 //! How a model is built, and the freedoms that it takes.
 
+use super::deviations::QemuDeviations;
+
 /// How an [`E1000e82574`](super::E1000e82574) is built.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ModelConfig {
@@ -25,6 +27,7 @@ impl Default for ModelConfig {
 
 /// What the specification leaves to the hardware, switch by switch. [`Latitude::default`] has all
 /// of them on, as a driver must expect them; [`Latitude::none`] is the most obliging device.
+/// [`Latitude::qemu`] is a device that many drivers meet first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Latitude {
     /// DD is written some time after the frame was sent or stored (82583V datasheet 7.2.4.2 says when
@@ -72,13 +75,35 @@ pub struct Latitude {
     /// After GIO master disable, or with bus mastering off, requests under way take up to 50 µs
     /// to end, during which a frame may be finished and write-backs may still arrive.
     pub late_master_disable: bool,
+    /// An MSI-X message may arrive up to 0.5 ms after it was due. (QEMU's e1000e keeps at least
+    /// 128 µs between two messages of a vector, whatever EITR says.)
+    pub late_interrupts: bool,
+    /// With IXSM ("ignore") in a receive descriptor, the other bits about checksums hold rubbish.
+    pub rubbish_with_ixsm: bool,
+    /// Where it does as QEMU does and not as the datasheet says.
+    pub qemu: QemuDeviations,
 }
 
 impl Latitude {
-    /// No freedom at all: everything happens at once, whole and in order.
+    /// No freedom at all: everything happens at once, whole and in order, by the datasheet.
     #[must_use]
     pub const fn none() -> Self {
         Self::uniform(false)
+    }
+
+    /// QEMU's own e1000e, as near as the model gets: all at once and in order, but for what is
+    /// known of it. See [`QemuDeviations`].
+    #[must_use]
+    pub const fn qemu() -> Self {
+        Self {
+            drop_many_fragments: true,
+            icr_survives_read: true,
+            slow_link: true,
+            slow_semaphores: true,
+            late_interrupts: true,
+            qemu: QemuDeviations::all(),
+            ..Self::none()
+        }
     }
 
     const fn uniform(on: bool) -> Self {
@@ -100,12 +125,15 @@ impl Latitude {
             slow_link: on,
             slow_semaphores: on,
             late_master_disable: on,
+            late_interrupts: on,
+            rubbish_with_ixsm: on,
+            qemu: QemuDeviations::none(),
         }
     }
 }
 
 impl Default for Latitude {
-    /// All freedoms.
+    /// All freedoms, and no deviation from the datasheet.
     fn default() -> Self {
         Self::uniform(true)
     }

@@ -19,6 +19,7 @@ mod assembly;
 mod bits;
 mod checksum;
 mod control;
+mod deviations;
 mod filter;
 pub mod hostile;
 mod interrupts;
@@ -26,6 +27,7 @@ mod latitude;
 mod nvm;
 mod offload;
 mod pace;
+mod parse;
 mod pci;
 mod phy;
 mod receive;
@@ -42,13 +44,14 @@ use std::fmt;
 
 use pagewire_hal::Instant;
 
+pub use deviations::QemuDeviations;
 pub use hostile::{Hostile, Lie, LieCounters, Lies};
 pub use latitude::{Latitude, ModelConfig};
 pub use statistics::{Counters, HISTOGRAM};
 
 use bits::{cause, ctrl, offset, status};
 use hostile::Liar;
-use interrupts::Interrupts;
+use interrupts::{Interrupts, Sending};
 use nvm::Nvm;
 use offload::Context;
 use pace::{Deadline, Pace, Random};
@@ -65,12 +68,16 @@ use crate::{Bus, Device, Wire};
 
 /// Nanoseconds that requests may be under way after bus mastering was stopped.
 const LATEST_DRAIN: u64 = 50_000;
+/// Tells the second generator from the first.
+const LATE: u64 = 0x6c61_7465;
 
 /// An Intel 82574L. See the [module](self) for what it does and does not do.
 pub struct E1000e82574 {
     config: ModelConfig,
     wire: Box<dyn Wire>,
     random: Random,
+    /// For freedoms that were added later: they leave the draws of `random` as they were.
+    late_random: Random,
     pace: Pace,
     violations: Violations,
     pci: ConfigSpace,
@@ -158,6 +165,7 @@ impl E1000e82574 {
             never_quiet: false,
             gone: false,
             icr_survives,
+            late_random: Random::new(config.seed ^ LATE),
             liar: None,
             lies_told: LieCounters::default(),
             random,
@@ -332,6 +340,8 @@ impl E1000e82574 {
             latitude: self.config.latitude,
             registers: &self.registers,
             random: &mut self.random,
+            late_random: &mut self.late_random,
+            msix: self.pci.has_msix(),
             violations: &mut self.violations,
             statistics: &mut self.statistics,
             counters: &mut self.counters,
@@ -351,6 +361,11 @@ impl E1000e82574 {
 
 /// The device as it is when it does not lie.
 impl E1000e82574 {
+    /// Whether it may lie: not any more once it has been removed.
+    fn lies(&self) -> bool {
+        self.liar.is_some() && !self.gone
+    }
+
     fn honest_config_read(&mut self, offset: u16) -> u32 {
         if self.gone || offset >= 0x1000 {
             return u32::MAX;
@@ -398,8 +413,15 @@ impl E1000e82574 {
             if busy && spurious && self.random.one_in(64) {
                 Interrupts::fire_spurious(&self.registers, &mut self.pci, bus, &mut self.random);
             }
-            let (registers, pci) = (&self.registers, &mut self.pci);
-            busy |= self.interrupts.fire(registers, pci, bus, self.pace.now);
+            let late = self.config.latitude.late_interrupts;
+            let mut sending = Sending {
+                registers: &self.registers,
+                pci: &mut self.pci,
+                bus,
+                pace: &self.pace,
+                late: late.then_some(&mut self.late_random),
+            };
+            busy |= self.interrupts.fire(&mut sending);
         }
         busy
     }
@@ -407,7 +429,7 @@ impl E1000e82574 {
 
 impl Device for E1000e82574 {
     fn config_read(&mut self, offset: u16) -> u32 {
-        if self.liar.is_some() {
+        if self.lies() {
             return self.lying_config_read(offset);
         }
         self.honest_config_read(offset)
@@ -432,14 +454,14 @@ impl Device for E1000e82574 {
     }
 
     fn read(&mut self, bar: u8, offset: u32, now: Instant) -> u32 {
-        if self.liar.is_some() {
+        if self.lies() {
             return self.lying_read(bar, offset, now);
         }
         self.honest_read(bar, offset, now)
     }
 
     fn write(&mut self, bar: u8, offset: u32, value: u32, now: Instant) {
-        if self.liar.is_some() {
+        if self.lies() {
             return self.lying_write(bar, offset, value, now);
         }
         self.honest_write(bar, offset, value, now);
@@ -450,7 +472,7 @@ impl Device for E1000e82574 {
     }
 
     fn step(&mut self, bus: &mut dyn Bus, now: Instant) -> bool {
-        if self.liar.is_some() {
+        if self.lies() {
             return self.lying_step(bus, now);
         }
         self.honest_step(bus, now)

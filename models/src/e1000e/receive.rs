@@ -52,6 +52,8 @@ pub(super) struct RxQueue {
     frame: Vec<u8>,
     current: Option<Current>,
     poison: Vec<u8>,
+    /// `frame` has come and waits for descriptors (`QemuDeviations::frames_wait`).
+    waiting: bool,
     /// The interrupt for few free descriptors was given.
     low: bool,
     halted: bool,
@@ -69,6 +71,7 @@ impl RxQueue {
             frame: Vec::new(),
             current: None,
             poison: Vec::new(),
+            waiting: false,
             low: true,
             halted: false,
         }
@@ -152,10 +155,13 @@ impl RxQueue {
                 if !usable || !self.store_part(size, work) {
                     break;
                 }
-            } else if !link || gate == Gate::Finish {
+            } else if !link || gate == Gate::Finish || !self.is_open(usable, size, work) {
                 break;
-            } else if work.wire.receive(&mut self.frame, work.pace.now) {
+            } else if self.waiting || work.wire.receive(&mut self.frame, work.pace.now) {
                 self.accept(enabled, usable, size, work);
+                if self.waiting {
+                    break;
+                }
             } else {
                 break;
             }
@@ -232,6 +238,12 @@ impl RxQueue {
         }
     }
 
+    /// Whether a frame is taken from the wire: always, but on QEMU, where it stays outside while
+    /// there is no descriptor at all.
+    fn is_open(&self, usable: bool, size: usize, work: &Work<'_>) -> bool {
+        !work.latitude.qemu.frames_wait || usable && self.room(size) > 0
+    }
+
     /// A frame has come: is it for us, and is there room?
     fn accept(&mut self, enabled: bool, usable: bool, size: usize, work: &mut Work<'_>) {
         if !enabled {
@@ -244,19 +256,34 @@ impl RxQueue {
         };
         if self.frame.len() < SHORTEST {
             self.frame.resize(SHORTEST, 0);
+            if work.latitude.qemu.short_frames_in_ruc {
+                work.statistics.count(statistic::RUC);
+            }
         }
         let octets = self.frame.len() + 4;
-        work.statistics.count(statistic::TPR);
-        work.statistics.add(statistic::TOR, octets as u64);
-        if filter::is_oversized(self.frame.len(), control) {
+        let oversized = filter::is_oversized(self.frame.len(), control);
+        let passed = filter::pass(destination, work.registers);
+        let stored = octets - if control & rctl::SECRC != 0 { 4 } else { 0 };
+        let fits = usable && self.room(size) >= stored;
+        if self.must_wait(fits, !oversized && passed.is_some(), work) {
+            return;
+        }
+        if oversized && work.latitude.qemu.oversize_in_roc_alone {
             work.statistics.count(statistic::ROC);
             return;
         }
-        let Some(passed) = filter::pass(destination, work.registers) else {
+        work.statistics.count(statistic::TPR);
+        work.statistics.add(statistic::TOR, octets as u64);
+        let Some(passed) = passed else {
             return;
         };
-        let stored = octets - if control & rctl::SECRC != 0 { 4 } else { 0 };
-        if !usable || self.room(size) < stored {
+        if oversized {
+            // 8254x SDM 13.7.15 and 13.7.36: both, of frames that passed the filter.
+            work.statistics.count(statistic::ROC);
+            work.statistics.count(statistic::RLEC);
+            return;
+        }
+        if !fits {
             work.counters.frames_missed += 1;
             work.statistics.count(statistic::RNBC);
             work.statistics.count(statistic::MPC);
@@ -267,25 +294,49 @@ impl RxQueue {
         self.begin(passed, control, work);
     }
 
+    /// Whether the frame, wanted or not, waits for descriptors.
+    fn must_wait(&mut self, fits: bool, wanted: bool, work: &mut Work<'_>) -> bool {
+        let waits = work.latitude.qemu.frames_wait && wanted && !fits;
+        if waits && !self.waiting {
+            work.causes |= cause::RXO;
+        }
+        self.waiting = waits;
+        waits
+    }
+
     /// Bytes that fit the free descriptors.
     fn room(&self, size: usize) -> usize {
         self.free.iter().filter(|free| free.address != 0).count() * size
     }
 
     fn begin(&mut self, passed: Passed, control: u32, work: &mut Work<'_>) {
+        let qemu = work.latitude.qemu;
         let mut status = filter::checksum_status(&self.frame, work.registers);
+        if qemu.never_ixsm {
+            status &= !rx_status::IXSM;
+        } else if work.latitude.rubbish_with_ixsm && status & rx_status::IXSM != 0 {
+            status |= work.late_random.next() as u32 & rx_status::CHECKED;
+        }
         if passed == Passed::Inexact {
             status |= rx_status::PIF;
         }
         let identification = filter::ip_identification(&self.frame);
         if control & rctl::SECRC == 0 {
-            let check = frame_check_sequence(&self.frame);
+            let check = if qemu.zero_check_sequence {
+                [0; 4]
+            } else {
+                frame_check_sequence(&self.frame)
+            };
             self.frame.extend_from_slice(&check);
         }
         self.current = Some(Current {
             stored: 0,
             status,
-            checksum: filter::packet_checksum(&self.frame, work.registers),
+            checksum: if qemu.no_packet_checksum {
+                0
+            } else {
+                filter::packet_checksum(&self.frame, work.registers)
+            },
             identification,
         });
     }
@@ -345,7 +396,7 @@ impl RxQueue {
             false => rx_status::DD,
         };
         let causes = match is_last {
-            true => cause::RXT0 | cause::RXQ0,
+            true => work.write_back_causes(cause::RXQ0, cause::RXT0),
             false => 0,
         };
         let len = (len as u16).to_le_bytes();
@@ -381,7 +432,8 @@ impl RxQueue {
     fn warn_of_low(&mut self, entries: u32, control: u32, work: &mut Work<'_>) {
         let threshold = entries >> (1 + (control >> rctl::RDMTS_SHIFT & 0b11));
         let low = distance(self.head, self.tail, entries) <= threshold;
-        if low && !self.low {
+        let silent = work.latitude.qemu.queue_causes_alone && work.msix;
+        if low && !self.low && !silent {
             work.causes |= cause::RXDMT0;
         }
         self.low = low;

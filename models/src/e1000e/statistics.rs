@@ -88,6 +88,9 @@ pub struct Counters {
     pub frames_dropped: u64,
     /// Of these, dropped silently for having more than 64 fragments.
     pub frames_of_too_many_fragments: u64,
+    /// Of these, dropped silently for a header that was cut off
+    /// ([`drops_cut_headers`](super::QemuDeviations::drops_cut_headers)).
+    pub frames_with_cut_headers: u64,
     /// Frames fetched, by number of fragments: entry *n* counts those of *n*, the last one also
     /// all those of more.
     pub fragments: [u64; HISTOGRAM],
@@ -113,6 +116,7 @@ impl Default for Counters {
             bytes_sent: 0,
             frames_dropped: 0,
             frames_of_too_many_fragments: 0,
+            frames_with_cut_headers: 0,
             fragments: [0; HISTOGRAM],
             most_fragments: 0,
             checksums_inserted: 0,

@@ -170,6 +170,7 @@ impl TxQueue {
             && work.registers.get(tarc) & tarc::ENABLE != 0
             && entries > 0;
         let mut busy = false;
+        let link = link || work.latitude.qemu.sends_without_link;
         if enabled && link && !self.halted {
             let mut budget = if work.latitude.partial_progress {
                 1 + work.random.below(LARGEST_STEP)
@@ -269,8 +270,8 @@ impl TxQueue {
         }
         let causes = match (asked, self.number) {
             (false, _) => 0,
-            (true, 0) => cause::TXDW | cause::TXQ0,
-            (true, _) => cause::TXDW | cause::TXQ1,
+            (true, 0) => work.write_back_causes(cause::TXQ0, cause::TXDW),
+            (true, _) => work.write_back_causes(cause::TXQ1, cause::TXDW),
         };
         // Only the status byte is written (82583V datasheet 7.2.4.2).
         let status = [descriptor.status | DD];

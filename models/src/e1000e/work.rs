@@ -15,6 +15,9 @@ pub(super) struct Work<'a> {
     pub(super) latitude: Latitude,
     pub(super) registers: &'a RegisterFile,
     pub(super) random: &'a mut Random,
+    /// For freedoms that were added later.
+    pub(super) late_random: &'a mut Random,
+    pub(super) msix: bool,
     pub(super) violations: &'a mut Violations,
     pub(super) statistics: &'a mut Statistics,
     pub(super) counters: &'a mut Counters,
@@ -22,6 +25,17 @@ pub(super) struct Work<'a> {
     pub(super) hold: bool,
     /// Interrupt causes to raise when the step ends.
     pub(super) causes: u32,
+}
+
+impl Work<'_> {
+    /// The causes of a write-back: that of its queue, and that of all queues, or as QEMU has it.
+    pub(super) fn write_back_causes(&self, queue: u32, all: u32) -> u32 {
+        match (self.latitude.qemu.queue_causes_alone, self.msix) {
+            (false, _) => queue | all,
+            (true, true) => queue,
+            (true, false) => all,
+        }
+    }
 }
 
 /// Whether the device may use the bus.

@@ -40,15 +40,18 @@ impl<'a> LyingBus<'a> {
             }
             Some(Lie::WriteWhileQuiet) => {
                 let choice = self.liar.source.choose(IN_MEMORY.len() as usize);
-                if let Some(lie) = IN_MEMORY.iter().nth(choice) {
-                    self.tell(lie);
+                let form = IN_MEMORY.iter().nth(choice);
+                if form.is_some_and(|form| self.tell(form)) {
+                    self.liar.told.count(Lie::WriteWhileQuiet);
                 }
             }
-            Some(lie) => self.tell(lie),
-            None => {}
+            Some(lie) if IN_MEMORY.contains(lie) && self.tell(lie) => {
+                self.liar.told.count(lie);
+            }
+            _ => {}
         }
         self.release();
-        lie.is_some() || !self.liar.held.is_empty()
+        !self.liar.held.is_empty()
     }
 
     /// A write; a fault is nothing.
@@ -88,54 +91,53 @@ impl<'a> LyingBus<'a> {
         });
     }
 
-    /// Tells a lie of [`IN_MEMORY`], or nothing.
-    fn tell(&mut self, lie: Lie) {
+    /// Tells a lie of [`IN_MEMORY`]. False if there is nothing to write it to.
+    fn tell(&mut self, lie: Lie) -> bool {
+        self.try_to_tell(lie).is_some()
+    }
+
+    fn try_to_tell(&mut self, lie: Lie) -> Option<()> {
         match lie {
-            Lie::DoneAtRandom => self.done_at_random(),
+            Lie::DoneAtRandom => self.done_at_random()?,
             Lie::DoneTakenAway => {
                 let choice = usize::from(self.liar.source.byte());
-                let index = choice.checked_rem(self.liar.done.len()).unwrap_or(0);
-                if let Some(address) = self.liar.done.get(index).copied() {
-                    self.put(address, &[0]);
-                }
+                let index = choice.checked_rem(self.liar.done.len())?;
+                let address = *self.liar.done.get(index)?;
+                self.put(address, &[0]);
             }
             Lie::RandomDescriptor => {
-                if let Some((ring, offset)) = self.any_descriptor() {
-                    let bytes = self.sixteen();
-                    self.put(ring.base.wrapping_add(offset), &bytes);
-                }
+                let (ring, offset) = self.any_descriptor()?;
+                let bytes = self.sixteen();
+                self.put(ring.base.wrapping_add(offset), &bytes);
             }
             Lie::ScribbleRing => {
-                if let Some((ring, offset)) = self.any_descriptor() {
-                    let offset = offset.wrapping_add(u64::from(self.liar.source.byte() & 0xf));
-                    let most = ring.len().saturating_sub(offset);
-                    self.scribble(ring.base.wrapping_add(offset), most);
-                }
+                let (ring, offset) = self.any_descriptor()?;
+                let offset = offset.wrapping_add(u64::from(self.liar.source.byte() & 0xf));
+                let most = ring.len().saturating_sub(offset);
+                self.scribble(ring.base.wrapping_add(offset), most);
             }
             Lie::ScribbleBuffer => {
                 let choice = usize::from(self.liar.source.byte());
-                if let Some(buffer) = self.liar.known.buffer(choice) {
-                    let offset = u64::from(self.liar.source.half() & SCRIBBLE_MASK);
-                    self.scribble(buffer.wrapping_add(offset), u64::MAX);
-                }
+                let buffer = self.liar.known.buffer(choice)?;
+                let offset = u64::from(self.liar.source.half() & SCRIBBLE_MASK);
+                self.scribble(buffer.wrapping_add(offset), u64::MAX);
             }
             Lie::WildWrite => {
                 let address = self.wild_address();
                 self.scribble(address, u64::MAX);
             }
-            _ => {}
+            _ => return None,
         }
+        Some(())
     }
 
     /// DD, perhaps with EOP and a length, on any descriptor.
-    fn done_at_random(&mut self) {
-        let Some((ring, offset)) = self.any_descriptor() else {
-            return;
-        };
+    fn done_at_random(&mut self) -> Option<()> {
+        let (ring, offset) = self.any_descriptor()?;
         let descriptor = ring.base.wrapping_add(offset);
         if !ring.receive {
             self.put(descriptor.wrapping_add(STATUS), &[DD]);
-            return;
+            return Some(());
         }
         let [low, high] = self.length().to_le_bytes();
         let flags = match self.liar.source.byte() & 1 {
@@ -148,6 +150,7 @@ impl<'a> LyingBus<'a> {
             [low, high, 0, 0, flags, 0, 0, 0]
         };
         self.put(descriptor.wrapping_add(8), &upper);
+        Some(())
     }
 
     /// A length that no buffer has, or that any might.

@@ -152,8 +152,8 @@ impl Liar {
         }
     }
 
-    /// An opportunity has come. A lie that is returned has been counted, and lasts from now on if
-    /// it is one that does.
+    /// An opportunity has come. A lie that is returned lasts from now on if it is one that does,
+    /// and has been counted, unless it is one in memory: those are counted when they are written.
     pub(super) fn turn(&mut self, moment: Moment) -> Option<Lie> {
         self.clock += 1;
         let possible = moment.lies().and(self.lies);
@@ -178,7 +178,9 @@ impl Liar {
         }
         let choice = self.source.choose(possible.len() as usize);
         let lie = possible.iter().nth(choice)?;
-        self.told.count(lie);
+        if !IN_MEMORY.contains(lie) && lie != Lie::WriteWhileQuiet {
+            self.told.count(lie);
+        }
         if LASTING.contains(lie) {
             self.start(lie);
         }

@@ -220,7 +220,7 @@ impl fmt::Debug for Lies {
 }
 
 /// How often each lie was told since the device was made. A lie that lasts is counted once for
-/// the time that it lasts.
+/// the time that it lasts; one in memory when it is written, whether that faults or not.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LieCounters([u64; COUNT]);
 

@@ -20,9 +20,9 @@
 //! it since the lies began, or that were in the queues by then: ring bases, and the buffers that
 //! descriptors named; it remembers them over a reset.
 //!
-//! Reports about the driver ([`take_violations`](crate::Device::take_violations)) measure it against an honest device, so
-//! there are none while the device is hostile, and none afterwards until a reset: by then the
-//! driver may have been led anywhere.
+//! Reports about the driver ([`take_violations`](crate::Device::take_violations)) measure it
+//! against an honest device, so there are none while the device is hostile, and none afterwards
+//! until a reset: by then the driver may have been led anywhere.
 
 mod answers;
 mod dma;
@@ -183,7 +183,7 @@ impl E1000e82574 {
         let quiet = self.seems_quiet();
         liar.learn_rings(&self.registers);
         let lie = liar.turn(Moment::Step { quiet });
-        let mut busy = true;
+        let mut busy = false;
         if !liar.is_gone() {
             let extended = self.registers.get(offset::RFCTL) & rfctl::EXSTEN != 0;
             let mut lying = LyingBus::new(bus, &mut liar, extended);
