@@ -87,13 +87,16 @@ pub struct Capabilities {
     /// frame (its descriptors less context descriptors less the gap) and a bound set by the
     /// model, the hypervisor or the user.
     pub max_fragments: u16,
-    /// Longest fragment in bytes, at least 1.
+    /// Longest fragment in bytes, at least 1; [`max_fragments`](Self::max_fragments) of this
+    /// length hold a frame of [`max_frame_len`](Self::max_frame_len) at least. Where the device
+    /// has no limit of its own: the longest frame, or segmentation request, that it takes.
     pub max_fragment_len: u32,
-    /// Shortest frame in bytes that may be posted; what is shorter than the wire's 60 bytes is
-    /// padded with zeros by the device.
+    /// Shortest frame in bytes that may be posted, from 14 (a bare Ethernet header) to 60; what
+    /// is shorter than the wire's 60 bytes is padded with zeros by the device.
     pub min_frame_len: u32,
-    /// Longest frame in bytes, Ethernet header included, frame check sequence excluded; not for
-    /// frames that the device segments, see [`Segmentation::max_payload_len`].
+    /// Longest frame in bytes, sent or received, Ethernet header included, frame check sequence
+    /// excluded, at least 590 (576 bytes of IP, RFC 791, behind the header); not for frames that
+    /// the device segments, see [`Segmentation::max_payload_len`].
     pub max_frame_len: u32,
     /// Bytes of CPU-writable memory that the driver needs directly before the first fragment
     /// (a virtio-net header, say), mapped for the device and contiguous with it. 0 for most.
@@ -129,7 +132,8 @@ impl Capabilities {
         }
     }
 
-    /// Whether the device takes a frame in more than one piece (step 3 of the path of 1997).
+    /// Whether the device takes a frame in more than one piece, so that a header of one's own can
+    /// go before bytes that stay where they are.
     #[must_use]
     pub const fn gathers(&self) -> bool {
         self.max_fragments >= 2

@@ -11,9 +11,72 @@
 //! - `TxPort` and `Ledger` (feature `alloc`) are the safe layer: a region is released when the
 //!   last descriptor that names it has completed and the last holder has given its loan back.
 //!
-//! A new driver starts with [`Capabilities::minimal`], keeps its descriptors in a
-//! [`DescriptorRing`] with [`RingCounters`], orders its accesses with [`barrier`], and calls
-//! [`TxFrame::check`] first in [`TxQueue::post`].
+//! A new driver depends on this crate without its default features (`alloc` brings what has no
+//! link here: `TxPort`, `Ledger`, `PortPair` with `restart`, `release` and `shut_down`). It starts
+//! with [`Capabilities::minimal`], keeps its descriptors in a [`DescriptorRing`] with
+//! [`RingCounters`], orders its accesses with [`barrier`], calls [`TxFrame::check`] first in
+//! [`TxQueue::post`], and does what [`Nic`] says of a driver's life. The crate
+//! `pagewire-conformance` judges it, all but rule 7: what it does when the device lies must be
+//! tried with a device that does.
+//!
+//! The transmit half of a ring whose device writes back a done bit, in short:
+//!
+//! ```
+//! use pagewire_hal::{DescriptorRing, DmaMemory, RingCounters, Token, TxFrame, barrier};
+//!
+//! const DONE: u64 = 1 << 63;
+//!
+//! struct Tx<M: DmaMemory> {
+//!     ring: DescriptorRing<M, [u64; 2]>,
+//!     counters: RingCounters,
+//!     /// Of the last fragment of each frame, in memory that the device does not reach.
+//!     tokens: Vec<Option<Token>>,
+//!     /// Descriptors that the device was told of and has not reported.
+//!     announced: u32,
+//! }
+//!
+//! impl<M: DmaMemory> Tx<M> {
+//!     /// After `frame.check(…)`. All or nothing: the room is looked at first (rule 4).
+//!     fn post(&mut self, frame: &TxFrame<'_>, token: Token) -> bool {
+//!         let count = frame.fragments.len() as u32;
+//!         if self.counters.free() < count {
+//!             return false;
+//!         }
+//!         let mut index = self.counters.tail();
+//!         for (place, fragment) in frame.fragments.iter().enumerate() {
+//!             let is_last = place + 1 == frame.fragments.len();
+//!             self.ring.write(index, [fragment.address.0, u64::from(fragment.len)]);
+//!             self.tokens[index as usize] = is_last.then_some(token);
+//!             index = self.counters.next(index);
+//!         }
+//!         self.counters.produce(count);
+//!         true
+//!     }
+//!
+//!     fn doorbell(&mut self, write_tail: impl FnOnce(u32)) {
+//!         barrier::publish();
+//!         write_tail(self.counters.tail());
+//!         self.announced = self.counters.used();
+//!     }
+//!
+//!     /// Only what the device was told of is looked at, whatever it writes (rule 7).
+//!     fn reclaim(&mut self, mut done: impl FnMut(Token)) {
+//!         while self.announced > 0 {
+//!             let head = self.counters.head();
+//!             if self.ring.read(head)[1] & DONE == 0 {
+//!                 return;
+//!             }
+//!             barrier::observe();
+//!             // Consumed before the call: a callback that unwinds gets no token twice.
+//!             self.counters.consume(1);
+//!             self.announced -= 1;
+//!             if let Some(token) = self.tokens[head as usize].take() {
+//!                 done(token);
+//!             }
+//!         }
+//!     }
+//! }
+//! ```
 //!
 //! Rules that these pages refer to by number:
 //!
@@ -42,6 +105,7 @@ pub mod barrier;
 #[cfg(feature = "alloc")]
 mod builder;
 mod capabilities;
+mod error;
 #[cfg(all(test, feature = "alloc"))]
 mod fake_nic;
 mod frame;
@@ -66,13 +130,14 @@ pub use address::{DeviceAddress, DomainId, QueueOwner};
 #[cfg(feature = "alloc")]
 pub use builder::FrameBuilder;
 pub use capabilities::{Capabilities, ChecksumOffload, Segmentation};
+pub use error::{NicError, PostError, QueueError};
 pub use frame::{Fragment, FrameError, Offload, Token, TxFrame};
 #[cfg(feature = "alloc")]
 pub use ledger::{Ledger, LedgerCounters, LendError, Loan, RegionId};
 pub use mmio::MappedRegisters;
 pub use nic::{
-    Causes, LinkState, MacAddress, Nic, NicError, Phase, PostError, QueueError, QueuePair,
-    RxChecksum, RxCounters, RxFrame, RxQueue, Statistics, TxQueue, Verdict,
+    Causes, LinkState, MacAddress, Nic, Phase, QueuePair, RxChecksum, RxCounters, RxFrame, RxQueue,
+    Statistics, TxQueue, Verdict,
 };
 pub use platform::{DmaMemory, Instant, Platform, PlatformError, Registers};
 #[cfg(feature = "alloc")]

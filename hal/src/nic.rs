@@ -3,12 +3,11 @@
 use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, compiler_fence};
-use core::time::Duration;
 
 use bitflags::bitflags;
 
 use crate::{
-    Capabilities, DmaMemory, DomainId, FrameError, Instant, PlatformError, Token, TxFrame,
+    Capabilities, DmaMemory, DomainId, Instant, NicError, PostError, QueueError, Token, TxFrame,
 };
 
 /// A network interface: the control part. Its queues are taken out once and may live on other
@@ -17,6 +16,26 @@ use crate::{
 /// Opening waits (on [`Platform::wait`](crate::Platform::wait)); nothing here does. A reset is
 /// a sequence: [`begin_reset`](Self::begin_reset), [`poll`](Self::poll) until
 /// [`Phase::Quiet`], then [`restart`](Self::restart) or, to shut down, [`release`](Self::release).
+///
+/// # A driver's life
+/// - **Open**: reset the device and wait until that is done; allocate the rings, which are in
+///   [`Custody`](crate::Custody) from then on; program them and everything else; switch bus
+///   mastering on; only then give receive buffers and let it run. The device works before the
+///   first queue is taken. If opening fails half-way, what the device may have been told of
+///   leaks; what it has not been told of may be freed (`set_quiet(true)`).
+/// - **Running**: the queues work, each on a thread of its own if wanted, and hear nothing of the
+///   control part. Who notices a removal is `poll`; a queue may as well (a read of all ones).
+/// - **From `begin_reset` until `restart` or `release`** a queue may go on taking frames, whose
+///   tokens these two then hand back unsent or not, or answer `Down`; it may hand back what has
+///   completed. Which, is the driver's choice: a queue on another thread may learn of the reset
+///   when the two get hold of it, no earlier. A second `begin_reset`, in any phase but
+///   [`Phase::Running`] and [`Phase::Hung`], does nothing.
+/// - **After `restart`** everything is as it was configured: addresses, filters, interrupts that
+///   were on; what queues and device had counted goes on counting. Pairs that nobody has taken
+///   are restarted with the others.
+/// - **After `release`** the queues answer `Down`.
+/// - **Dropped**, with its queues or before them, stopped or not: never an access to freed memory.
+///   What the device could still reach leaks.
 ///
 /// # Safety
 /// The safe layer frees memory on the word of the implementation: `restart` and `release` hand
@@ -61,21 +80,25 @@ pub unsafe trait Nic {
     /// Frames and bytes counted by the device since it was opened.
     fn statistics(&mut self) -> Statistics;
 
-    /// Turns interrupts on and returns the number of vectors.
+    /// Turns interrupts on and returns the number of vectors, at least 1. Called again it does
+    /// the same again. Interrupts other than MSI-X are not used.
     ///
     /// # Errors
     /// What the platform said; [`NicError::NotOffered`] if the device has no MSI-X.
     fn enable_interrupts(&mut self) -> Result<u16, NicError>;
 
-    /// What has interrupted since this was last asked; lets it interrupt again.
+    /// What has interrupted since this was last asked; lets it interrupt again. Nothing, if
+    /// interrupts are off. A cause may be reported that turns out to be nothing to do, as where
+    /// two share a vector; none is lost.
     fn take_interrupts(&mut self) -> Causes;
 
     /// Watches the device, goes on with a reset. To be called a few times a second, and as
-    /// often as one likes while a reset runs.
+    /// often as one likes.
     ///
     /// # Errors
     /// [`NicError::Removed`] if the device is gone, [`NicError::NotQuiet`] if it does not stop
-    /// reading memory: what it was lent is then never given back.
+    /// reading memory: what it was lent is then never given back. The error comes once;
+    /// afterwards the answer is [`Phase::Failed`].
     fn poll(&mut self, now: Instant) -> Result<Phase, NicError>;
 
     /// Begins to stop the device: no new frame is fetched, [`poll`](Self::poll) tells when the
@@ -84,7 +107,9 @@ pub unsafe trait Nic {
 
     /// In [`Phase::Quiet`]: gives back the tokens of all frames that had not been handed back,
     /// each exactly once and with the position of its queue in `queues`, and starts the device
-    /// again. `queues` are all queue pairs that were taken out, in any order.
+    /// again. `queues` are all queue pairs that were taken out, in any order, each half with its
+    /// own other half. `released` may unwind: a token counts as handed back once it was called
+    /// with it.
     ///
     /// # Errors
     /// [`NicError::WrongPhase`], [`NicError::QueueMissing`], or [`NicError::Config`] for queues
@@ -126,8 +151,11 @@ pub struct QueuePair<'a, T, R> {
 pub enum Phase {
     /// It works.
     Running(LinkState),
-    /// It works, but transmit has had work and made no progress in two checks in a row: call
-    /// [`begin_reset`](Nic::begin_reset).
+    /// It works, but transmit has had work and made no progress for a time that the driver
+    /// chooses, by the `now` that [`poll`](Nic::poll) is given and however often that is called
+    /// (half a second, as a rule; frames that wait for a link count as work or not, as the driver
+    /// says): call [`begin_reset`](Nic::begin_reset), or wait: it goes by itself if the device
+    /// moves again.
     Hung,
     /// A reset has begun, the device may still reach memory.
     Stopping,
@@ -142,9 +170,12 @@ pub enum Phase {
 ///
 /// # Safety
 /// The safe layer frees memory on the word of the implementation:
-/// - it hands back a token only when the device reads no fragment and no head room of that frame
-///   any more, and none that was not posted to it since it was last handed back, whatever the
-///   device writes (rule 7);
+/// - it hands back a token only when the device has said, as the datasheet has it, that it reads
+///   no fragment and no head room of that frame any more, and none that was not posted to it since
+///   it was last handed back, whatever the device writes (rule 7): a done mark is believed for a
+///   frame that the device has been told of by a doorbell, and is a
+///   [`BadIndex`](QueueError::BadIndex) anywhere else. Against a device that says so too early
+///   only an IOMMU helps;
 /// - of memory that is not its own, it gives the device no addresses but those of the fragments
 ///   and of their head room;
 /// - [`domain`](Self::domain) and the head room in [`capabilities`](Self::capabilities) are
@@ -165,7 +196,8 @@ pub unsafe trait TxQueue: Send {
     /// next [`doorbell`](Self::doorbell).
     ///
     /// # Errors
-    /// [`PostError`]; the ring is as before and `token` will not be handed back.
+    /// [`PostError`]; the ring is as before and `token` will not be handed back. Where more than
+    /// one applies, any of them.
     ///
     /// # Safety
     /// Until `token` is handed back by [`reclaim`](Self::reclaim), `restart` or `release` (it
@@ -180,11 +212,13 @@ pub unsafe trait TxQueue: Send {
     fn doorbell(&mut self);
 
     /// Hands back the tokens of completed frames, each exactly once, in the order of their
-    /// completion, and returns their number.
+    /// completion, and returns their number. `done` may unwind: what it was called with has been
+    /// handed back.
     ///
     /// # Errors
     /// [`QueueError`]: the device wrote what it must not. The queue takes no more frames until
-    /// a reset; tokens not handed back stay out.
+    /// a reset; tokens not handed back stay out. Some may have been handed back before the error
+    /// was met: their number is what `done` has seen.
     fn reclaim(&mut self, done: &mut impl FnMut(Token)) -> Result<usize, QueueError>
     where
         Self: Sized;
@@ -205,8 +239,14 @@ pub trait RxQueue: Send {
     /// were. Frames with errors are counted and dropped before. If `frame` unwinds, that frame
     /// may be lost or come again, nothing worse.
     ///
+    /// What arrives are good frames for the station address and for all stations, of 60 bytes to
+    /// [`max_frame_len`](Capabilities::max_frame_len); those for groups, for others, and longer
+    /// ones as far as the driver's configuration says. Shorter ones may be dropped or not.
+    ///
     /// # Errors
-    /// [`QueueError`]: the device wrote what it must not, or is gone.
+    /// [`QueueError`]: the device wrote what it must not, or is gone. Frames may have been
+    /// handed over before that was met. A driver that can go on after such a write-back, as the
+    /// next buffer is certain, counts [`nonsense`](RxCounters::nonsense) instead.
     fn receive(
         &mut self,
         budget: usize,
@@ -305,7 +345,8 @@ pub struct RxChecksum {
     pub transport: Verdict,
 }
 
-/// What a receive queue dropped.
+/// What a receive queue handed over and dropped, since the device was opened; resets go on
+/// counting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct RxCounters {
@@ -313,7 +354,8 @@ pub struct RxCounters {
     pub delivered: u64,
     /// Frames that the device marked as damaged.
     pub damaged: u64,
-    /// Frames that did not fit one buffer.
+    /// Frames that did not fit one buffer. Those that the device drops itself are counted in
+    /// [`rx_length_errors`](Statistics::rx_length_errors).
     pub too_long: u64,
     /// Write-backs that no device that keeps to its datasheet would make.
     pub nonsense: u64,
@@ -348,14 +390,15 @@ impl fmt::Debug for MacAddress {
     }
 }
 
-/// The state of the link.
+/// The state of the link. What is posted while it is down may wait for it, be dropped by the
+/// device, or be refused; it is handed back once in any case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LinkState {
     /// Whether there is a carrier.
     pub up: bool,
     /// Speed in Mbit/s; 0 while down.
     pub speed_mbps: u32,
-    /// Both directions at once.
+    /// Both directions at once; `false` while down.
     pub full_duplex: bool,
 }
 
@@ -390,172 +433,12 @@ pub struct Statistics {
     pub rx_crc_errors: u64,
     /// Received frames lost because the device's FIFO was full.
     pub rx_missed: u64,
-    /// Times that a frame arrived and no receive buffer was there.
+    /// Times that a frame arrived and no receive buffer was there. It may have waited and been
+    /// received all the same; a frame that was lost is in [`rx_missed`](Self::rx_missed) or here.
     pub rx_no_buffer: u64,
     /// Received frames of wrong length.
     pub rx_length_errors: u64,
 }
-
-/// Why a frame was not posted. The ring is as before.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PostError {
-    /// No room now; there will be after completions.
-    Full,
-    /// The frame can never be posted on this device.
-    Refused(FrameError),
-    /// The queue has failed or the device is stopped: reset it.
-    Down,
-}
-
-impl fmt::Display for PostError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full => write!(f, "the transmit ring is full"),
-            Self::Refused(why) => write!(f, "the frame cannot be posted: {why}"),
-            Self::Down => write!(f, "the transmit queue is down: reset the device"),
-        }
-    }
-}
-
-impl core::error::Error for PostError {}
-
-/// What a device did that it must not. The queue is down until a reset.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum QueueError {
-    /// Registers read all ones: the device has been removed.
-    Removed,
-    /// It named a descriptor that was not outstanding.
-    BadIndex {
-        /// The index as written by the device.
-        index: u32,
-    },
-    /// It wrote a length beyond the buffer.
-    BadLength {
-        /// The length as written by the device, in bytes.
-        len: u32,
-    },
-    /// The device is stopped or an earlier error stopped the queue.
-    Down,
-}
-
-impl fmt::Display for QueueError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Removed => write!(f, "the device is gone (its registers read all ones)"),
-            Self::BadIndex { index } => write!(
-                f,
-                "the device named descriptor {index}, which it did not have"
-            ),
-            Self::BadLength { len } => write!(
-                f,
-                "the device wrote a length of {len} bytes, beyond the buffer"
-            ),
-            Self::Down => write!(f, "the queue is down: reset the device"),
-        }
-    }
-}
-
-impl core::error::Error for QueueError {}
-
-/// What went wrong with a device as a whole.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum NicError {
-    /// The platform could not do what the driver asked for.
-    Platform(PlatformError),
-    /// This driver does not know the PCI device.
-    UnknownDevice {
-        /// PCI vendor id.
-        vendor: u16,
-        /// PCI device id.
-        device: u16,
-    },
-    /// The driver knows the device, but nobody has tried it: open it on request only.
-    Untested {
-        /// PCI device id.
-        device: u16,
-        /// Its name.
-        name: &'static str,
-    },
-    /// A value of the configuration is out of its range.
-    Config {
-        /// Which, and what the range is.
-        what: &'static str,
-    },
-    /// The device did not do something in time.
-    Timeout {
-        /// What was waited for.
-        what: &'static str,
-        /// How long.
-        after: Duration,
-    },
-    /// The EEPROM's words do not sum to what they must.
-    EepromChecksum {
-        /// The sum found.
-        found: u16,
-        /// The sum that it must be.
-        expected: u16,
-    },
-    /// The station address in the device is not one.
-    BadMacAddress(MacAddress),
-    /// The device does not have this.
-    NotOffered {
-        /// What was asked for.
-        what: &'static str,
-    },
-    /// Registers read all ones: the device has been removed.
-    Removed,
-    /// The device does not stop reaching memory; what it was lent is leaked.
-    NotQuiet,
-    /// The call does not fit the phase of the reset.
-    WrongPhase,
-    /// A queue pair that was taken out is not among those handed in.
-    QueueMissing {
-        /// Its number.
-        index: u16,
-    },
-}
-
-impl From<PlatformError> for NicError {
-    fn from(error: PlatformError) -> Self {
-        Self::Platform(error)
-    }
-}
-
-impl fmt::Display for NicError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Platform(error) => write!(f, "{error}"),
-            Self::UnknownDevice { vendor, device } => {
-                write!(f, "no driver for PCI device {vendor:04x}:{device:04x}")
-            }
-            Self::Untested { device, name } => write!(
-                f,
-                "{name} (device id {device:04x}) is untested; set `allow_untested` to open it all the same"
-            ),
-            Self::Config { what } => write!(f, "configuration: {what}"),
-            Self::Timeout { what, after } => write!(f, "{what} did not happen within {after:?}"),
-            Self::EepromChecksum { found, expected } => {
-                write!(
-                    f,
-                    "the EEPROM sums to {found:#06x} instead of {expected:#06x}"
-                )
-            }
-            Self::BadMacAddress(mac) => write!(f, "{mac} is no station address"),
-            Self::NotOffered { what } => write!(f, "the device has no {what}"),
-            Self::Removed => write!(f, "the device is gone (its registers read all ones)"),
-            Self::NotQuiet => write!(
-                f,
-                "the device does not stop reaching memory; the memory it was lent is leaked"
-            ),
-            Self::WrongPhase => write!(f, "not in this phase of a reset"),
-            Self::QueueMissing { index } => write!(f, "queue pair {index} was not handed in"),
-        }
-    }
-}
-
-impl core::error::Error for NicError {}
 
 #[cfg(all(test, feature = "alloc"))]
 #[path = "nic_tests.rs"]

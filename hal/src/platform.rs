@@ -49,7 +49,8 @@ impl Add<Duration> for Instant {
 
 /// The registers of a device: one memory BAR, accessed in aligned words of 32 bits, and of 8 and
 /// 16 for devices that have such registers (virtio 1.3, section 4.1.3.1, demands the width of
-/// the field; a 64-bit field there is two accesses of 32). Intel's have none.
+/// the field; a 64-bit field there is two accesses of 32). Intel's have none: a backend for such
+/// devices alone may answer narrow accesses as those outside the BAR.
 ///
 /// Values are numbers: the backend does the byte order (PCI is little-endian). Accesses reach
 /// the device in the order in which one thread makes them, each exactly once and undivided.
@@ -115,7 +116,8 @@ pub unsafe trait DmaMemory: Send {
     fn domain(&self) -> DomainId;
 }
 
-/// One PCI function and the machine around it, owned by its driver.
+/// One PCI function and the machine around it, owned by its driver. A device on another bus can
+/// be presented as one: `read_config` of ids and zeros, `map_bar` for its registers.
 ///
 /// # Safety
 /// The value is the only access to this function, [`allocate`](Self::allocate) keeps the

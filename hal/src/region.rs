@@ -212,7 +212,7 @@ where
 }
 
 /// Bytes that do not move and do not change while the value exists unborrowed mutably: what a
-/// platform can map for a device and hand out as a [`Region`].
+/// platform can map for a device and hand out as a [`Region`]; nothing in this crate takes it.
 ///
 /// # Safety
 /// [`bytes`](Self::bytes) returns the same memory each time, also after the value has been

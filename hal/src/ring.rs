@@ -18,7 +18,8 @@ pub struct Custody<M: DmaMemory> {
 }
 
 impl<M: DmaMemory> Custody<M> {
-    /// Takes memory that the device is about to be told of.
+    /// Takes memory that the device is about to be told of. It counts as reached from now on:
+    /// who gives up before telling the device says [`set_quiet`](Self::set_quiet)`(true)`.
     pub const fn new(memory: M) -> Self {
         Self {
             memory: ManuallyDrop::new(memory),
@@ -59,7 +60,11 @@ impl<M: DmaMemory> Drop for Custody<M> {
 }
 
 /// A ring of descriptors `D`, a power of two of them. Every access is volatile and masked, so
-/// that no index can leave the ring.
+/// that no index can leave the ring. The memory is in [`Custody`], see
+/// [`set_quiet`](Self::set_quiet).
+///
+/// `D` is plain bytes, by zerocopy's traits: an array like `[u64; 2]`, or a struct that derives
+/// them. Byte order is the driver's affair (zerocopy's `U32<LE>` and its like, or `to_le`).
 #[derive(Debug)]
 pub struct DescriptorRing<M: DmaMemory, D> {
     memory: Custody<M>,

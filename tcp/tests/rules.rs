@@ -81,7 +81,12 @@ fn rule_1_slices_that_are_neighbours_are_one_piece() {
 fn rule_1_a_rescue_copies_the_shortest_prefix() {
     let mut w = World::new(&setup(3, true));
     let (id, mut peer) = w.established(PeerOptions::default());
-    let region = w.region(pattern(4000, 1));
+    // From the start of a page: no slice crosses one.
+    let mut page = Page([0; 8192]);
+    page.0[..4000].copy_from_slice(&pattern(4000, 1));
+    let page: &'static Page = Box::leak(Box::new(page));
+    let region = w.host.register(&page.0[..4000]).unwrap();
+    let region = w.stack.register(region).unwrap();
     // Four pieces, and room for two beside the header.
     let slices = [(0, 10), (100, 20), (200, 500), (1000, 400)].map(|(start, len)| Slice {
         region,
