@@ -374,6 +374,7 @@ fn a_segment_for_the_device_to_cut_has_the_seed_that_it_wants() {
         device.segmentation = Some(limits);
         let mapping = Mapping::new(&device, &Config::default());
         let mut frame = kind.vacant(&[9; 5000]);
+        put(&mut frame, 24, 0x1234);
         let segment_len = NonZeroU16::new(1448).unwrap();
         let offload = prepare_segmentation(&mut frame, segment_len, &mapping).unwrap();
         assert_eq!(offload.checksum, C::IPV4_HEADER | C::TCP_IPV4);

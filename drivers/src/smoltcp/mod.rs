@@ -20,6 +20,10 @@
 //! }
 //! ```
 //!
+//! smoltcp answers a frame before it takes the next one. So nothing is received while the
+//! transmit ring or its buffers are full: frames wait in the device, and poll again when it has
+//! transmitted.
+//!
 //! # What smoltcp is told
 //! | smoltcp's field | becomes | when the NIC |
 //! |---|---|---|
