@@ -4,7 +4,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::VecDeque;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pagewire::hal::{
     Capabilities, Causes, ChecksumOffload, DeviceAddress, DmaMemory, DomainId, Fragment, Instant,
@@ -47,7 +47,8 @@ pub struct Handle(Arc<Mutex<Shared>>);
 
 impl Handle {
     pub fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.0.lock().unwrap()
+        // A test that fails here has something to say, and drops its device afterwards.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -38,7 +38,6 @@ fn a_token_that_is_dropped_costs_nothing() {
             drop((received, transmit));
         } else {
             received.consume(|frame| assert_eq!(frame, [1; 60]));
-            std::mem::forget(transmit);
         }
         drop(device.transmit(NOW).unwrap());
         drop(device.burst().transmit(NOW).unwrap());
@@ -47,6 +46,23 @@ fn a_token_that_is_dropped_costs_nothing() {
     assert_eq!(device.port().counters().frames, 0);
     assert!(send(&mut device, 1));
     assert_eq!(handle.lock().sent.len(), 1);
+}
+
+#[test]
+fn frames_come_once_in_order_and_those_that_are_too_long_do_not() {
+    let (mut device, handle) = device(4, 64);
+    // Batches are of 32.
+    for number in 0..100 {
+        let len = if number % 3 == 1 { 1519 } else { 1518 };
+        handle.lock().arriving.push_back(vec![number; len]);
+    }
+    for number in (0..100).filter(|number| number % 3 != 1) {
+        let (received, _) = device.receive(NOW).unwrap();
+        received.consume(|frame| assert_eq!(frame, [number; 1518]));
+    }
+    assert!(device.receive(NOW).is_none());
+    let counters = device.counters();
+    assert_eq!((counters.received, counters.too_long), (67, 33));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! smoltcp on any [`Nic`]: its [`phy::Device`](::smoltcp::phy::Device) over the HAL.
+//! smoltcp on any [`Nic`]: its [`phy::Device`] over the HAL.
 //!
 //! [`PhyDevice::new`] takes a NIC that a driver has opened. smoltcp copies: a frame that it
 //! writes is one buffer, so nothing is gathered and nothing shared; who wants that uses
@@ -6,8 +6,8 @@
 //!
 //! # Doorbells
 //! smoltcp does not say when it has sent its last frame for now, so the device itself, as a
-//! [`phy::Device`](::smoltcp::phy::Device), rings the doorbell for every frame: none is ever
-//! left behind. For one doorbell per burst, lend smoltcp a [`Burst`]: it rings when it goes.
+//! [`phy::Device`], rings the doorbell for every frame: none is ever left behind. For one doorbell
+//! per burst, lend smoltcp a [`Burst`]: it rings when it goes.
 //!
 //! ```
 //! use pagewire_drivers::smoltcp::PhyDevice;
