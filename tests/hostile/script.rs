@@ -101,7 +101,7 @@ fn truthful() -> Lies {
 impl Plan {
     /// A run without lies, all settings usual.
     pub(crate) fn honest() -> Self {
-        Self::parse(&[0, 0x21, 2, 0x80, 1]).0
+        Self::parse(&[0, 0x24, 2, 0x80, 1]).0
     }
 
     /// Reads a plan; what is left is the program's script.
