@@ -467,6 +467,11 @@ impl Device for E1000e82574 {
         self.honest_write(bar, offset, value, now);
     }
 
+    fn is_doorbell(&self, bar: u8, offset: u32) -> bool {
+        // The tails: RDT0, RDT1, TDT0, TDT1.
+        bar == 0 && matches!(offset, 0x2818 | 0x2918 | 0x3818 | 0x3918)
+    }
+
     fn vectors(&self) -> u16 {
         pci::VECTORS
     }
