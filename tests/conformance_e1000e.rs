@@ -19,11 +19,16 @@ use pagewire_models::{
 
 /// TDT of the first queue (Linux e1000e, `regs.h`).
 const TDT: u32 = 0x3818;
+/// The command register of PCI, and its bit for bus mastering.
+const COMMAND: u16 = 4;
+const BUS_MASTER: u32 = 1 << 2;
 
 /// The model, with an ear on the transmit doorbell.
 struct Listener {
     inner: E1000e82574,
     doorbells: Arc<AtomicU64>,
+    /// Bus mastering is on.
+    is_master: bool,
 }
 
 impl Device for Listener {
@@ -32,6 +37,9 @@ impl Device for Listener {
     }
 
     fn config_write(&mut self, offset: u16, value: u32) {
+        if offset == COMMAND {
+            self.is_master = value & BUS_MASTER != 0;
+        }
         self.inner.config_write(offset, value);
     }
 
@@ -48,6 +56,11 @@ impl Device for Listener {
             self.doorbells.fetch_add(1, Ordering::Relaxed);
         }
         self.inner.write(bar, offset, value, now);
+    }
+
+    fn is_doorbell(&self, bar: u8, offset: u32) -> bool {
+        // Who may not read memory looks at no ring: what is written then sets it up.
+        self.is_master && self.inner.is_doorbell(bar, offset)
     }
 
     fn vectors(&self) -> u16 {
@@ -80,11 +93,14 @@ impl FarEnd for Far {
     }
 }
 
-/// A machine with one device.
+/// A machine with one device, or a second one beside it, whose wire nobody looks at.
 struct Machine {
     host: Host,
     model: ModelHandle<Listener>,
     far: Far,
+    second: Option<(ModelHandle<Listener>, Far)>,
+    /// The devices do nothing, and time goes on.
+    stalled: bool,
 }
 
 /// The driver on its model.
@@ -97,6 +113,23 @@ struct ModelBench {
 
 fn machine(seed: u64, granule: Granule, doorbells: &Arc<AtomicU64>) -> (Machine, ModelPlatform) {
     let host = Host::new(HostConfig { seed, granule });
+    let (model, far, platform) = device(&host, seed, doorbells);
+    let machine = Machine {
+        host,
+        model,
+        far,
+        second: None,
+        stalled: false,
+    };
+    (machine, platform)
+}
+
+/// A device in a slot of `host`.
+fn device(
+    host: &Host,
+    seed: u64,
+    doorbells: &Arc<AtomicU64>,
+) -> (ModelHandle<Listener>, Far, ModelPlatform) {
     let (near, end) = pair();
     let plug = end.plug();
     let model = ModelConfig {
@@ -106,17 +139,10 @@ fn machine(seed: u64, granule: Granule, doorbells: &Arc<AtomicU64>) -> (Machine,
     let listener = Listener {
         inner: E1000e82574::new(model, Box::new(near)),
         doorbells: Arc::clone(doorbells),
+        is_master: false,
     };
     let attached = host.attach(listener);
-    let far = Far { end, plug };
-    (
-        Machine {
-            host,
-            model: attached.handle,
-            far,
-        },
-        attached.platform,
-    )
+    (attached.handle, Far { end, plug }, attached.platform)
 }
 
 impl ModelBench {
@@ -151,10 +177,18 @@ impl Bench for ModelBench {
     }
 
     fn advance(&mut self, duration: Duration) {
+        if self.machine.stalled {
+            self.machine.host.advance(duration);
+            return;
+        }
         let end = self.machine.host.now() + duration;
-        let step = Duration::from_micros(10);
+        // In large steps where nobody looks for long.
+        let step = (duration / 256).max(Duration::from_micros(10));
         loop {
             self.machine.model.step();
+            if let Some((second, _)) = &self.machine.second {
+                second.step();
+            }
             let left = end.saturating_since(self.machine.host.now());
             if left.is_zero() {
                 return;
@@ -174,6 +208,42 @@ impl Bench for ModelBench {
             .register(bytes)
             .map_err(|error| error.to_string())?;
         Ok(region)
+    }
+
+    fn open_second(&mut self, seed: u64) -> Option<Result<Self::Nic, String>> {
+        let unheard = Arc::new(AtomicU64::new(0));
+        let (model, far, platform) = device(&self.machine.host, seed, &unheard);
+        self.machine.second = Some((model, far));
+        Some(E1000e::open(platform, &self.config).map_err(|error| error.to_string()))
+    }
+
+    fn keeps_groups(&self) -> Option<bool> {
+        Some(self.config.all_multicast)
+    }
+
+    fn longest_frame(&self) -> Option<u32> {
+        Some(u32::from(self.config.mtu) + 14)
+    }
+
+    fn link_speed(&self) -> Option<u32> {
+        Some(1000)
+    }
+
+    fn stall(&mut self, stall: bool) -> bool {
+        self.machine.stalled = stall;
+        true
+    }
+
+    fn never_quiet(&mut self) -> bool {
+        self.machine
+            .model
+            .with_device(|device| device.inner.never_quiet(true));
+        true
+    }
+
+    fn remove(&mut self) -> bool {
+        self.machine.model.remove();
+        true
     }
 
     fn sees_frames_at_once(&self) -> bool {
@@ -208,13 +278,16 @@ impl Bench for ModelBench {
 /// The driver's configuration and the granule for a seed.
 fn bench(seed: u64) -> ModelBench {
     let mut config = Config::default();
-    // At 3000 the receive buffers are of 4 KiB, and longer frames come in several.
+    // At 3000 the receive buffers are of 4 KiB, and longer frames come in several. 1510 is more
+    // than 1500, and fits what is received at that.
     config.mtu = match (seed % 2, seed % 10) {
         (0, _) => 1500,
+        (_, 5) => 1510,
         (_, 9) => 3000,
         _ => 9000,
     };
-    let ring = [256, 64, 16, 128, 32];
+    config.all_multicast = seed % 4 < 2;
+    let ring = [256, 64, 16, 1024, 128, 32, 512, 8];
     config.tx_descriptors = ring[(seed / 2) as usize % ring.len()];
     config.rx_descriptors = ring[(seed / 3) as usize % ring.len()];
     config.generic_checksum = seed.is_multiple_of(3);

@@ -84,6 +84,8 @@ pub(crate) struct Session<'b, B: Bench> {
     unseen: u64,
     /// Frames may be lost: the link went down, or a reset.
     pub(crate) lossy: bool,
+    /// A frame that is not padded is a failure.
+    pub(crate) must_pad: bool,
     pub(crate) seen: Seen,
     closed: bool,
 }
@@ -130,6 +132,7 @@ impl<'b, B: Bench> Session<'b, B> {
             number: 0,
             unseen: 0,
             lossy: false,
+            must_pad: false,
             seen: Seen::default(),
             closed: false,
         };
@@ -142,6 +145,26 @@ impl<'b, B: Bench> Session<'b, B> {
     /// What the driver calls itself.
     pub(crate) fn name(&self) -> &'static str {
         self.nic.name()
+    }
+
+    /// The longest frame, in bytes.
+    pub(crate) fn longest(&self) -> usize {
+        self.capabilities.max_frame_len as usize
+    }
+
+    /// The shortest frame, in bytes, an Ethernet header at least.
+    pub(crate) fn shortest(&self) -> usize {
+        (self.capabilities.min_frame_len as usize).max(ETHERNET)
+    }
+
+    /// The longest fragment, in bytes: no longer than what it can be a part of, whatever number
+    /// stands for "no limit".
+    pub(crate) fn longest_fragment(&self) -> usize {
+        let request = self.capabilities.segmentation.map_or(0, |limits| {
+            limits.max_payload_len as usize + usize::from(limits.max_header_len)
+        });
+        let whole = self.longest().max(request);
+        (self.capabilities.max_fragment_len as usize).clamp(1, whole)
     }
 
     /// Frames posted whose token is out.

@@ -38,8 +38,8 @@ pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
         },
         Check {
             name: "padding",
-            promise: "what is padded is padded with zeros, never with what lies behind the \
-                      fragment",
+            promise: "what is shorter than 60 bytes is padded to them with zeros, never with what \
+                      lies behind the fragment",
             run: padding,
         },
     ]
@@ -53,12 +53,16 @@ pub(super) fn one_run<B: Bench>(session: &mut Session<'_, B>, len: usize) -> Pie
     }
 }
 
-/// A frame of `count` fragments and about `len` bytes. The first one holds the header.
+/// A frame of `count` fragments and about `len` bytes. The first one holds the header, and the
+/// whole frame if it is the only one.
 pub(super) fn cut<B: Bench>(session: &mut Session<'_, B>, count: usize, len: usize) -> Vec<Piece> {
+    if count < 2 {
+        return vec![Piece::Own(session.header(len))];
+    }
     let header = session.header(ETHERNET + 4);
     let mut left = len.saturating_sub(header.len());
     let mut pieces = vec![Piece::Own(header)];
-    let limit = session.capabilities.max_fragment_len as usize;
+    let limit = session.longest_fragment();
     for more in (0..count.saturating_sub(1)).rev() {
         // The last one takes the rest.
         let most = left.saturating_sub(more).clamp(1, limit);
@@ -75,16 +79,18 @@ pub(super) fn cut<B: Bench>(session: &mut Session<'_, B>, count: usize, len: usi
 }
 
 fn fragment_counts<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    let max = usize::from(session.capabilities.max_fragments);
-    let longest = session.capabilities.max_frame_len as usize;
+    let (longest, limit) = (session.longest(), session.longest_fragment());
+    if limit < SHORTEST {
+        return not_run(format!("a fragment has {limit} bytes at most"));
+    }
+    // Each has a byte at least.
+    let max = usize::from(session.capabilities.max_fragments).min(longest - ETHERNET - 5);
     for count in 1..=max {
-        // Small and large frames; a single fragment is the header, which is padded.
+        // Small and large frames.
         let least = SHORTEST.max(ETHERNET + 4 + count);
-        let len = session.random.within(least, longest);
-        let pieces = match count {
-            1 => vec![Piece::Own(session.header(len.min(1514)))],
-            _ => cut(session, count, len),
-        };
+        let most = longest.min(count.saturating_mul(limit));
+        let len = session.random.within(least, most);
+        let pieces = cut(session, count, len);
         session.must_post(&pieces, &format!("a frame of {count} fragments"))?;
         session.doorbell();
         session.finish()?;
@@ -133,7 +139,7 @@ fn page_ends<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     if max < 3 {
         return not_run("the device gathers less than three fragments");
     }
-    let longest = session.capabilities.max_frame_len as usize - ETHERNET;
+    let longest = session.longest() - ETHERNET;
     for (before, behind) in [
         (1, 0),
         (1, 1),
@@ -152,7 +158,7 @@ fn page_ends<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     }
     // The whole of a long frame over as many pages as it touches.
     let page = session.bench.page_len();
-    let room = (max - 2) * page.min(session.capabilities.max_fragment_len as usize);
+    let room = (max - 2) * page.min(session.longest_fragment());
     let start = session.start_before_page(1);
     let header = session.header(ETHERNET);
     let len = longest.min(room);
@@ -163,14 +169,14 @@ fn page_ends<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
 }
 
 fn longest_fragment<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    let longest = session.capabilities.max_frame_len as usize;
-    let limit = session.capabilities.max_fragment_len as usize;
+    let longest = session.longest();
+    let limit = session.longest_fragment();
     let len = limit.min(longest);
-    let whole = session.header(len);
-    session.must_post(
-        &[Piece::Own(whole)],
-        &format!("a frame of one fragment of {len} bytes"),
-    )?;
+    if len >= session.shortest() {
+        let whole = session.header(len);
+        let what = format!("a frame of one fragment of {len} bytes");
+        session.must_post(&[Piece::Own(whole)], &what)?;
+    }
     let gathers = session.capabilities.gathers();
     if gathers && longest > ETHERNET {
         let header = session.header(ETHERNET);
@@ -194,8 +200,7 @@ fn longest_fragment<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
 }
 
 fn frame_lengths<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    let shortest = session.capabilities.min_frame_len as usize;
-    let longest = session.capabilities.max_frame_len as usize;
+    let (shortest, longest) = (session.shortest(), session.longest());
     let mut lengths = vec![
         shortest,
         shortest + 1,
@@ -241,7 +246,7 @@ fn frame_lengths<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
 
 /// Own pieces no longer than a fragment may be.
 fn split_to_fit<B: Bench>(session: &Session<'_, B>, bytes: Vec<u8>) -> Vec<Piece> {
-    let limit = session.capabilities.max_fragment_len as usize;
+    let limit = session.longest_fragment();
     if !session.capabilities.gathers() {
         return vec![Piece::Own(bytes)];
     }
@@ -251,7 +256,7 @@ fn split_to_fit<B: Bench>(session: &Session<'_, B>, bytes: Vec<u8>) -> Vec<Piece
 
 /// A frame of exactly `len` bytes in as many fragments as chance has it.
 pub(super) fn any_cut<B: Bench>(session: &mut Session<'_, B>, len: usize) -> Vec<Piece> {
-    let limit = session.capabilities.max_fragment_len as usize;
+    let limit = session.longest_fragment();
     let max = usize::from(session.capabilities.max_fragments).min(8);
     // Fragments behind the header: enough to hold the frame, few enough to have a byte each.
     let body = len.saturating_sub(ETHERNET + 4);
@@ -280,10 +285,11 @@ pub(super) fn any_cut<B: Bench>(session: &mut Session<'_, B>, len: usize) -> Vec
 }
 
 fn padding<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    let shortest = (session.capabilities.min_frame_len as usize).max(ETHERNET);
+    let shortest = session.shortest();
     if shortest >= SHORTEST {
         return not_run(format!("the shortest frame has {shortest} bytes already"));
     }
+    session.must_pad = true;
     for len in shortest..SHORTEST + 2 {
         // Fill what a device might pad from with the bytes of a long frame.
         let long = session.header(300);

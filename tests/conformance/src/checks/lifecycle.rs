@@ -1,11 +1,12 @@
-//! Link, reset, release, statistics, interrupts.
+//! Reset and release.
 
-use pagewire_hal::{Causes, Nic, NicError, Phase, PostError, QueueError, RxQueue, TxQueue};
+use pagewire_hal::{Nic, NicError, Phase, PostError, QueueError, RxQueue, TxQueue};
 
 use super::Check;
+use super::checksum::a_request;
 use super::gather::any_cut;
 use crate::Bench;
-use crate::session::{ETHERNET, Piece, SHORTEST, Session};
+use crate::session::{Piece, SHORTEST, Session};
 use crate::verdict::{Verdict, ensure, not_run};
 
 pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
@@ -14,16 +15,6 @@ pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
             name: "queues are taken once",
             promise: "`take_queues` yields each pair once, and none beyond queue_pairs",
             run: taken_once,
-        },
-        Check {
-            name: "interrupts",
-            promise: "receive, transmit and a change of the link interrupt, again and again",
-            run: interrupts,
-        },
-        Check {
-            name: "link down and up",
-            promise: "a link that goes in mid-burst loses no token, and all works when it is back",
-            run: link,
         },
         Check {
             name: "reset in mid-burst",
@@ -42,9 +33,10 @@ pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
             run: release,
         },
         Check {
-            name: "statistics",
-            promise: "frames and bytes are those of the wire, also over a reset",
-            run: statistics,
+            name: "offloads over a reset",
+            promise: "the first frame after a reset has its checksums, also where it asks for \
+                      the same as the last one before",
+            run: offloads,
         },
     ]
 }
@@ -64,84 +56,22 @@ fn taken_once<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
 /// One burst each way.
 pub(super) fn works<B: Bench>(session: &mut Session<'_, B>, when: &str) -> Verdict {
     for _ in 0..4 {
-        let len = session.random.within(SHORTEST, 1000);
+        let len = session.random.within(SHORTEST, session.longest().min(1000));
         let pieces = any_cut(session, len);
         session.post_or_wait(&pieces, &format!("a frame {when}"))?;
     }
     session.doorbell();
     session.finish()?;
     let mac = session.mac;
-    let frames = [session.frame_to(mac, 60), session.frame_to(mac, 1000)];
+    let len = session.longest().min(1000);
+    let frames = [session.frame_to(mac, 60), session.frame_to(mac, len)];
     session.must_receive(&frames, when)
 }
 
-fn wait_for<B: Bench>(session: &mut Session<'_, B>, cause: Causes, what: &str) -> Verdict {
-    let mut all = Causes::empty();
-    let came = session.wait(|session| {
-        all |= session.nic.take_interrupts();
-        session.collect()?;
-        Ok(all.contains(cause))
-    })?;
-    ensure!(
-        came,
-        "each cause has a vector that is unmasked, and `take_interrupts` lets it fire again",
-        "{what}: no interrupt for {cause:?}, only {all:?}"
-    );
-    Ok(())
-}
-
-fn interrupts<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    match session.nic.enable_interrupts() {
-        Ok(0) => {
-            return super::wrong("`enable_interrupts` returned no vector and no error".to_owned());
-        }
-        Ok(_) => {}
-        Err(error) => return not_run(format!("interrupts: {error}")),
-    }
-    let mac = session.mac;
-    for round in 0..12 {
-        if round == 6 {
-            // A reset leaves them on.
-            session.reset()?;
-        }
-        session.nic.take_interrupts();
-        let what = format!("round {round}, a frame was sent");
-        let frame = session.header(100);
-        session.must_post(&[Piece::Own(frame)], "a frame of 100 bytes")?;
-        session.doorbell();
-        wait_for(session, Causes::TRANSMIT, &what)?;
-        session.finish()?;
-        session.nic.take_interrupts();
-        let frame = session.frame_to(mac, 100);
-        session.deliver(&frame);
-        wait_for(
-            session,
-            Causes::RECEIVE,
-            &format!("round {round}, a frame came"),
-        )?;
-        ensure!(
-            session.receive(1)?.len() == 1,
-            super::RECEIVE,
-            "round {round}: an interrupt, and no frame after it"
-        );
-        if session.bench.set_link(false) {
-            wait_for(
-                session,
-                Causes::LINK,
-                &format!("round {round}, the link went"),
-            )?;
-            session.bench.set_link(true);
-            session.wait_for_link(true)?;
-            session.settle();
-        }
-    }
-    Ok(())
-}
-
 /// Posts up to `count` frames and rings the doorbell now and then.
-fn burst<B: Bench>(session: &mut Session<'_, B>, count: usize) -> Verdict {
+pub(super) fn burst<B: Bench>(session: &mut Session<'_, B>, count: usize) -> Verdict {
     for _ in 0..count {
-        let len = session.random.within(SHORTEST, 1200);
+        let len = session.random.within(SHORTEST, session.longest().min(1200));
         let pieces = any_cut(session, len);
         match session.post(&pieces)? {
             Ok(()) => {}
@@ -151,48 +81,6 @@ fn burst<B: Bench>(session: &mut Session<'_, B>, count: usize) -> Verdict {
         if session.random.below(3) == 0 {
             session.doorbell();
         }
-    }
-    Ok(())
-}
-
-fn link<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    if !session.bench.set_link(true) {
-        return not_run("the bench has no hand on the link");
-    }
-    for round in 0..4 {
-        session.lossy = true;
-        burst(session, 10)?;
-        session.doorbell();
-        let step = session.options.step;
-        session.bench.advance(step * round);
-        session.bench.set_link(false);
-        session.wait_for_link(false)?;
-        burst(session, 10)?;
-        session.doorbell();
-        session.settle();
-        session.reclaim()?;
-        session.bench.set_link(true);
-        session.wait_for_link(true)?;
-        let mut hung = false;
-        let done = session.wait(|session| {
-            let now = session.bench.now();
-            hung |= session.nic.poll(now) == Ok(Phase::Hung);
-            session.collect()?;
-            session.reclaim()?;
-            Ok(hung || session.outstanding() == 0)
-        })?;
-        ensure!(
-            done,
-            "frames that a link change has left in the device complete when the link is back, \
-             or `poll` says `Hung` so that a reset frees them",
-            "round {round}: {} frames are stranded",
-            session.outstanding()
-        );
-        if hung {
-            session.reset()?;
-        }
-        session.forget_lost()?;
-        works(session, "after the link was down")?;
     }
     Ok(())
 }
@@ -249,6 +137,13 @@ fn wrong_phase<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
              its queue"
         );
     }
+    session.nic.begin_reset(session.bench.now());
+    let polled = session.nic.poll(session.bench.now());
+    ensure!(
+        polled == Ok(Phase::Quiet),
+        "`begin_reset` does nothing in any phase but `Running` and `Hung`",
+        "`poll` answered {polled:?} after a second `begin_reset` of a quiet device"
+    );
     session.reset()?;
     works(session, "after a reset that was refused first")
 }
@@ -285,6 +180,9 @@ fn release<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     );
     let sent = session.collect()?;
     ensure!(sent == 0, DOWN, "{sent} frames were sent after the release");
+    for _ in 0..2 {
+        session.release_again()?;
+    }
     if session.restart_released()? {
         session.received()?;
         works(session, "after release and restart")?;
@@ -292,63 +190,24 @@ fn release<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     Ok(())
 }
 
-fn statistics<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    let longest = session.capabilities.max_frame_len as usize;
-    let shortest = (session.capabilities.min_frame_len as usize).max(ETHERNET);
-    let mac = session.mac;
-    let device = session.nic.statistics();
-    let wire = session.seen;
-    for round in 0..3 {
-        for _ in 0..25 {
-            let len = session.random.within(shortest, longest);
-            let pieces = any_cut(session, len);
-            session.post_or_wait(&pieces, &format!("a frame of {len} bytes"))?;
+fn offloads<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
+    if session.capabilities.tx_checksum.is_empty() {
+        return not_run("the device offers no checksum");
+    }
+    let count = usize::from(session.capabilities.max_fragments).min(3);
+    for round in 0..4 {
+        let Some((pieces, offload, whole)) = a_request(session, count, 300) else {
+            continue;
+        };
+        for when in ["before", "after"] {
+            let what = format!("round {round}, a frame with {:?} {when} a reset", offload.checksum);
+            session.post_packet_or_wait(&pieces, offload, vec![whole.clone()], &what)?;
             session.doorbell();
-            let len = session.random.within(SHORTEST, longest);
-            let frame = session.frame_to(mac, len);
-            session.deliver(&frame);
-            session.receive(1)?;
+            session.finish()?;
+            if when == "before" {
+                session.reset()?;
+            }
         }
-        session.finish()?;
-        let now = session.nic.statistics();
-        let seen = session.seen;
-        let pairs = [
-            (
-                "tx_frames",
-                now.tx_frames - device.tx_frames,
-                seen.tx_frames - wire.tx_frames,
-            ),
-            (
-                "tx_bytes",
-                now.tx_bytes - device.tx_bytes,
-                seen.tx_bytes - wire.tx_bytes,
-            ),
-            (
-                "rx_frames",
-                now.rx_frames - device.rx_frames,
-                seen.rx_frames - wire.rx_frames,
-            ),
-            (
-                "rx_bytes",
-                now.rx_bytes - device.rx_bytes,
-                seen.rx_bytes - wire.rx_bytes,
-            ),
-        ];
-        for (name, counted, on_wire) in pairs {
-            ensure!(
-                counted == on_wire,
-                "counters add up what the device has counted since it was opened; bytes include \
-                 the 4 of the frame check sequence, and a reset is bridged",
-                "round {round}: {name} is {counted}, on the wire were {on_wire}"
-            );
-        }
-        let again = session.nic.statistics();
-        ensure!(
-            again == now,
-            "reading counters changes nothing, also where that clears the device's",
-            "round {round}: {now:?} became {again:?} without traffic"
-        );
-        session.reset()?;
     }
     Ok(())
 }

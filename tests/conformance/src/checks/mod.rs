@@ -1,12 +1,18 @@
 //! The checks, in the order in which they run.
 
 mod checksum;
+mod faults;
 mod gather;
+mod hang;
+mod interrupts;
 mod lifecycle;
+mod limits;
+mod link;
 mod queues;
 mod receive;
 mod ring;
 mod segmentation;
+mod statistics;
 
 use pagewire_hal::PostError;
 
@@ -26,12 +32,18 @@ pub(crate) struct Check<B: Bench> {
 /// All checks.
 pub(crate) fn all<B: Bench>() -> Vec<Check<B>> {
     let mut all = Vec::new();
+    all.extend(limits::checks());
     all.extend(gather::checks());
     all.extend(checksum::checks());
     all.extend(segmentation::checks());
     all.extend(ring::checks());
     all.extend(receive::checks());
+    all.extend(link::checks());
+    all.extend(interrupts::checks());
     all.extend(lifecycle::checks());
+    all.extend(statistics::checks());
+    all.extend(hang::checks());
+    all.extend(faults::checks());
     all.extend(queues::checks());
     all
 }

@@ -9,7 +9,7 @@ use crate::session::{ETHERNET, FAR_MAC, OTHER_MAC, Received, SHORTEST, Session};
 use crate::verdict::{Verdict, ensure, not_run};
 
 /// Frames in a burst that is to be more than a ring holds.
-const BURST: usize = 1500;
+pub(super) const BURST: usize = 1500;
 
 /// Frames that are received one by one: more than common rings hold.
 const FRAMES: usize = 600;
@@ -44,6 +44,12 @@ pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
             run: giants_are_counted,
         },
         Check {
+            name: "giants in a row",
+            promise: "what is dropped keeps no buffer, however much of it comes one after the \
+                      other",
+            run: giants_in_a_row,
+        },
+        Check {
             name: "bursts beyond the ring",
             promise: "without buffers frames are dropped and counted; the others are whole, and \
                       it goes on afterwards",
@@ -54,11 +60,16 @@ pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
             promise: "frames for this station and for all are received, those for others are not",
             run: filter,
         },
+        Check {
+            name: "groups",
+            promise: "frames for groups are received, or are not, as the device was opened",
+            run: groups,
+        },
     ]
 }
 
 fn lengths<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    let longest = session.capabilities.max_frame_len as usize;
+    let longest = session.longest();
     let mac = session.mac;
     let mut lengths = vec![
         SHORTEST,
@@ -130,7 +141,7 @@ fn verdicts<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
         return not_run("the device verifies no checksum");
     }
     for kind in super::checksum::kinds() {
-        for len in [1, 2, 33, 1000] {
+        for len in [1, 2, 33, super::checksum::room(session, kind).min(1000)] {
             for broken in [false, true] {
                 let payload = session.random.bytes(len);
                 let mut frame = kind.frame(session.mac, FAR_MAC, &payload);
@@ -237,7 +248,7 @@ fn unsummed<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
 }
 
 /// All that device and driver say they have dropped.
-fn drops<B: Bench>(session: &mut Session<'_, B>) -> u64 {
+pub(super) fn drops<B: Bench>(session: &mut Session<'_, B>) -> u64 {
     let device = session.nic.statistics();
     let driver = session.rx.counters();
     device.rx_length_errors
@@ -250,7 +261,7 @@ fn drops<B: Bench>(session: &mut Session<'_, B>) -> u64 {
 }
 
 fn runts_and_giants<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    let longest = session.capabilities.max_frame_len as usize;
+    let longest = session.longest();
     let mac = session.mac;
     for len in [0, 1, 6, 13, 14, 15, 33, 59] {
         let mut frame = session.frame_to(mac, len.max(ETHERNET));
@@ -281,11 +292,18 @@ fn giants(longest: usize) -> [usize; 6] {
 
 fn giants_are_counted<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     let mac = session.mac;
-    for len in giants(session.capabilities.max_frame_len as usize) {
+    for len in giants(session.longest()) {
         let before = drops(session);
+        let lengths = session.nic.statistics().rx_length_errors;
         let frame = session.frame_to(mac, len);
         let came = must_be_whole_or_gone(session, &frame)?;
         let counted = drops(session) > before;
+        let lengths = session.nic.statistics().rx_length_errors - lengths;
+        ensure!(
+            lengths <= 1,
+            "two counters of the device may count the same frame",
+            "one frame of {len} bytes was counted {lengths} times in `rx_length_errors`"
+        );
         ensure!(
             came || counted,
             "add the device's counter of oversized frames to `rx_length_errors`, or count in \
@@ -294,6 +312,28 @@ fn giants_are_counted<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
         );
     }
     Ok(())
+}
+
+fn giants_in_a_row<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
+    let mac = session.mac;
+    let len = 2 * session.longest();
+    let step = session.options.step;
+    for _ in 0..FRAMES {
+        let frame = session.frame_to(mac, len);
+        session.deliver(&frame);
+        session.bench.advance(4 * step);
+        for got in session.received()? {
+            ensure!(
+                got.bytes.len() == len,
+                "a frame in several buffers is put together or dropped whole",
+                "of frames of {len} bytes came one of {}",
+                got.bytes.len()
+            );
+        }
+    }
+    drain(session)?;
+    let after = [session.frame_to(mac, 300), session.frame_to(mac, 60)];
+    session.must_receive(&after, &format!("after {FRAMES} frames of {len} bytes"))
 }
 
 /// Whether the frame came; not in part, and not as something else.
@@ -321,9 +361,22 @@ fn must_be_whole_or_gone<B: Bench>(session: &mut Session<'_, B>, frame: &[u8]) -
     Ok(received.len() == 1)
 }
 
+/// Everything that is still coming.
+pub(super) fn drain<B: Bench>(session: &mut Session<'_, B>) -> Verdict<Vec<Received>> {
+    let mut received = Vec::new();
+    let mut quiet = 0;
+    while quiet < 3 {
+        let mut more = session.received()?;
+        quiet = if more.is_empty() { quiet + 1 } else { 0 };
+        received.append(&mut more);
+        session.settle();
+    }
+    Ok(received)
+}
+
 fn bursts<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     let mac = session.mac;
-    let longest = session.capabilities.max_frame_len as usize;
+    let longest = session.longest();
     for round in 0..2 {
         let before = drops(session);
         let mut sent = Vec::new();
@@ -338,14 +391,7 @@ fn bursts<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
         for _ in 0..4 {
             session.settle();
         }
-        let mut received = Vec::new();
-        let mut quiet = 0;
-        while quiet < 3 {
-            let mut more = session.received()?;
-            quiet = if more.is_empty() { quiet + 1 } else { 0 };
-            received.append(&mut more);
-            session.settle();
-        }
+        let received = drain(session)?;
         let mut left = sent.iter();
         for (index, got) in received.iter().enumerate() {
             ensure!(
@@ -402,6 +448,39 @@ fn filter<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
             "the receive address registers hold our address in the right byte order, and \
              nothing else is let through",
             "a frame for {other:02x?} was received by {mac:02x?}"
+        );
+    }
+    Ok(())
+}
+
+fn groups<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
+    let Some(kept) = session.bench.keeps_groups() else {
+        return not_run("the bench does not say whether frames for groups are kept");
+    };
+    // All nodes of IPv6 (RFC 2464), all systems of IPv4 (RFC 1112), and others.
+    let mut groups = vec![[0x33, 0x33, 0, 0, 0, 1], [1, 0, 0x5e, 0, 0, 1]];
+    for _ in 0..24 {
+        let mut group = [0; 6];
+        for (byte, random) in group.iter_mut().zip(session.random.bytes(6)) {
+            *byte = random;
+        }
+        group[0] |= 1;
+        groups.push(group);
+    }
+    for group in groups {
+        let frame = session.frame_to(group, 100);
+        if kept {
+            session.must_receive(&[frame], &format!("a frame for the group {group:02x?}"))?;
+            continue;
+        }
+        session.deliver(&frame);
+        session.settle();
+        let received = session.received()?;
+        ensure!(
+            received.is_empty(),
+            "the whole of the group filter is written when the device is opened: what is in it \
+             after a reset is not defined",
+            "a frame for the group {group:02x?} was received, and none was asked for"
         );
     }
     Ok(())

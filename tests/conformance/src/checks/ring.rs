@@ -3,7 +3,7 @@
 use pagewire_hal::{PostError, TxQueue};
 
 use super::Check;
-use super::checksum::{cut_payload, kinds, post_packet, requests, room};
+use super::checksum::{a_request, cut_payload, kinds, post_packet, requests, room};
 use super::gather::{any_cut, cut};
 use crate::Bench;
 use crate::session::{ETHERNET, Piece, SHORTEST, Session};
@@ -88,18 +88,27 @@ fn ring_full<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
 }
 
 fn partly_full<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    let max = usize::from(session.capabilities.max_fragments);
+    let longest = session.longest();
+    let max = usize::from(session.capabilities.max_fragments).min(longest - ETHERNET - 5);
     let held = session.bench.hold_completions(true);
     for round in 0..60 {
         let count = session.random.within(1, max);
         let len = session
             .random
-            .within(SHORTEST.max(ETHERNET + 4 + count), 1500);
-        let pieces = match count {
-            1 => vec![Piece::Own(session.header(SHORTEST))],
-            _ => cut(session, count, len),
+            .within(SHORTEST.max(ETHERNET + 4 + count), longest.min(1500));
+        // With a request, which may cost a descriptor, or without.
+        let request = match session.random.below(2) {
+            0 => a_request(session, count, len),
+            _ => None,
         };
-        match session.post(&pieces)? {
+        let posted = match request {
+            Some((pieces, offload, whole)) => session.post_as(&pieces, offload, vec![whole])?,
+            None => {
+                let pieces = cut(session, count, len);
+                session.post(&pieces)?
+            }
+        };
+        match posted {
             Ok(()) => {}
             Err(PostError::Full) => {
                 // What is smaller may still fit; then the ring is emptied.
@@ -150,11 +159,12 @@ fn empty_ring<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
         if let Some((kind, bits)) = kind {
             let len = session
                 .random
-                .within(max, room(session, kind).min(1400).max(max));
+                .within(max, room(session, kind).min(1400));
             let payload = cut_payload(session, len, max - 1);
             post_packet(session, kind, bits, &payload)?;
         } else {
-            let pieces = cut(session, max, 1400);
+            let len = session.longest().min(1400);
+            let pieces = cut(session, max, len);
             session.must_post(&pieces, "a frame of max_fragments")?;
         }
         session.doorbell();
@@ -166,16 +176,21 @@ fn empty_ring<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
 fn doorbell<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     for burst in [1, 2, 5] {
         let before = session.bench.doorbells();
+        let mut posted = 0;
         for _ in 0..burst {
             let frame = session.header(100);
-            session.post_or_wait(&[Piece::Own(frame)], "a frame of 100 bytes")?;
+            match session.post(&[Piece::Own(frame)])? {
+                Ok(()) => posted += 1,
+                Err(PostError::Full) if posted > 0 => break,
+                Err(error) => return super::refused("a frame of 100 bytes", error),
+            }
         }
         session.settle();
         let count = session.collect()?;
         ensure!(
             count == 0,
             "`post` writes descriptors, only `doorbell` shows them to the device",
-            "{count} frames of {burst} were on the wire before the doorbell"
+            "{count} frames of {posted} were on the wire before the doorbell"
         );
         session.doorbell();
         session.doorbell();
@@ -183,7 +198,7 @@ fn doorbell<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
             ensure!(
                 after - before == 1,
                 "one doorbell for many posts, and none when nothing is new",
-                "{burst} posts and two calls of `doorbell` rang it {} times",
+                "{posted} posts and two calls of `doorbell` rang it {} times",
                 after - before
             );
         }
@@ -213,7 +228,7 @@ fn out_of_step<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
         let frames = session.random.within(1, 12);
         let mut posted = 0;
         for _ in 0..frames {
-            let len = session.random.within(SHORTEST, 1000);
+            let len = session.random.within(SHORTEST, session.longest().min(1000));
             let pieces = any_cut(session, len);
             match session.post(&pieces)? {
                 Ok(()) => posted += 1,
@@ -253,8 +268,8 @@ fn out_of_step<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
 
 fn mixed<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     let offered = session.capabilities.tx_checksum;
-    let shortest = session.capabilities.min_frame_len.max(ETHERNET as u32 + 4) as usize;
-    let longest = session.capabilities.max_frame_len as usize;
+    let shortest = session.shortest().max(ETHERNET + 4);
+    let longest = session.longest();
     let kinds = kinds();
     let mac = session.mac;
     let mut sent = Vec::new();

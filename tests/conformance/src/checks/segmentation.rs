@@ -63,7 +63,7 @@ fn segmentation<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     let Some(limits) = session.capabilities.segmentation else {
         return not_run("the device does not segment");
     };
-    let longest_frame = session.capabilities.max_frame_len as usize;
+    let longest_frame = session.longest();
     for (ipv6, offered) in [(false, limits.ipv4), (true, limits.ipv6)] {
         if !offered {
             continue;

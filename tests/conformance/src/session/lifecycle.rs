@@ -91,16 +91,34 @@ impl<B: Bench> Session<'_, B> {
         self.after_reset()
     }
 
+    /// `release` of a device that has been released: there is nothing left to hand back.
+    pub(crate) fn release_again(&mut self) -> Verdict {
+        self.take_all_back(false)
+    }
+
+    /// The device has failed: it cannot be released, and what it has is leaked.
+    pub(crate) fn abandon(&mut self) {
+        self.closed = true;
+    }
+
     /// Starts again after a release; `false` if the driver does not.
     pub(crate) fn restart_released(&mut self) -> Verdict<bool> {
-        let mut none = |_: u16, _: Token| {};
+        let mut again = 0;
+        let mut released = |_: u16, _: Token| again += 1;
         let mut pairs = vec![QueuePair {
             tx: &mut self.tx,
             rx: &mut self.rx,
         }];
         let others = self.others.iter_mut();
         pairs.extend(others.map(|(tx, rx)| QueuePair { tx, rx }));
-        match self.nic.restart(&mut pairs, &mut none) {
+        let result = self.nic.restart(&mut pairs, &mut released);
+        ensure!(
+            again == 0,
+            "each token comes back exactly once (rule 6): what `release` has handed back is gone \
+             from the ring",
+            "`restart` handed back {again} tokens after `release` had handed back all"
+        );
+        match result {
             Ok(()) => {
                 self.closed = false;
                 self.after_reset()?;

@@ -1,5 +1,6 @@
 //! Posting, completions, and what the far end sees of it.
 
+use std::borrow::Cow;
 use std::ptr::NonNull;
 
 use pagewire_hal::{
@@ -70,7 +71,9 @@ impl<B: Bench> Session<'_, B> {
         expected: Vec<Vec<u8>>,
     ) -> Verdict<Result<(), PostError>> {
         let mut buffers = Vec::new();
-        let fragments = self.fragments(pieces, &mut buffers)?;
+        let pieces = self.fitted(pieces);
+        let whole = self.fragments(&pieces, &mut buffers)?;
+        let fragments = chopped(&whole, self.longest_fragment() as u32);
         let posted = self.post_fragments(&fragments, offload, buffers)?;
         if posted.is_ok() {
             let number = self.number;
@@ -85,6 +88,23 @@ impl<B: Bench> Session<'_, B> {
                 }));
         }
         Ok(posted)
+    }
+
+    /// `pieces`, or one copy of them where they are more fragments than the device takes.
+    fn fitted<'p>(&self, pieces: &'p [Piece]) -> Cow<'p, [Piece]> {
+        let limit = self.longest_fragment();
+        let fragments = |piece: &Piece| match piece {
+            Piece::Own(own) => own.len().div_ceil(limit),
+            Piece::Shared { start, len } => {
+                let runs = self.region.translation().runs(*start, *len);
+                runs.map(|run| run.len.div_ceil(limit)).sum()
+            }
+        };
+        let count: usize = pieces.iter().map(fragments).sum();
+        if count <= usize::from(self.capabilities.max_fragments) {
+            return Cow::Borrowed(pieces);
+        }
+        Cow::Owned(vec![Piece::Own(self.concat(pieces))])
     }
 
     /// Posts what the device must refuse with `error`, and leave no trace of.
@@ -123,9 +143,16 @@ impl<B: Bench> Session<'_, B> {
     ) -> Verdict {
         const MEND: &str = "`post` calls `TxFrame::check` with the capabilities first, and \
                             returns what it says as `PostError::Refused` (rule 4)";
+        if !self.tx.has_room(1) {
+            // A full ring may say `Full` to anything.
+            self.doorbell();
+            self.finish()?;
+        }
         let posted = self.post_fragments(fragments, offload, buffers)?;
         match posted {
             Err(PostError::Refused(refused)) if error(refused) => Ok(()),
+            // Also where it holds something, and what is refused is more than there is room for.
+            Err(PostError::Full) if self.outstanding() > 0 => Ok(()),
             Err(other) => Err(failed(MEND, format!("{what} was refused with: {other}"))),
             Ok(()) => Err(failed(MEND, format!("{what} was taken"))),
         }
@@ -284,6 +311,13 @@ impl<B: Bench> Session<'_, B> {
             };
             expected = next;
         }
+        if self.must_pad && frame.len() < SHORTEST {
+            let what = format!("a frame of {} bytes was not padded", expected.bytes.len());
+            return Err(failed(
+                "the device, or the driver, pads to 60 bytes: a switch drops what is shorter",
+                what,
+            ));
+        }
         if let Some(what) = mismatch(frame, &expected.bytes) {
             return Err(failed(
                 "compare the descriptors of this frame with its gather list: addresses, \
@@ -425,6 +459,23 @@ impl<B: Bench> Session<'_, B> {
         );
         accepted(last, what)
     }
+}
+
+/// The same bytes in fragments of at most `limit` bytes.
+fn chopped(fragments: &[Fragment], limit: u32) -> Vec<Fragment> {
+    let mut chopped = Vec::new();
+    for fragment in fragments {
+        let mut offset = 0;
+        while offset < fragment.len {
+            let len = limit.min(fragment.len - offset);
+            chopped.push(Fragment {
+                address: fragment.address.offset(u64::from(offset)),
+                len,
+            });
+            offset += len;
+        }
+    }
+    chopped
 }
 
 /// Fails if a frame that the capabilities allow was not taken.
