@@ -468,8 +468,9 @@ impl Device for E1000e82574 {
     }
 
     fn is_doorbell(&self, bar: u8, offset: u32) -> bool {
-        // The tails: RDT0, RDT1, TDT0, TDT1.
-        bar == 0 && matches!(offset, 0x2818 | 0x2918 | 0x3818 | 0x3918)
+        // The tails RDT0, RDT1, TDT0, TDT1. Before it is a bus master they are part of the setup.
+        let is_tail = matches!(offset, 0x2818 | 0x2918 | 0x3818 | 0x3918);
+        bar == 0 && is_tail && self.pci.is_bus_master()
     }
 
     fn vectors(&self) -> u16 {
