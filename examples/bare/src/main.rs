@@ -15,6 +15,7 @@ mod heap;
 mod pci;
 mod platform;
 mod port;
+#[path = "../../../tests/nostd/src/routines.rs"]
 mod routines;
 mod send;
 mod start_info;
@@ -115,6 +116,11 @@ fn provoke(fault: &str, file: &File, digest: &mut String) {
         "write" => unsafe { file.bytes().as_ptr().cast_mut().write_volatile(0) },
         _ => *digest = "0".repeat(digest.len()),
     }
+}
+
+/// Called by nobody: panics abort.
+fn unwound() -> ! {
+    power_off(End::Panicked)
 }
 
 #[panic_handler]

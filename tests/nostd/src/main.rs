@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod machine;
 mod memory;
+mod routines;
 
 use core::arch::{asm, naked_asm};
 
@@ -28,6 +29,11 @@ extern "C" fn run() -> ! {
 fn exit(status: i32) -> ! {
     // SAFETY: exit_group(2) takes the status in rdi and does not return.
     unsafe { asm!("syscall", in("rax") 231, in("rdi") status, options(noreturn, nostack)) }
+}
+
+/// Called by nobody: panics abort.
+fn unwound() -> ! {
+    exit(101)
 }
 
 #[panic_handler]
