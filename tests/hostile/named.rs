@@ -443,6 +443,32 @@ fn a_device_that_was_gone_and_is_back() {
 }
 
 #[test]
+fn a_device_that_fills_while_we_read_ends_somewhere() {
+    let mut filled = 0;
+    for seed in 0..100 {
+        let mut plan = only(Lie::DoneAtRandom, seed);
+        plan.config.rx_descriptors = 8;
+        let mut raw = start(&plan);
+        let watch = raw.machine.watch.clone();
+        watch.run(200, Duration::from_micros(10));
+        let mut count = 0;
+        let result = raw.rx.receive(1000, &mut |_| {
+            count += 1;
+            watch.run(200, Duration::from_micros(10));
+        });
+        assert_eq!(result, Ok(count), "seed {seed}");
+        raw.delivered += count as u64;
+        // It had seven of the eight.
+        let counters = raw.rx.counters();
+        let seen = counters.delivered + counters.nonsense + counters.too_long;
+        assert!(seen <= 7, "seed {seed}: {seen} frames");
+        filled += count;
+        raw.finish();
+    }
+    assert!(filled > 0, "no frame in all of them");
+}
+
+#[test]
 fn a_queue_that_is_down_says_so() {
     let mut raw = busy(5);
     assert_eq!(raw.machine.stop(&mut raw.nic), Stopped::Quiet);

@@ -84,7 +84,6 @@ pub(crate) struct Plan {
     pub(crate) take_queues: bool,
     pub(crate) granule: Granule,
     pub(crate) config: Config,
-    pub(crate) lies: Lies,
     /// No lie but those of [`TRUTHFUL`].
     pub(crate) truthful: bool,
     /// For what is drawn in host and model.
@@ -136,7 +135,6 @@ impl Plan {
             take_queues: flags & 0x30 != 0x30,
             granule: granule(flags >> 6),
             config: config(rings, mtu, flags & 0x04 == 0),
-            lies: chosen,
             truthful: chosen.iter().all(|lie| truthful().contains(lie)),
             seed,
             end: End {
