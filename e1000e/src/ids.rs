@@ -3,9 +3,7 @@
 //! Numbers and names: Linux e1000e (`hw.h`), DPDK e1000 (`e1000_hw.h`). Fibre and SerDes ports
 //! of the 82571 and 82572 are left out: their link needs code that is not here.
 
-use pagewire_hal::{NicError, Platform};
-
-use crate::pci;
+use pagewire_hal::{NicError, Platform, pci};
 
 /// A PCI device that this driver knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,10 +3,11 @@
 
 use core::time::Duration;
 
-use pagewire_hal::{MacAddress, NicError, Platform, Registers};
+use pagewire_hal::{MacAddress, NicError, Platform, Registers, pci};
 
 use crate::config::{Config, STANDARD_MTU};
 use crate::ids::Family;
+use crate::link;
 use crate::regs::{
     Bar, CTRL, CTRL_EXT, Ctrl, CtrlExt, EECD, ERT, Eecd, FCRTH, FCRTL, GCR, GCR_22,
     GCR_L1_WITHOUT_L0S_RX, GCR2, GCR2_COMPLETION_FIX, ICR, IMC, MRQC, MTA, MTA_WORDS, PBA, RADV,
@@ -16,7 +17,6 @@ use crate::regs::{
 };
 use crate::rx::E1000eRx;
 use crate::tx::E1000eTx;
-use crate::{link, pci};
 
 /// Linux e1000e: 800 times 100 µs.
 const MASTER_DISABLE_LIMIT: Duration = Duration::from_millis(80);

@@ -32,7 +32,6 @@ mod ids;
 mod init;
 mod interrupts;
 mod link;
-mod pci;
 mod regs;
 mod reset;
 mod rx;
@@ -46,7 +45,7 @@ mod tests;
 
 use pagewire_hal::{
     Capabilities, Causes, ChecksumOffload, DomainId, Instant, LinkState, MacAddress, Nic, NicError,
-    Phase, Platform, QueueOwner, QueuePair, Statistics, Token,
+    Phase, Platform, QueueOwner, QueuePair, Statistics, Token, pci,
 };
 
 pub use config::Config;

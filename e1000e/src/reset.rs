@@ -6,12 +6,12 @@
 
 use core::time::Duration;
 
-use pagewire_hal::{Instant, Platform, Registers};
+use pagewire_hal::{Instant, Platform, Registers, pci};
 
 use crate::ids::Family;
 use crate::init::{self, RESET_LIMIT, SETTLE};
 use crate::regs::{Bar, CTRL, Ctrl, TDH, TDT};
-use crate::{interrupts, link, pci};
+use crate::{interrupts, link};
 
 /// How long the device may take to finish its requests. Linux gives it 80 ms and resets it then
 /// all the same; here the memory that it was lent hangs on it, so it gets longer.

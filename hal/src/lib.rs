@@ -113,6 +113,7 @@ mod frame;
 mod ledger;
 mod mmio;
 mod nic;
+pub mod pci;
 mod platform;
 #[cfg(feature = "alloc")]
 mod pool;
