@@ -224,6 +224,8 @@ impl Raw {
         if self.machine.stop(&mut self.nic) != Stopped::Quiet {
             return;
         }
+        // It may have become quiet while the clock leapt, with the device's reset not yet done.
+        self.run(100, 1000);
         let restarted = self.restart();
         self.check();
         if !self.machine.plan.truthful {
