@@ -22,6 +22,27 @@ const TDT: u32 = 0x3818;
 /// The command register of PCI, and its bit for bus mastering.
 const COMMAND: u16 = 4;
 const BUS_MASTER: u32 = 1 << 2;
+/// The word of device control and status in the model's PCI Express capability, and Transactions
+/// Pending in it.
+const PCIE_DEVICE: u16 = 0xe8;
+const PENDING: u32 = 1 << (16 + 5);
+/// STATUS, its bit "GIO master enable status", and its field of the link's speed, where both
+/// 10b and 11b are 1000 Mbit/s (8254x manual, Device Status Register).
+const STATUS: u32 = 8;
+const MASTER_ENABLE: u32 = 1 << 19;
+const SPEED_1000: u32 = 0b10 << 6;
+const SPEED_100: u32 = 0b01 << 6;
+
+/// How a device shows that its requests do not end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stuck {
+    /// It does not.
+    No,
+    /// In STATUS: it remains a master.
+    Master,
+    /// In PCI Express: transactions are pending.
+    Pending,
+}
 
 /// The model, with an ear on the transmit doorbell.
 struct Listener {
@@ -29,11 +50,18 @@ struct Listener {
     doorbells: Arc<AtomicU64>,
     /// Bus mastering is on.
     is_master: bool,
+    stuck: Stuck,
+    /// A gigabit link is 11b.
+    both_bits: bool,
 }
 
 impl Device for Listener {
     fn config_read(&mut self, offset: u16) -> u32 {
-        self.inner.config_read(offset)
+        let value = self.inner.config_read(offset);
+        match self.stuck {
+            Stuck::Pending if offset == PCIE_DEVICE => value | PENDING,
+            _ => value,
+        }
     }
 
     fn config_write(&mut self, offset: u16, value: u32) {
@@ -48,7 +76,16 @@ impl Device for Listener {
     }
 
     fn read(&mut self, bar: u8, offset: u32, now: Instant) -> u32 {
-        self.inner.read(bar, offset, now)
+        let mut value = self.inner.read(bar, offset, now);
+        if bar == 0 && offset == STATUS && value != u32::MAX {
+            if self.stuck == Stuck::Master {
+                value |= MASTER_ENABLE;
+            }
+            if self.both_bits && value & SPEED_1000 != 0 {
+                value |= SPEED_100;
+            }
+        }
+        value
     }
 
     fn write(&mut self, bar: u8, offset: u32, value: u32, now: Instant) {
@@ -109,6 +146,8 @@ struct ModelBench {
     granule: Granule,
     machine: Machine,
     doorbells: Arc<AtomicU64>,
+    /// Which of its ways not to stop the device takes next.
+    stuck: u64,
 }
 
 fn machine(seed: u64, granule: Granule, doorbells: &Arc<AtomicU64>) -> (Machine, ModelPlatform) {
@@ -140,6 +179,8 @@ fn device(
         inner: E1000e82574::new(model, Box::new(near)),
         doorbells: Arc::clone(doorbells),
         is_master: false,
+        stuck: Stuck::No,
+        both_bits: seed.is_multiple_of(2),
     };
     let attached = host.attach(listener);
     (attached.handle, Far { end, plug }, attached.platform)
@@ -154,6 +195,7 @@ impl ModelBench {
             granule,
             machine,
             doorbells,
+            stuck: 0,
         }
     }
 }
@@ -235,9 +277,14 @@ impl Bench for ModelBench {
     }
 
     fn never_quiet(&mut self) -> bool {
-        self.machine
-            .model
-            .with_device(|device| device.inner.never_quiet(true));
+        // In one place, in the other, or in both.
+        self.stuck += 1;
+        let stuck = self.stuck % 3;
+        self.machine.model.with_device(|device| match stuck {
+            0 => device.stuck = Stuck::Master,
+            1 => device.stuck = Stuck::Pending,
+            _ => device.inner.never_quiet(true),
+        });
         true
     }
 
@@ -295,7 +342,9 @@ fn bench(seed: u64) -> ModelBench {
     // Not in step with the rings: 20 of the 25 pairs in 40 seeds.
     let index = (seed / 2 + seed / 10) as usize;
     let granule = Granule::from_bytes(granules[index % granules.len()]);
-    ModelBench::new(config, granule.unwrap_or(Granule::CONTIGUOUS))
+    let mut bench = ModelBench::new(config, granule.unwrap_or(Granule::CONTIGUOUS));
+    bench.stuck = seed;
+    bench
 }
 
 fn number(name: &str) -> Option<u64> {

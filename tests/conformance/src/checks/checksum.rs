@@ -132,8 +132,13 @@ pub(super) fn a_request<B: Bench>(
     }
     let index = session.random.below(choices.len());
     let (kind, bits) = choices.get(index).copied()?;
-    let most = len.saturating_sub(kind.header_len());
-    let payload = cut_payload(session, most.max(count - 1), count - 1);
+    let longest = room(session, kind);
+    let least = least(session, kind).max(count.saturating_sub(1));
+    let len = len
+        .saturating_sub(kind.header_len())
+        .max(least)
+        .min(longest);
+    let payload = cut_payload(session, len, count.saturating_sub(1).min(len));
     packet(session, kind, bits, &payload)
 }
 
@@ -171,6 +176,11 @@ pub(super) fn room<B: Bench>(session: &Session<'_, B>, kind: Kind) -> usize {
     session.longest().saturating_sub(kind.header_len())
 }
 
+/// The shortest payload of a packet.
+pub(super) fn least<B: Bench>(session: &Session<'_, B>, kind: Kind) -> usize {
+    session.shortest().saturating_sub(kind.header_len())
+}
+
 fn checksums<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     let offered = session.capabilities.tx_checksum;
     if offered.is_empty() {
@@ -178,14 +188,14 @@ fn checksums<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     }
     for kind in kinds() {
         for checksum in requests(kind, offered) {
-            let longest = room(session, kind);
+            let (least, longest) = (least(session, kind), room(session, kind));
             let mut lengths = vec![0, 1, 2, 3, 17, 100];
             lengths.push(session.random.within(0, longest));
             lengths.push(longest - 1);
             lengths.push(longest);
             for len in lengths {
                 let cuts = session.random.within(1, 5);
-                let payload = cut_payload(session, len.min(longest), cuts);
+                let payload = cut_payload(session, len.clamp(least, longest), cuts);
                 post_packet(session, kind, checksum, &payload)?;
                 // Frames without a request in between: no context of another frame is theirs.
                 if session.random.below(4) == 0 {

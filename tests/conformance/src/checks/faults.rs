@@ -48,7 +48,9 @@ fn queues_of_another<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     let opening = |what: String| failed("a second device can be opened beside the first", what);
     let mut other = second.map_err(opening)?;
     let Some((mut tx, mut rx)) = other.take_queues(0) else {
-        return Err(opening("its first pair of queues cannot be taken".to_owned()));
+        return Err(opening(
+            "its first pair of queues cannot be taken".to_owned(),
+        ));
     };
     burst(session, 4)?;
     session.lossy = true;

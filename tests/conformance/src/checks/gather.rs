@@ -95,6 +95,9 @@ fn fragment_counts<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
         session.doorbell();
         session.finish()?;
     }
+    if max < usize::from(session.capabilities.max_fragments) {
+        return Ok(());
+    }
     let pieces = cut(session, max + 1, longest.min(2 * max + SHORTEST));
     let too_many = |e| matches!(e, FrameError::TooManyFragments { .. });
     let what = format!("a frame of {} fragments", max + 1);
@@ -139,7 +142,7 @@ fn page_ends<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     if max < 3 {
         return not_run("the device gathers less than three fragments");
     }
-    let longest = session.longest() - ETHERNET;
+    let longest = session.longest() - SHORTEST;
     for (before, behind) in [
         (1, 0),
         (1, 1),
@@ -151,7 +154,7 @@ fn page_ends<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     ] {
         let len = (before + behind).min(longest);
         let start = session.start_before_page(before);
-        let header = session.header(ETHERNET + 18);
+        let header = session.header(SHORTEST);
         let pieces = [Piece::Own(header), Piece::Shared { start, len }];
         let what = format!("{before} bytes before and {behind} behind the end of a page");
         session.post_or_wait(&pieces, &what)?;
@@ -194,7 +197,7 @@ fn longest_fragment<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     };
     let whole = session.header(limit + 1);
     let what = format!("a fragment of {} bytes", limit + 1);
-    session.post_refused(&[Piece::Own(whole)], Offload::NONE, too_long, &what)?;
+    session.post_whole_refused(whole, too_long, &what)?;
     session.doorbell();
     session.finish()
 }
@@ -235,6 +238,7 @@ fn frame_lengths<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
                 FrameError::FrameTooShort { .. }
                     | FrameError::FrameTooLong { .. }
                     | FrameError::FragmentTooLong { .. }
+                    | FrameError::TooManyFragments { .. }
             )
         };
         let what = format!("a frame of {len} bytes, too {what},");

@@ -200,7 +200,10 @@ fn offloads<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
             continue;
         };
         for when in ["before", "after"] {
-            let what = format!("round {round}, a frame with {:?} {when} a reset", offload.checksum);
+            let what = format!(
+                "round {round}, a frame with {:?} {when} a reset",
+                offload.checksum
+            );
             session.post_packet_or_wait(&pieces, offload, vec![whole.clone()], &what)?;
             session.doorbell();
             session.finish()?;

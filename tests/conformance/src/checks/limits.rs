@@ -31,7 +31,10 @@ fn limits<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     for (holds, what) in [
         (found.queue_pairs >= 1, "queue_pairs is at least 1"),
         (found.max_fragments >= 1, "max_fragments is at least 1"),
-        (found.max_fragment_len >= 1, "max_fragment_len is at least 1"),
+        (
+            found.max_fragment_len >= 1,
+            "max_fragment_len is at least 1",
+        ),
         (
             (ETHERNET..=SHORTEST).contains(&shortest),
             "min_frame_len is from 14 to 60",

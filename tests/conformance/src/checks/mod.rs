@@ -2,6 +2,7 @@
 
 mod checksum;
 mod faults;
+mod filter;
 mod gather;
 mod hang;
 mod interrupts;
@@ -13,6 +14,7 @@ mod receive;
 mod ring;
 mod segmentation;
 mod statistics;
+mod verdicts;
 
 use pagewire_hal::PostError;
 
@@ -38,6 +40,8 @@ pub(crate) fn all<B: Bench>() -> Vec<Check<B>> {
     all.extend(segmentation::checks());
     all.extend(ring::checks());
     all.extend(receive::checks());
+    all.extend(verdicts::checks());
+    all.extend(filter::checks());
     all.extend(link::checks());
     all.extend(interrupts::checks());
     all.extend(lifecycle::checks());

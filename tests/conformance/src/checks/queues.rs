@@ -9,7 +9,7 @@ use pagewire_hal::{Nic, PostError, TxQueue};
 
 use super::Check;
 use crate::Bench;
-use crate::session::{ETHERNET, Session, Solo};
+use crate::session::{ETHERNET, SHORTEST, Session, Solo};
 use crate::verdict::{Verdict, ensure, failed, not_run};
 
 /// Frames that each thread sends.
@@ -54,6 +54,9 @@ fn send_all<Q: TxQueue, M: pagewire_hal::DmaMemory + 'static>(
 fn two_threads<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     if session.capabilities.queue_pairs < 2 {
         return not_run("the device has one pair of queues");
+    }
+    if session.longest_fragment() < SHORTEST {
+        return not_run("a frame of 60 bytes is more than one fragment");
     }
     let (tx, rx) = session
         .nic

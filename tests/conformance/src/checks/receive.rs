@@ -1,12 +1,11 @@
-//! Receive: whole, judged rightly, dropped and counted where it must be.
+//! Receive: whole, dropped and counted where it must be.
 
-use pagewire_hal::{ChecksumOffload, Nic, RxQueue, Verdict as Judged};
+use pagewire_hal::{Nic, RxQueue};
 
 use super::Check;
 use crate::Bench;
-use crate::packet::{Kind, Transport, put};
-use crate::session::{ETHERNET, FAR_MAC, OTHER_MAC, Received, SHORTEST, Session};
-use crate::verdict::{Verdict, ensure, not_run};
+use crate::session::{ETHERNET, Received, SHORTEST, Session};
+use crate::verdict::{Verdict, ensure};
 
 /// Frames in a burst that is to be more than a ring holds.
 pub(super) const BURST: usize = 1500;
@@ -27,12 +26,6 @@ pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
             run: budget_of_one,
         },
         Check {
-            name: "received checksums",
-            promise: "a verdict on a checksum is never wrong, and there is one where it is \
-                      offered",
-            run: verdicts,
-        },
-        Check {
             name: "runts and giants",
             promise: "what is too short or too long is received whole or dropped, and does no \
                       harm",
@@ -51,19 +44,14 @@ pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
         },
         Check {
             name: "bursts beyond the ring",
-            promise: "without buffers frames are dropped and counted; the others are whole, and \
-                      it goes on afterwards",
+            promise: "without buffers frames are dropped; the others are whole, in order, and it \
+                      goes on afterwards",
             run: bursts,
         },
         Check {
-            name: "address filter",
-            promise: "frames for this station and for all are received, those for others are not",
-            run: filter,
-        },
-        Check {
-            name: "groups",
-            promise: "frames for groups are received, or are not, as the device was opened",
-            run: groups,
+            name: "lost frames are counted",
+            promise: "what is dropped for want of buffers is counted",
+            run: bursts_are_counted,
         },
     ]
 }
@@ -115,133 +103,6 @@ fn budget_of_one<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
             got.is_some_and(|got| got.is(&frame)),
             super::RECEIVE,
             "frame {index} of those received one by one did not come, or as another"
-        );
-    }
-    Ok(())
-}
-
-/// What was judged, if it was received at all.
-fn judge<B: Bench>(session: &mut Session<'_, B>, frame: &[u8], what: &str) -> Verdict<Received> {
-    session.deliver(frame);
-    let received = session.receive(1)?;
-    match received.into_iter().next() {
-        Some(got) if got.is(frame) => Ok(got),
-        Some(got) => super::wrong(format!("{what} came with {} bytes", got.bytes.len())),
-        None => super::wrong(format!(
-            "{what} was not received: it is for the stack to drop"
-        )),
-    }
-}
-
-fn verdicts<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    const MEND: &str = "a verdict needs both bits of the device: checked, and good or bad; \
-                        without the first it is `Unknown`";
-    let offered = session.capabilities.rx_checksum;
-    if offered.is_empty() {
-        return not_run("the device verifies no checksum");
-    }
-    for kind in super::checksum::kinds() {
-        for len in [1, 2, 33, super::checksum::room(session, kind).min(1000)] {
-            for broken in [false, true] {
-                let payload = session.random.bytes(len);
-                let mut frame = kind.frame(session.mac, FAR_MAC, &payload);
-                let last = frame.len() - 1;
-                if broken && let Some(byte) = frame.get_mut(last) {
-                    *byte ^= 0x10;
-                }
-                let what = format!("{kind:?} with {len} bytes, broken: {broken},");
-                let got = judge(session, &frame, &what)?;
-                let (right, wrong) = match broken {
-                    false => (Judged::Good, Judged::Bad),
-                    true => (Judged::Bad, Judged::Good),
-                };
-                let judged = got.checksum.transport;
-                ensure!(judged != wrong, MEND, "{what} was judged {judged:?}");
-                let plain = kind.extra == 0 && !kind.vlan;
-                let due = plain && kind.request().is_some_and(|bit| offered.contains(bit));
-                ensure!(
-                    !due || judged == right,
-                    "what `rx_checksum` offers is judged (rule 8)",
-                    "{what} was judged {judged:?}"
-                );
-                ensure!(
-                    got.checksum.ipv4_header != Judged::Bad,
-                    MEND,
-                    "{what} has a good IPv4 header, or none, and it was judged bad"
-                );
-            }
-        }
-    }
-    ipv4_headers(session, offered)?;
-    unsummed(session)
-}
-
-/// Bad IPv4 headers.
-fn ipv4_headers<B: Bench>(session: &mut Session<'_, B>, offered: ChecksumOffload) -> Verdict {
-    for broken in [false, true] {
-        let kind = Kind::new(false, 0, Transport::Udp);
-        let mut frame = kind.frame(session.mac, FAR_MAC, &[5; 50]);
-        if broken {
-            // The time to live: not in the pseudo-header.
-            put(&mut frame, ETHERNET + 8, 0x0711);
-        }
-        let what = format!("an IPv4 header, broken: {broken},");
-        let judged = judge(session, &frame, &what)?.checksum.ipv4_header;
-        let (right, wrong) = match broken {
-            false => (Judged::Good, Judged::Bad),
-            true => (Judged::Bad, Judged::Good),
-        };
-        let due = offered.contains(ChecksumOffload::IPV4_HEADER);
-        ensure!(
-            judged != wrong && (!due || judged == right),
-            "the header's verdict is a bit of its own",
-            "{what} was judged {judged:?}"
-        );
-    }
-    Ok(())
-}
-
-/// Writes the checksum of an IPv4 header of 20 bytes anew.
-fn sum_header(frame: &mut [u8]) {
-    put(frame, ETHERNET + 10, 0);
-    let header = frame.get(ETHERNET..ETHERNET + 20).unwrap_or_default();
-    let sum = !crate::packet::sum(header);
-    put(frame, ETHERNET + 10, sum);
-}
-
-/// Frames whose transport checksum means nothing: none may be called bad, nor good where there
-/// is none to be good.
-fn unsummed<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    let udp = Kind::new(false, 0, Transport::Udp);
-    let mut without = udp.frame(session.mac, FAR_MAC, &[5; 50]);
-    put(&mut without, ETHERNET + 20 + 6, 0);
-    // The second half of a datagram: its first bytes are no header.
-    let mut fragment = udp.frame(session.mac, FAR_MAC, &[5; 50]);
-    put(&mut fragment, ETHERNET + 6, 0x2010);
-    sum_header(&mut fragment);
-    // Protocol 253, for experiments (RFC 3692).
-    let mut unknown = udp.frame(session.mac, FAR_MAC, &[5; 50]);
-    put(&mut unknown, ETHERNET + 8, 0x40fd);
-    sum_header(&mut unknown);
-    let mac = session.mac;
-    let other = session.frame_to(mac, 100);
-    for (frame, may_be_good, what) in [
-        // A host may vouch for it without a sum.
-        (without, true, "a UDP datagram without a checksum"),
-        (fragment, false, "an IPv4 fragment"),
-        (unknown, false, "a packet of an unknown protocol"),
-        (other, false, "a frame that is not IP"),
-    ] {
-        let checksum = judge(session, &frame, what)?.checksum;
-        ensure!(
-            checksum.ipv4_header != Judged::Bad
-                && match checksum.transport {
-                    Judged::Bad => false,
-                    Judged::Good => may_be_good,
-                    Judged::Unknown => true,
-                },
-            "without a checksum to check the verdict is `Unknown`",
-            "{what} was judged {checksum:?}"
         );
     }
     Ok(())
@@ -374,113 +235,60 @@ pub(super) fn drain<B: Bench>(session: &mut Session<'_, B>) -> Verdict<Vec<Recei
     Ok(received)
 }
 
-fn bursts<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
+/// A burst that is more than the ring holds: how many frames were lost, and how many drops were
+/// counted.
+fn burst<B: Bench>(session: &mut Session<'_, B>, round: usize) -> Verdict<(u64, u64)> {
     let mac = session.mac;
-    let longest = session.longest();
-    for round in 0..2 {
-        let before = drops(session);
-        let mut sent = Vec::new();
-        for _ in 0..BURST {
-            let len = session.random.within(SHORTEST, longest.min(300));
-            sent.push(session.frame_to(mac, len));
-        }
-        // Nobody looks while all of them come.
-        for frame in &sent {
-            session.deliver(frame);
-        }
-        for _ in 0..4 {
-            session.settle();
-        }
-        let received = drain(session)?;
-        let mut left = sent.iter();
-        for (index, got) in received.iter().enumerate() {
-            ensure!(
-                left.any(|frame| got.is(frame)),
-                "a buffer goes back to the device only after it was copied, and descriptors are \
-                 taken in order",
-                "round {round}: frame {index} of {} bytes was not sent, or came out of order",
-                got.bytes.len()
-            );
-        }
+    let longest = session.longest().min(300);
+    let before = drops(session);
+    let mut sent = Vec::new();
+    for _ in 0..BURST {
+        let len = session.random.within(SHORTEST, longest);
+        sent.push(session.frame_to(mac, len));
+    }
+    // Nobody looks while all of them come.
+    for frame in &sent {
+        session.deliver(frame);
+    }
+    for _ in 0..4 {
+        session.settle();
+    }
+    let received = drain(session)?;
+    let mut left = sent.iter();
+    for (index, got) in received.iter().enumerate() {
         ensure!(
-            !received.is_empty(),
-            super::RECEIVE,
-            "round {round}: none came"
+            left.any(|frame| got.is(frame)),
+            "a buffer goes back to the device only after it was copied, and descriptors are \
+             taken in order",
+            "round {round}: frame {index} of {} bytes was not sent, or came out of order",
+            got.bytes.len()
         );
-        let lost = sent.len() - received.len();
-        let counted = drops(session) - before;
+    }
+    ensure!(
+        !received.is_empty(),
+        super::RECEIVE,
+        "round {round}: none came"
+    );
+    let after = [session.frame_to(mac, 300), session.frame_to(mac, 60)];
+    session.must_receive(&after, "after a burst beyond the ring")?;
+    let lost = sent.len() - received.len();
+    Ok((lost as u64, drops(session) - before))
+}
+
+fn bursts<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
+    for round in 0..3 {
+        burst(session, round)?;
+    }
+    Ok(())
+}
+
+fn bursts_are_counted<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
+    for round in 0..2 {
+        let (lost, counted) = burst(session, round)?;
         ensure!(
-            counted >= lost as u64,
+            counted >= lost,
             "what is dropped for want of buffers is counted",
             "round {round}: of {BURST} frames {lost} were lost, {counted} counted"
-        );
-        let after = [session.frame_to(mac, 300), session.frame_to(mac, 60)];
-        session.must_receive(&after, "after a burst beyond the ring")?;
-    }
-    Ok(())
-}
-
-fn filter<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    let mac = session.mac;
-    let own = session.frame_to(mac, 100);
-    let all = session.frame_to([0xff; 6], 100);
-    session.must_receive(&[own, all], "a frame for this station and one for all")?;
-    if session.bench.is_promiscuous() {
-        return Ok(());
-    }
-    // A third party, and the neighbours of our own address in each byte.
-    let mut others = vec![OTHER_MAC];
-    for index in 0..mac.len() {
-        let mut other = mac;
-        if let Some(byte) = other.get_mut(index) {
-            // Not the bit that makes a group address.
-            *byte ^= 2;
-        }
-        others.push(other);
-    }
-    for other in others {
-        let frame = session.frame_to(other, 100);
-        session.deliver(&frame);
-        session.settle();
-        let received = session.received()?;
-        ensure!(
-            received.is_empty(),
-            "the receive address registers hold our address in the right byte order, and \
-             nothing else is let through",
-            "a frame for {other:02x?} was received by {mac:02x?}"
-        );
-    }
-    Ok(())
-}
-
-fn groups<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    let Some(kept) = session.bench.keeps_groups() else {
-        return not_run("the bench does not say whether frames for groups are kept");
-    };
-    // All nodes of IPv6 (RFC 2464), all systems of IPv4 (RFC 1112), and others.
-    let mut groups = vec![[0x33, 0x33, 0, 0, 0, 1], [1, 0, 0x5e, 0, 0, 1]];
-    for _ in 0..24 {
-        let mut group = [0; 6];
-        for (byte, random) in group.iter_mut().zip(session.random.bytes(6)) {
-            *byte = random;
-        }
-        group[0] |= 1;
-        groups.push(group);
-    }
-    for group in groups {
-        let frame = session.frame_to(group, 100);
-        if kept {
-            session.must_receive(&[frame], &format!("a frame for the group {group:02x?}"))?;
-            continue;
-        }
-        session.deliver(&frame);
-        session.settle();
-        let received = session.received()?;
-        ensure!(
-            received.is_empty(),
-            "the whole of the group filter is written when the device is opened: what is in it \
-             after a reset is not defined",
-            "a frame for the group {group:02x?} was received, and none was asked for"
         );
     }
     Ok(())

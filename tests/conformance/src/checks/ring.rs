@@ -3,7 +3,7 @@
 use pagewire_hal::{PostError, TxQueue};
 
 use super::Check;
-use super::checksum::{a_request, cut_payload, kinds, post_packet, requests, room};
+use super::checksum::{a_request, cut_payload, kinds, least, post_packet, requests, room};
 use super::gather::{any_cut, cut};
 use crate::Bench;
 use crate::session::{ETHERNET, Piece, SHORTEST, Session};
@@ -143,6 +143,12 @@ fn partly_full<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
 
 fn empty_ring<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     let max = usize::from(session.capabilities.max_fragments);
+    let longest = session.longest();
+    if max + 200 > longest {
+        return not_run(format!(
+            "a frame of {longest} bytes is not cut into {max} fragments"
+        ));
+    }
     let offered = session.capabilities.tx_checksum;
     // At many places of the ring, as a frame may wrap.
     for _ in 0..20 {
@@ -157,9 +163,7 @@ fn empty_ring<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
             max + 1
         );
         if let Some((kind, bits)) = kind {
-            let len = session
-                .random
-                .within(max, room(session, kind).min(1400));
+            let len = session.random.within(max, room(session, kind).min(1400));
             let payload = cut_payload(session, len, max - 1);
             post_packet(session, kind, bits, &payload)?;
         } else {
@@ -283,7 +287,9 @@ fn mixed<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
             Some((kind, requests)) if !requests.is_empty() && session.random.below(2) == 0 => {
                 let index = session.random.below(requests.len());
                 let bits = requests.get(index).copied().unwrap_or_default();
-                let len = session.random.within(0, room(session, kind));
+                let len = session
+                    .random
+                    .within(least(session, kind), room(session, kind));
                 let cuts = session.random.within(1, 6);
                 let payload = cut_payload(session, len, cuts);
                 post_packet(session, kind, bits, &payload)?;

@@ -3,7 +3,7 @@
 use pagewire_hal::{ChecksumOffload, Offload};
 
 use super::Check;
-use super::checksum::cut_payload;
+use super::checksum::{cut_payload, least};
 use crate::Bench;
 use crate::packet::{Kind, Transport, put, sum};
 use crate::session::{FAR_MAC, Piece, Session};
@@ -70,7 +70,12 @@ fn segmentation<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
         }
         for options in [0, 12] {
             let kind = Kind::new(ipv6, 0, Transport::Tcp(options));
-            let most = (limits.max_payload_len as usize).min(60_000);
+            // What the fragments of one request hold.
+            let pieces = usize::from(session.capabilities.max_fragments);
+            let held = pieces.saturating_mul(session.longest_fragment());
+            let most = (limits.max_payload_len as usize)
+                .min(60_000)
+                .min(held.saturating_sub(kind.header_len()));
             let segment_len = longest_frame - kind.header_len();
             for (len, segment_len) in [
                 (1, segment_len),
@@ -80,7 +85,12 @@ fn segmentation<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
                 (999, 100),
                 (most, segment_len),
             ] {
-                post(session, kind, len.min(most), segment_len)?;
+                post(
+                    session,
+                    kind,
+                    len.clamp(least(session, kind), most),
+                    segment_len,
+                )?;
             }
         }
     }

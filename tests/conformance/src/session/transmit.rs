@@ -116,14 +116,28 @@ impl<B: Bench> Session<'_, B> {
         what: &str,
     ) -> Verdict {
         let mut buffers = Vec::new();
-        let fragments = self.fragments(pieces, &mut buffers)?;
+        let whole = self.fragments(pieces, &mut buffers)?;
+        let fragments = chopped(&whole, self.longest_fragment() as u32);
         self.fragments_refused(&fragments, offload, buffers, error, what)
+    }
+
+    /// The same of a frame that is one fragment, however long.
+    pub(crate) fn post_whole_refused(
+        &mut self,
+        bytes: Vec<u8>,
+        error: impl Fn(FrameError) -> bool,
+        what: &str,
+    ) -> Verdict {
+        let mut buffers = Vec::new();
+        let fragments = self.fragments(&[Piece::Own(bytes)], &mut buffers)?;
+        self.fragments_refused(&fragments, Offload::NONE, buffers, error, what)
     }
 
     /// The same with an empty fragment as number `index`.
     pub(crate) fn post_with_empty(&mut self, pieces: &[Piece], index: usize) -> Verdict {
         let mut buffers = Vec::new();
-        let mut fragments = self.fragments(pieces, &mut buffers)?;
+        let whole = self.fragments(pieces, &mut buffers)?;
+        let mut fragments = chopped(&whole, self.longest_fragment() as u32);
         let Some(fragment) = fragments.get_mut(index) else {
             return Ok(());
         };

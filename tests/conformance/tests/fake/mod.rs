@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pagewire_conformance::{Bench, FarEnd};
 use pagewire_hal::{
-    Capabilities, ChecksumOffload, DeviceAddress, DmaBuffer, DmaMemory, DomainId, Fragment,
+    Capabilities, Causes, ChecksumOffload, DeviceAddress, DmaBuffer, DmaMemory, DomainId, Fragment,
     Instant, Offload, Region, Segmentation, Statistics, Token,
 };
 
@@ -33,12 +33,61 @@ pub(crate) enum Fault {
     LeakyPadding,
     /// Loses a token in a reset.
     LostToken,
+    /// Counts the frame check sequence in the longest frame.
+    WrongLimit,
+    /// Sends short frames short.
+    NoPadding,
+    /// Believes that a device knows after a reset what it was asked for before.
+    StaleRequest,
+    /// Counts a frame that is too long twice.
+    GiantsTwice,
+    /// A frame that is too long keeps its buffer until one is received.
+    GiantsKeepBuffers,
+    /// Does not count what it has no buffer for.
+    LostUncounted,
+    /// Drops frames for groups.
+    NoGroups,
+    /// Says the speed of a link that is down.
+    SpeedWhileDown,
+    /// Interrupts are off after a reset.
+    InterruptsLost,
+    /// An overrun hides a change of the link.
+    OverrunHidesLink,
+    /// The receive queue counts from nought after a reset.
+    DeliveredLost,
+    /// What was counted before a reset is lost.
+    CountsLost,
+    /// `poll` eats what was counted while there is work.
+    PollEats,
+    /// `poll` never says that the device hangs.
+    NeverHung,
+    /// `poll` looks at the place in the ring alone.
+    HungInStep,
+    /// `poll` remembers what was before a reset.
+    HungAfterReset,
+    /// Takes queues of any device.
+    AnyQueues,
+    /// Forgets a completion after its callback, not before.
+    ConsumedLate,
+    /// Does not look whether the device has stopped.
+    QuietTooEarly,
+    /// Says that the device was removed again and again.
+    RemovedForEver,
+    /// Hands tokens back at the restart that follows a release.
+    TokensAgain,
+}
+
+/// Limits of the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shape {
+    pub(crate) capabilities: Capabilities,
+    /// Fragments in a transmit ring, frames in a receive ring.
+    pub(crate) ring: usize,
+    pub(crate) rx_ring: usize,
 }
 
 pub(crate) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 pub(crate) const PAIRS: usize = 2;
-pub(crate) const RING: usize = 64;
-const RX_RING: usize = 32;
 
 /// A frame in a ring.
 pub(crate) struct Posted {
@@ -61,6 +110,7 @@ pub(crate) struct Queue {
 /// The device and its wire.
 pub(crate) struct World {
     pub(crate) fault: Fault,
+    pub(crate) shape: Shape,
     pub(crate) domain: DomainId,
     pub(crate) queues: [Queue; PAIRS],
     pub(crate) to_far: VecDeque<Vec<u8>>,
@@ -69,6 +119,19 @@ pub(crate) struct World {
     pub(crate) doorbells: u64,
     pub(crate) hold: bool,
     pub(crate) link: bool,
+    /// The device stands still; it does not stop; it is not there.
+    pub(crate) stalled: bool,
+    pub(crate) stuck: bool,
+    pub(crate) gone: bool,
+    pub(crate) interrupts: bool,
+    pub(crate) causes: Causes,
+    /// Frames sent, or one too many segmented.
+    pub(crate) sent: u64,
+    /// Buffers that frames which were too long have kept.
+    pub(crate) kept: usize,
+    /// The last request before a reset, and that nothing has been sent since.
+    pub(crate) before_reset: Option<Offload>,
+    pub(crate) request: Option<Offload>,
     pub(crate) now: Duration,
     random: Wrapping<u64>,
 }
@@ -79,7 +142,16 @@ pub(crate) fn lock(world: &Shared) -> MutexGuard<'_, World> {
     world.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(crate) fn capabilities() -> Capabilities {
+/// A device that does much.
+pub(crate) fn shape() -> Shape {
+    Shape {
+        capabilities: capabilities(),
+        ring: 64,
+        rx_ring: 32,
+    }
+}
+
+fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::minimal();
     capabilities.max_fragments = 17;
     capabilities.max_fragment_len = 70_000;
@@ -99,12 +171,23 @@ impl World {
         (self.random.0 >> 33) as usize % bound
     }
 
+    fn raise(&mut self, cause: Causes) {
+        if self.interrupts {
+            self.causes |= cause;
+        }
+    }
+
     fn step(&mut self) {
+        if self.stalled || self.gone {
+            return;
+        }
         for index in 0..PAIRS {
             while self.link
                 && let Some(posted) = self.queues[index].shown.pop_front()
             {
                 self.send(&posted);
+                self.sent += 1;
+                self.raise(Causes::TRANSMIT);
                 let done = (posted.token, posted.fragments.len());
                 // In any order: devices need not keep that of the ring.
                 let at = self.random(self.queues[index].done.len() + 1);
@@ -128,8 +211,13 @@ impl World {
             let part = unsafe { std::slice::from_raw_parts(pointer, fragment.len as usize) };
             bytes.extend_from_slice(part);
         }
+        let before = self.before_reset.take();
+        self.request = Some(posted.offload);
         if posted.offload.segment_len == 0 {
-            insert(&posted.offload, &mut bytes);
+            let stale = self.fault == Fault::StaleRequest && before == self.request;
+            if !stale {
+                insert(&posted.offload, &mut bytes);
+            }
             self.put(bytes);
             return;
         }
@@ -139,7 +227,7 @@ impl World {
     }
 
     fn put(&mut self, mut frame: Vec<u8>) {
-        if frame.len() < 60 {
+        if frame.len() < 60 && self.fault != Fault::NoPadding {
             let padding = if self.fault == Fault::LeakyPadding {
                 0xc7
             } else {
@@ -188,18 +276,24 @@ impl World {
     }
 
     fn receive(&mut self, mut frame: Vec<u8>) {
-        if frame.len() < 14 || frame.len() > 1514 {
-            self.statistics.rx_length_errors += 1;
+        if frame.len() < 14 || frame.len() > self.shape.capabilities.max_frame_len as usize {
+            self.statistics.rx_length_errors += 1 + u64::from(self.fault == Fault::GiantsTwice);
+            self.kept += usize::from(self.fault == Fault::GiantsKeepBuffers);
             return;
         }
-        if frame[..6] != MAC && frame[..6] != [0xff; 6] {
+        let group = frame[0] & 1 != 0;
+        let kept = group && (self.fault != Fault::NoGroups || frame[..6] == [0xff; 6]);
+        if frame[..6] != MAC && !kept {
             return;
         }
         frame.resize(frame.len().max(60), 0);
-        if self.queues[0].received.len() >= RX_RING || self.queues[0].down {
-            self.statistics.rx_missed += 1;
+        let room = self.shape.rx_ring.saturating_sub(self.kept);
+        if self.queues[0].received.len() >= room || self.queues[0].down {
+            self.statistics.rx_missed += u64::from(self.fault != Fault::LostUncounted);
+            self.raise(Causes::OVERRUN);
             return;
         }
+        self.raise(Causes::RECEIVE);
         self.statistics.rx_frames += 1;
         self.statistics.rx_bytes += frame.len() as u64 + 4;
         self.queues[0].received.push_back(frame);
@@ -304,13 +398,16 @@ impl FarEnd for Far {
 /// A fake on a bench.
 pub(crate) struct FakeBench {
     fault: Fault,
+    shape: Shape,
     world: Shared,
+    second: Option<Shared>,
     far: Far,
 }
 
-fn world(fault: Fault, seed: u64) -> Shared {
+fn world(fault: Fault, shape: Shape, seed: u64) -> Shared {
     Arc::new(Mutex::new(World {
         fault,
+        shape,
         domain: DomainId::new_unique(),
         queues: Default::default(),
         to_far: VecDeque::new(),
@@ -319,6 +416,15 @@ fn world(fault: Fault, seed: u64) -> Shared {
         doorbells: 0,
         hold: false,
         link: true,
+        stalled: false,
+        stuck: false,
+        gone: false,
+        interrupts: false,
+        causes: Causes::empty(),
+        sent: 0,
+        kept: 0,
+        before_reset: None,
+        request: None,
         now: Duration::ZERO,
         random: Wrapping(seed),
     }))
@@ -326,9 +432,19 @@ fn world(fault: Fault, seed: u64) -> Shared {
 
 impl FakeBench {
     pub(crate) fn new(fault: Fault) -> Self {
-        let world = world(fault, 0);
+        Self::with_shape(fault, shape())
+    }
+
+    pub(crate) fn with_shape(fault: Fault, shape: Shape) -> Self {
+        let world = world(fault, shape, 0);
         let far = Far(Arc::clone(&world));
-        Self { fault, world, far }
+        Self {
+            fault,
+            shape,
+            world,
+            second: None,
+            far,
+        }
     }
 }
 
@@ -337,9 +453,16 @@ impl Bench for FakeBench {
     type Memory = HeapMemory;
 
     fn open(&mut self, seed: u64) -> Result<FakeNic, String> {
-        self.world = world(self.fault, seed);
+        self.world = world(self.fault, self.shape, seed);
+        self.second = None;
         self.far = Far(Arc::clone(&self.world));
         Ok(FakeNic::new(&self.world))
+    }
+
+    fn open_second(&mut self, seed: u64) -> Option<Result<FakeNic, String>> {
+        let second = world(self.fault, self.shape, seed);
+        self.second = Some(Arc::clone(&second));
+        Some(Ok(FakeNic::new(&second)))
     }
 
     fn far_end(&mut self) -> &mut dyn FarEnd {
@@ -347,9 +470,14 @@ impl Bench for FakeBench {
     }
 
     fn advance(&mut self, duration: Duration) {
-        let mut world = lock(&self.world);
-        world.now += duration;
-        world.step();
+        for world in [Some(&self.world), self.second.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let mut world = lock(world);
+            world.now += duration;
+            world.step();
+        }
     }
 
     fn now(&self) -> Instant {
@@ -366,8 +494,43 @@ impl Bench for FakeBench {
         true
     }
 
+    fn keeps_groups(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    fn longest_frame(&self) -> Option<u32> {
+        Some(self.shape.capabilities.max_frame_len)
+    }
+
+    fn link_speed(&self) -> Option<u32> {
+        Some(1000)
+    }
+
+    fn frames_at_once(&self) -> usize {
+        self.shape.rx_ring.min(5)
+    }
+
+    fn stall(&mut self, stall: bool) -> bool {
+        lock(&self.world).stalled = stall;
+        true
+    }
+
+    fn never_quiet(&mut self) -> bool {
+        lock(&self.world).stuck = true;
+        true
+    }
+
+    fn remove(&mut self) -> bool {
+        lock(&self.world).gone = true;
+        true
+    }
+
     fn set_link(&mut self, up: bool) -> bool {
-        lock(&self.world).link = up;
+        let mut world = lock(&self.world);
+        if world.link != up {
+            world.link = up;
+            world.raise(Causes::LINK);
+        }
         true
     }
 

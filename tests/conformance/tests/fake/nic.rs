@@ -2,6 +2,7 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pagewire_hal::{
     Capabilities, Causes, DomainId, Instant, LinkState, MacAddress, Nic, NicError, Phase,
@@ -9,7 +10,7 @@ use pagewire_hal::{
     TxFrame, TxQueue,
 };
 
-use super::{Fault, HeapMemory, MAC, PAIRS, Posted, RING, Shared, capabilities, lock};
+use super::{Fault, HeapMemory, MAC, PAIRS, Posted, Shared, lock};
 
 pub(crate) struct FakeTx {
     world: Shared,
@@ -30,7 +31,7 @@ unsafe impl TxQueue for FakeTx {
 
     unsafe fn post(&mut self, frame: &TxFrame<'_>, token: Token) -> Result<(), PostError> {
         let mut world = lock(&self.world);
-        let fault = world.fault;
+        let (fault, ring) = (world.fault, world.shape.ring);
         let queue = &mut world.queues[self.index];
         if queue.down {
             return Err(PostError::Down);
@@ -43,7 +44,7 @@ unsafe impl TxQueue for FakeTx {
             // SAFETY: the head room is ours until the frame has completed.
             unsafe { room.write_bytes(0xee, 12) };
         }
-        if queue.used + frame.fragments.len() > RING {
+        if queue.used + frame.fragments.len() > ring {
             return Err(PostError::Full);
         }
         queue.used += frame.fragments.len();
@@ -77,14 +78,21 @@ unsafe impl TxQueue for FakeTx {
     fn reclaim(&mut self, done: &mut impl FnMut(Token)) -> Result<usize, QueueError> {
         let mut world = lock(&self.world);
         let crossed = usize::from(world.fault == Fault::CrossedTokens);
-        if world.hold {
+        let late = world.fault == Fault::ConsumedLate;
+        if world.hold || world.gone {
             return Ok(0);
         }
         let queue = &mut world.queues[(self.index + crossed) % PAIRS];
         let mut count = 0;
-        while let Some((token, fragments)) = queue.done.pop_front() {
+        while let Some((token, fragments)) = queue.done.front().copied() {
+            if late {
+                done(token);
+            }
+            queue.done.pop_front();
             queue.used -= fragments;
-            done(token);
+            if !late {
+                done(token);
+            }
             count += 1;
         }
         Ok(count)
@@ -95,7 +103,7 @@ unsafe impl TxQueue for FakeTx {
         let queue = &world.queues[self.index];
         !queue.down
             && fragments <= usize::from(self.capabilities.max_fragments)
-            && queue.used + fragments <= RING
+            && queue.used + fragments <= world.shape.ring
     }
 
     fn outstanding(&self) -> usize {
@@ -108,7 +116,7 @@ unsafe impl TxQueue for FakeTx {
 pub(crate) struct FakeRx {
     world: Shared,
     index: usize,
-    counters: RxCounters,
+    pub(crate) counters: RxCounters,
 }
 
 impl RxQueue for FakeRx {
@@ -122,8 +130,11 @@ impl RxQueue for FakeRx {
         }
         let mut count = 0;
         while count < budget {
-            let next = lock(&self.world).queues[self.index].received.pop_front();
+            let mut world = lock(&self.world);
+            let next = world.queues[self.index].received.pop_front();
             let Some(mut bytes) = next else { break };
+            world.kept = 0;
+            drop(world);
             let pointer = NonNull::from(bytes.as_mut_slice()).cast();
             self.counters.delivered += 1;
             // SAFETY: `bytes` lives until after the call, and nobody else has it.
@@ -138,30 +149,81 @@ impl RxQueue for FakeRx {
     }
 }
 
+/// Where it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Running,
+    Stopping(Instant),
+    Quiet,
+    Failed,
+}
+
+/// How long frames may stand still, and the device may take to stop.
+const LIMIT: Duration = Duration::from_millis(500);
+
+type Pairs<'a, 'q> = &'a mut [QueuePair<'q, FakeTx, FakeRx>];
+
 pub(crate) struct FakeNic {
     world: Shared,
     capabilities: Capabilities,
     taken: [bool; PAIRS],
-    quiet: bool,
+    state: State,
+    /// When this many frames had been sent, while there was work.
+    watch: Option<(Instant, u64)>,
+    counted: Statistics,
+    /// Tokens that `release` has handed back.
+    again: Vec<Token>,
 }
 
 impl FakeNic {
     pub(crate) fn new(world: &Shared) -> Self {
+        let mut capabilities = lock(world).shape.capabilities;
+        if lock(world).fault == Fault::WrongLimit {
+            capabilities.max_frame_len += 4;
+        }
         Self {
             world: Arc::clone(world),
-            capabilities: capabilities(),
+            capabilities,
             taken: [false; PAIRS],
-            quiet: false,
+            state: State::Running,
+            watch: None,
+            counted: Statistics::default(),
+            again: Vec::new(),
         }
     }
 
-    fn drain(
-        &mut self,
-        pairs: &mut [QueuePair<'_, FakeTx, FakeRx>],
-        released: &mut dyn FnMut(u16, Token),
-    ) -> Result<(), NicError> {
-        if !self.quiet {
+    fn fault(&self) -> Fault {
+        lock(&self.world).fault
+    }
+
+    /// Adds what the device has counted, which reading clears.
+    fn collect(&mut self) {
+        let mut world = lock(&self.world);
+        if world.gone {
+            return;
+        }
+        let new = std::mem::take(&mut world.statistics);
+        let all = &mut self.counted;
+        all.tx_frames += new.tx_frames;
+        all.tx_bytes += new.tx_bytes;
+        all.rx_frames += new.rx_frames;
+        all.rx_bytes += new.rx_bytes;
+        all.rx_missed += new.rx_missed;
+        all.rx_length_errors += new.rx_length_errors;
+    }
+
+    fn check(&self, pairs: &[QueuePair<'_, FakeTx, FakeRx>]) -> Result<(), NicError> {
+        if self.state != State::Quiet {
             return Err(NicError::WrongPhase);
+        }
+        let ours = |world: &Shared| Arc::ptr_eq(world, &self.world);
+        let all_ours = pairs
+            .iter()
+            .all(|pair| ours(&pair.tx.world) && ours(&pair.rx.world));
+        if !all_ours && self.fault() != Fault::AnyQueues {
+            return Err(NicError::Config {
+                what: "queues of another device",
+            });
         }
         let all = self.taken.iter().filter(|taken| **taken).count();
         if pairs.len() < all {
@@ -169,24 +231,37 @@ impl FakeNic {
                 index: pairs.len() as u16,
             });
         }
-        for (position, pair) in pairs.iter().enumerate() {
-            let mut world = lock(&self.world);
-            let fault = world.fault;
-            let queue = &mut world.queues[pair.tx.index];
-            let posted = queue.posted.drain(..).map(|p| p.token);
-            let shown = queue.shown.drain(..).map(|p| p.token);
-            let mut tokens: Vec<_> = posted.chain(shown).collect();
-            tokens.extend(queue.done.drain(..).map(|(token, _)| token));
-            if fault == Fault::LostToken {
-                tokens.pop();
-            }
-            queue.used = 0;
-            drop(world);
-            for token in tokens {
+        Ok(())
+    }
+
+    fn drain(&mut self, pairs: Pairs<'_, '_>, released: &mut dyn FnMut(u16, Token)) {
+        let fault = self.fault();
+        for (position, pair) in pairs.iter_mut().enumerate() {
+            // One at a time, as `released` may unwind.
+            loop {
+                let mut world = lock(&pair.tx.world);
+                let queue = &mut world.queues[pair.tx.index];
+                let posted = queue.posted.pop_front().map(|posted| posted.token);
+                let shown = || queue.shown.pop_front().map(|posted| posted.token);
+                let token = posted.or_else(shown);
+                let token = token.or_else(|| queue.done.pop_front().map(|(token, _)| token));
+                let is_last = queue.posted.is_empty() && queue.shown.is_empty();
+                queue.used = 0;
+                drop(world);
+                let Some(token) = token else { break };
+                self.again.push(token);
+                if fault == Fault::LostToken && is_last {
+                    break;
+                }
                 released(position as u16, token);
             }
+            if fault == Fault::LostToken {
+                lock(&pair.tx.world).queues[pair.tx.index].done.clear();
+            }
+            if fault == Fault::DeliveredLost {
+                pair.rx.counters = RxCounters::default();
+            }
         }
-        Ok(())
     }
 
     fn set_down(&mut self, down: bool) {
@@ -195,10 +270,31 @@ impl FakeNic {
             queue.down = down;
         }
     }
+
+    fn is_hung(&mut self, now: Instant) -> bool {
+        let world = lock(&self.world);
+        let has_work = world.queues.iter().any(|queue| !queue.shown.is_empty());
+        if !has_work || world.fault == Fault::NeverHung {
+            self.watch = None;
+            return false;
+        }
+        let sent = match world.fault {
+            Fault::HungInStep => world.sent % world.shape.ring as u64,
+            _ => world.sent,
+        };
+        match self.watch {
+            Some((since, before)) if before == sent => now.saturating_since(since) >= LIMIT,
+            _ => {
+                self.watch = Some((now, sent));
+                false
+            }
+        }
+    }
 }
 
 // SAFETY: a quiet device reads nothing, as `begin_reset` takes what it was shown away from it;
-// tokens come back with the position of their queue, and nothing is swapped.
+// tokens come back with the position of their queue, and nothing is swapped. Queues of another
+// device are refused. (With a fault it may not be so: the suite leaks the memory then.)
 unsafe impl Nic for FakeNic {
     type Tx = FakeTx;
     type Rx = FakeRx;
@@ -217,9 +313,13 @@ unsafe impl Nic for FakeNic {
         lock(&self.world).domain
     }
     fn allocate(&mut self, len: usize, _align: usize) -> Result<HeapMemory, NicError> {
+        assert!(len < 1 << 18, "the suite asked for {len} bytes");
         Ok(HeapMemory::new(len, self.domain()))
     }
     fn take_queues(&mut self, index: u16) -> Option<(FakeTx, FakeRx)> {
+        if index >= self.capabilities.queue_pairs {
+            return None;
+        }
         let index = usize::from(index);
         let taken = self.taken.get_mut(index)?;
         if std::mem::replace(taken, true) {
@@ -228,7 +328,7 @@ unsafe impl Nic for FakeNic {
         let tx = FakeTx {
             world: Arc::clone(&self.world),
             index,
-            capabilities: capabilities(),
+            capabilities: self.capabilities,
         };
         let counters = RxCounters::default();
         Some((
@@ -241,31 +341,73 @@ unsafe impl Nic for FakeNic {
         ))
     }
     fn link(&mut self) -> LinkState {
-        let up = lock(&self.world).link;
+        let world = lock(&self.world);
+        let up = world.link && !world.gone;
+        let says = up || world.fault == Fault::SpeedWhileDown;
         LinkState {
             up,
-            speed_mbps: 1000,
-            full_duplex: true,
+            speed_mbps: if says { 1000 } else { 0 },
+            full_duplex: says,
         }
     }
     fn statistics(&mut self) -> Statistics {
-        lock(&self.world).statistics
+        self.collect();
+        self.counted
     }
     fn enable_interrupts(&mut self) -> Result<u16, NicError> {
-        Err(NicError::NotOffered { what: "MSI-X" })
+        lock(&self.world).interrupts = true;
+        Ok(1)
     }
     fn take_interrupts(&mut self) -> Causes {
-        Causes::empty()
+        let mut world = lock(&self.world);
+        let mut causes = std::mem::take(&mut world.causes);
+        if world.fault == Fault::OverrunHidesLink && causes.contains(Causes::OVERRUN) {
+            causes.remove(Causes::LINK);
+        }
+        causes
     }
-    fn poll(&mut self, _now: Instant) -> Result<Phase, NicError> {
-        let link = self.link();
-        Ok(if self.quiet {
-            Phase::Quiet
-        } else {
-            Phase::Running(link)
-        })
+    fn poll(&mut self, now: Instant) -> Result<Phase, NicError> {
+        let (fault, gone, stuck) = {
+            let world = lock(&self.world);
+            (world.fault, world.gone, world.stuck)
+        };
+        let has_failed = self.state == State::Failed;
+        if gone && (!has_failed || fault == Fault::RemovedForEver) {
+            self.state = State::Failed;
+            return Err(NicError::Removed);
+        }
+        match self.state {
+            State::Failed => Ok(Phase::Failed),
+            State::Quiet => Ok(Phase::Quiet),
+            State::Stopping(since) if stuck && fault != Fault::QuietTooEarly => {
+                if now.saturating_since(since) < LIMIT {
+                    return Ok(Phase::Stopping);
+                }
+                self.state = State::Failed;
+                Err(NicError::NotQuiet)
+            }
+            State::Stopping(_) => {
+                self.state = State::Quiet;
+                Ok(Phase::Quiet)
+            }
+            State::Running => {
+                if fault == Fault::PollEats {
+                    lock(&self.world).statistics.tx_frames = 0;
+                }
+                if self.is_hung(now) {
+                    return Ok(Phase::Hung);
+                }
+                Ok(Phase::Running(self.link()))
+            }
+        }
     }
-    fn begin_reset(&mut self, _now: Instant) {
+    fn begin_reset(&mut self, now: Instant) {
+        if self.state != State::Running {
+            return;
+        }
+        if self.fault() != Fault::CountsLost {
+            self.collect();
+        }
         let mut world = lock(&self.world);
         for queue in &mut world.queues {
             // Shown no more, and not lost: `drain` hands them back.
@@ -273,24 +415,41 @@ unsafe impl Nic for FakeNic {
             queue.posted.extend(shown);
             queue.down = true;
         }
+        world.statistics = Statistics::default();
+        world.before_reset = world.request.take();
+        if world.fault == Fault::InterruptsLost {
+            world.interrupts = false;
+        }
         drop(world);
-        self.quiet = true;
+        self.state = State::Stopping(now);
     }
     fn restart(
         &mut self,
-        queues: &mut [QueuePair<'_, FakeTx, FakeRx>],
+        queues: Pairs<'_, '_>,
         released: &mut dyn FnMut(u16, Token),
     ) -> Result<(), NicError> {
-        self.drain(queues, released)?;
+        self.check(queues)?;
+        if self.fault() == Fault::TokensAgain {
+            for token in std::mem::take(&mut self.again) {
+                released(0, token);
+            }
+        }
+        self.drain(queues, released);
+        self.again.clear();
         self.set_down(false);
-        self.quiet = false;
+        if self.fault() != Fault::HungAfterReset {
+            self.watch = None;
+        }
+        self.state = State::Running;
         Ok(())
     }
     fn release(
         &mut self,
-        queues: &mut [QueuePair<'_, FakeTx, FakeRx>],
+        queues: Pairs<'_, '_>,
         released: &mut dyn FnMut(u16, Token),
     ) -> Result<(), NicError> {
-        self.drain(queues, released)
+        self.check(queues)?;
+        self.drain(queues, released);
+        Ok(())
     }
 }
