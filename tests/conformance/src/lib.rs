@@ -1,35 +1,6 @@
-//! The suite that the author of a NIC driver for Pagewire runs.
+#![doc = include_str!("../README.md")]
 //!
-//! Implement [`Bench`]: how to open the NIC, the other end of its wire, how time goes on. Then
-//! [`run`] tries every promise of [`Nic`](pagewire_hal::Nic), [`TxQueue`](pagewire_hal::TxQueue)
-//! and [`RxQueue`](pagewire_hal::RxQueue) and of the device's
-//! [`Capabilities`](pagewire_hal::Capabilities), and judges by the bytes on the wire. The
-//! [`Report`] is a table or JSON.
-//!
-//! ```
-//! use pagewire_conformance::{Bench, Options, Report, run};
-//!
-//! /// In a test of the driver's own crate: prints the table, fails with it.
-//! fn judge(bench: &mut impl Bench, seed: u64) -> Report {
-//!     let mut options = Options::default();
-//!     options.seed = seed;
-//!     let report = run(bench, &options);
-//!     println!("{report}");
-//!     assert!(report.passed(), "seed {seed}: {}", report.to_json());
-//!     report
-//! }
-//! ```
-//!
-//! Two benches to look at: `tests/fake` in this package, a NIC in 700 lines with its bench; and
-//! `tests/conformance_e1000e.rs` in the workspace, a real driver on a model. A failure names the
-//! seed and the check; [`Options::seed`] and [`Options::only`] run just that again.
-//!
-//! What is random is drawn from [`Options::seed`]; the same seed on the same model gives the
-//! same run. Packets and checksums are built by plain code in here: nothing is shared with the
-//! code under test.
-//!
-//! Transmit is driven through the raw queue, as the safe layer above it would hide what a
-//! driver gets wrong (a token that comes twice, a refusal that is not made).
+#![doc = include_str!("../CHECKS.md")]
 
 mod bench;
 mod checks;

@@ -138,3 +138,20 @@ fn a_good_nic_passes_at_every_bound() {
         }
     }
 }
+
+#[test]
+fn the_documented_checks_are_those_that_run() {
+    let report = run(&mut FakeBench::new(Fault::None), &options(0));
+    let mut table = String::from(
+        "# The checks\n\nIn the order in which they run. `Options::only` takes a part of a \
+         name.\n\n| check | promise |\n|---|---|\n",
+    );
+    for check in &report.checks {
+        table += &format!("| {} | {} |\n", check.name, check.promise);
+    }
+    assert_eq!(
+        include_str!("../CHECKS.md"),
+        table,
+        "CHECKS.md is to be:\n{table}"
+    );
+}
