@@ -438,6 +438,31 @@ fn registers_end_where_the_bar_ends() {
     assert_eq!(handle.violations().len(), 9);
 }
 
+#[test]
+fn an_eager_device_works_inside_a_write() {
+    let (
+        _host,
+        Attached {
+            mut platform,
+            handle,
+        },
+    ) = host(4, granule(4096));
+    let registers = platform.map_bar(0).unwrap();
+    // SAFETY: the probe's registers move no memory.
+    let write = || unsafe { registers.write(0, 1) };
+    let steps = || handle.with_device(|probe| probe.steps);
+    write();
+    assert_eq!(steps(), 0);
+    handle.be_eager(true);
+    write();
+    registers.read(0);
+    assert_eq!(steps(), 1);
+    handle.step();
+    handle.be_eager(false);
+    write();
+    assert_eq!(steps(), 2);
+}
+
 /// x86 reorders no stores, so a forgotten barrier shows nowhere else.
 #[test]
 #[cfg(debug_assertions)]

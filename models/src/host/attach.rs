@@ -28,6 +28,8 @@ const LONGEST_STEP: Duration = Duration::from_micros(100);
 /// A device and what has become of its accesses; the device last, so that it may be `dyn`.
 struct Function<D: ?Sized> {
     present: bool,
+    /// Steps after each write to a register.
+    eager: bool,
     bus: BusState,
     device: D,
 }
@@ -87,6 +89,7 @@ impl<D: Device + 'static> Attached<D> {
     pub(super) fn new(host: &Host, device: D) -> Self {
         let function = Arc::new(Mutex::new(Function {
             present: true,
+            eager: false,
             bus: BusState::default(),
             device,
         }));
@@ -125,6 +128,12 @@ impl<D: Device + ?Sized + 'static> ModelHandle<D> {
     #[inline]
     pub fn step(&self) -> bool {
         lock(&self.function).step(&self.host)
+    }
+
+    /// Makes the device eager: it does what is due inside each write to a register, before the
+    /// driver's next instruction. Hardware may, and QEMU's devices do. Steps go on beside that.
+    pub fn be_eager(&self, on: bool) {
+        lock(&self.function).eager = on;
     }
 
     /// Takes the device out without a warning: from now on its registers and configuration space
@@ -323,6 +332,9 @@ impl ModelRegisters {
                 let text = format!("doorbell at {offset:#x} before `barrier::publish`");
                 function.bus.violation(text);
             }
+        }
+        if what == WRITTEN && function.eager {
+            function.step(&self.host);
         }
         if value.is_none() {
             let (bar, bits) = (self.bar, 8 * width);
