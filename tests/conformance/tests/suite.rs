@@ -59,6 +59,11 @@ fn each_fault_is_found_where_it_is() {
         (Fault::QuietTooEarly, "a device that does not stop"),
         (Fault::RemovedForEver, "a device that is taken out"),
         (Fault::TokensAgain, "release and restart"),
+        (Fault::HungByCount, "a device that hangs"),
+        (Fault::UntakenDown, "two queues, two threads"),
+        (Fault::FailedAfterRelease, "release and restart"),
+        (Fault::BudgetLate, "a budget of one"),
+        (Fault::ReceivesAhead, "a receiver that unwinds"),
     ] {
         let mut options = options(1);
         options.only = Some(name.to_owned());

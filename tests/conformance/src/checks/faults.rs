@@ -24,6 +24,12 @@ pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
             run: unwinding,
         },
         Check {
+            name: "a receiver that unwinds",
+            promise: "of the frames received, the one whose callback has unwound may be lost or \
+                      come again, no other",
+            run: receiver_unwinds,
+        },
+        Check {
             name: "a device that does not stop",
             promise: "of a device that goes on reaching for memory `poll` says `NotQuiet`, then \
                       `Failed`, and nothing is handed back any more",
@@ -171,6 +177,50 @@ fn unwinding<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
         works(session, "after callbacks that unwound")?;
     }
     Ok(())
+}
+
+fn receiver_unwinds<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
+    let mac = session.mac;
+    let count = session.bench.frames_at_once().clamp(1, 3);
+    // More often than a ring is long: it must not lose a buffer each time.
+    for round in 0..300 {
+        let mut frames = Vec::new();
+        for _ in 0..count {
+            let frame = session.frame_to(mac, SHORTEST);
+            session.deliver(&frame);
+            frames.push(frame);
+        }
+        let mut unwound = false;
+        let came = session.wait(|session| {
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                session.rx.receive(8, &mut |_| {
+                    resume_unwind(Box::new("unwinding"));
+                })
+            }));
+            unwound = result.is_err();
+            Ok(unwound)
+        })?;
+        ensure!(came, super::RECEIVE, "round {round}: none came");
+        let mut received = session.receive(count - 1)?;
+        // The first one may come again.
+        if received.len() < count {
+            session.settle();
+            received.append(&mut session.received()?);
+        }
+        let skipped = usize::from(received.len() < count);
+        let due = frames.get(skipped..).unwrap_or_default();
+        let same =
+            received.len() == due.len() && received.iter().zip(due).all(|(got, sent)| got.is(sent));
+        ensure!(
+            same,
+            "a frame is taken off the ring, and its buffer given back, whatever becomes of the \
+             callback; the next one is not touched before its turn",
+            "round {round}: {count} frames were sent, the callback of the first unwound, and {} \
+             came afterwards, or others",
+            received.len()
+        );
+    }
+    works(session, "after a receiver that unwound")
 }
 
 /// A device that has failed: `poll` says so for ever, and no reset call hands anything back.

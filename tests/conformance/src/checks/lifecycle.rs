@@ -181,6 +181,12 @@ fn release<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     let sent = session.collect()?;
     ensure!(sent == 0, DOWN, "{sent} frames were sent after the release");
     for _ in 0..2 {
+        let polled = session.nic.poll(session.bench.now());
+        ensure!(
+            polled == Ok(Phase::Quiet),
+            "the phase stays `Quiet` until `restart`",
+            "`poll` of a released device answered {polled:?}"
+        );
         session.release_again()?;
     }
     if session.restart_released()? {

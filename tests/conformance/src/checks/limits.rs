@@ -1,6 +1,6 @@
 //! What the capabilities say, before any of it is tried.
 
-use pagewire_hal::TxQueue;
+use pagewire_hal::{Nic, TxQueue};
 
 use super::Check;
 use crate::Bench;
@@ -13,8 +13,8 @@ const LEAST_LONGEST: usize = 590;
 pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
     vec![Check {
         name: "limits",
-        promise: "capabilities are in their ranges, fit each other, are the same everywhere, and \
-                  are those for which the device was opened",
+        promise: "capabilities are in their ranges, fit each other, are those of the queues, and \
+                  those for which the device was opened; the station address is one",
         run: limits,
     }]
 }
@@ -26,6 +26,19 @@ fn limits<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
         "queues hand out a copy of the device's capabilities",
         "the queue says {:?}, the device {found:?}",
         session.tx.capabilities()
+    );
+    ensure!(
+        session.tx.domain() == session.nic.domain(),
+        "queues and device are in the same domain",
+        "the queue is in {:?}, the device in {:?}",
+        session.tx.domain(),
+        session.nic.domain()
+    );
+    let mac = session.mac;
+    ensure!(
+        mac != [0; 6] && mac[0] & 1 == 0,
+        "a station address is not zero, and not that of a group",
+        "the station address is {mac:02x?}"
     );
     let (shortest, longest) = (found.min_frame_len as usize, session.longest());
     for (holds, what) in [

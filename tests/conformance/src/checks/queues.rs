@@ -20,7 +20,8 @@ const MEND: &str = "queues share nothing that two threads may write: a context, 
 pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
     vec![Check {
         name: "two queues, two threads",
-        promise: "pairs of queues work at once on threads of their own",
+        promise: "pairs of queues work at once on threads of their own, also one that was taken \
+                  after a reset",
         run: two_threads,
     }]
 }
@@ -58,6 +59,8 @@ fn two_threads<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     if session.longest_fragment() < SHORTEST {
         return not_run("a frame of 60 bytes is more than one fragment");
     }
+    // Nobody has taken it yet: it is started again with the others.
+    session.reset()?;
     let (tx, rx) = session
         .nic
         .take_queues(1)

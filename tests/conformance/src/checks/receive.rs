@@ -98,6 +98,16 @@ fn budget_of_one<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     for index in 0..FRAMES {
         let frame = session.frame_to(mac, SHORTEST);
         session.deliver(&frame);
+        if index % 64 == 0 {
+            session.settle();
+            let mut handed_up = 0;
+            let result = session.rx.receive(0, &mut |_| handed_up += 1);
+            ensure!(
+                result == Ok(0) && handed_up == 0,
+                "`receive` looks at its budget before it takes a frame",
+                "`receive(0)` answered {result:?} and handed up {handed_up}"
+            );
+        }
         let got = session.receive_single()?;
         ensure!(
             got.is_some_and(|got| got.is(&frame)),

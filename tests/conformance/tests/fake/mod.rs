@@ -75,6 +75,16 @@ pub(crate) enum Fault {
     RemovedForEver,
     /// Hands tokens back at the restart that follows a release.
     TokensAgain,
+    /// `poll` counts how often it was called.
+    HungByCount,
+    /// A pair that nobody has taken stays down after a reset.
+    UntakenDown,
+    /// A released device has failed.
+    FailedAfterRelease,
+    /// `receive` takes a frame before it looks at its budget.
+    BudgetLate,
+    /// `receive` takes all frames off the ring before it hands up the first.
+    ReceivesAhead,
 }
 
 /// Limits of the device.

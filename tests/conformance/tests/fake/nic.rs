@@ -1,5 +1,6 @@
 //! The driver of the fake.
 
+use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,18 +129,34 @@ impl RxQueue for FakeRx {
         if lock(&self.world).queues[self.index].down {
             return Err(QueueError::Down);
         }
+        let fault = lock(&self.world).fault;
+        let mut ahead = VecDeque::new();
+        if fault == Fault::ReceivesAhead {
+            ahead = std::mem::take(&mut lock(&self.world).queues[self.index].received);
+        }
         let mut count = 0;
-        while count < budget {
+        loop {
+            if count >= budget && fault != Fault::BudgetLate {
+                break;
+            }
             let mut world = lock(&self.world);
-            let next = world.queues[self.index].received.pop_front();
+            let next = ahead
+                .pop_front()
+                .or_else(|| world.queues[self.index].received.pop_front());
             let Some(mut bytes) = next else { break };
             world.kept = 0;
             drop(world);
+            if count >= budget {
+                break;
+            }
             let pointer = NonNull::from(bytes.as_mut_slice()).cast();
             self.counters.delivered += 1;
             // SAFETY: `bytes` lives until after the call, and nobody else has it.
             frame(unsafe { RxFrame::new(pointer, bytes.len(), RxChecksum::default()) });
             count += 1;
+        }
+        if !ahead.is_empty() {
+            lock(&self.world).queues[self.index].received = ahead;
         }
         Ok(count)
     }
@@ -170,6 +187,7 @@ pub(crate) struct FakeNic {
     state: State,
     /// When this many frames had been sent, while there was work.
     watch: Option<(Instant, u64)>,
+    polls: u32,
     counted: Statistics,
     /// Tokens that `release` has handed back.
     again: Vec<Token>,
@@ -187,6 +205,7 @@ impl FakeNic {
             taken: [false; PAIRS],
             state: State::Running,
             watch: None,
+            polls: 0,
             counted: Statistics::default(),
             again: Vec::new(),
         }
@@ -266,8 +285,11 @@ impl FakeNic {
 
     fn set_down(&mut self, down: bool) {
         let mut world = lock(&self.world);
-        for queue in &mut world.queues {
-            queue.down = down;
+        let takes_all = world.fault != Fault::UntakenDown;
+        for (queue, taken) in world.queues.iter_mut().zip(self.taken) {
+            if taken || takes_all {
+                queue.down = down;
+            }
         }
     }
 
@@ -283,9 +305,14 @@ impl FakeNic {
             _ => world.sent,
         };
         match self.watch {
-            Some((since, before)) if before == sent => now.saturating_since(since) >= LIMIT,
+            Some((since, before)) if before == sent => {
+                self.polls += 1;
+                let by_count = world.fault == Fault::HungByCount && self.polls > 4;
+                by_count || now.saturating_since(since) >= LIMIT
+            }
             _ => {
                 self.watch = Some((now, sent));
+                self.polls = 0;
                 false
             }
         }
@@ -450,6 +477,9 @@ unsafe impl Nic for FakeNic {
     ) -> Result<(), NicError> {
         self.check(queues)?;
         self.drain(queues, released);
+        if self.fault() == Fault::FailedAfterRelease {
+            self.state = State::Failed;
+        }
         Ok(())
     }
 }
