@@ -29,7 +29,12 @@ impl Random {
 
     /// `len` bytes, none of which is zero, so that they are never taken for padding.
     pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| (self.next() % 255) as u8 + 1).collect()
+        let mut bytes = Vec::with_capacity(len.next_multiple_of(8));
+        while bytes.len() < len {
+            bytes.extend(self.next().to_le_bytes().map(|byte| byte.max(1)));
+        }
+        bytes.truncate(len);
+        bytes
     }
 }
 
