@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![no_std]
 
+pub use pagewire_drivers as drivers;
 pub use pagewire_e1000e as e1000e;
 pub use pagewire_hal as hal;
 pub use pagewire_tcp as tcp;
