@@ -1,0 +1,4 @@
+//! The model against a driver made by hand.
+
+mod rig;
+mod traffic;
