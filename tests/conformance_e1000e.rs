@@ -148,6 +148,8 @@ struct ModelBench {
     doorbells: Arc<AtomicU64>,
     /// Which of its ways not to stop the device takes next.
     stuck: u64,
+    /// The device works inside each register write.
+    eager: bool,
 }
 
 fn machine(seed: u64, granule: Granule, doorbells: &Arc<AtomicU64>) -> (Machine, ModelPlatform) {
@@ -196,6 +198,7 @@ impl ModelBench {
             machine,
             doorbells,
             stuck: 0,
+            eager: false,
         }
     }
 }
@@ -209,6 +212,7 @@ impl Bench for ModelBench {
         let (machine, platform) = machine(seed, self.granule, &self.doorbells);
         self.machine = machine;
         self.doorbells.store(0, Ordering::Relaxed);
+        self.machine.model.be_eager(self.eager);
         let nic = E1000e::open(platform, &self.config).map_err(|error| error.to_string());
         self.doorbells.store(0, Ordering::Relaxed);
         nic
@@ -273,6 +277,7 @@ impl Bench for ModelBench {
 
     fn stall(&mut self, stall: bool) -> bool {
         self.machine.stalled = stall;
+        self.machine.model.be_eager(self.eager && !stall);
         true
     }
 
@@ -344,6 +349,7 @@ fn bench(seed: u64) -> ModelBench {
     let granule = Granule::from_bytes(granules[index % granules.len()]);
     let mut bench = ModelBench::new(config, granule.unwrap_or(Granule::CONTIGUOUS));
     bench.stuck = seed;
+    bench.eager = seed % 5 < 2;
     bench
 }
 

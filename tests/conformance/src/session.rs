@@ -87,6 +87,8 @@ pub(crate) struct Session<'b, B: Bench> {
     /// A frame that is not padded is a failure.
     pub(crate) must_pad: bool,
     pub(crate) seen: Seen,
+    /// What received frames are copied to first.
+    scratch: Vec<u8>,
     closed: bool,
 }
 
@@ -134,6 +136,7 @@ impl<'b, B: Bench> Session<'b, B> {
             lossy: false,
             must_pad: false,
             seen: Seen::default(),
+            scratch: Vec::new(),
             closed: false,
         };
         // A check that failed may have left it down.

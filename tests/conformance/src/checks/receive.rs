@@ -256,14 +256,23 @@ fn burst<B: Bench>(session: &mut Session<'_, B>, round: usize) -> Verdict<(u64, 
         let len = session.random.within(SHORTEST, longest);
         sent.push(session.frame_to(mac, len));
     }
-    // Nobody looks while all of them come.
     for frame in &sent {
         session.deliver(frame);
     }
-    for _ in 0..4 {
-        session.settle();
+    let mut received = Vec::new();
+    if round % 2 == 0 {
+        // Nobody looks while all of them come.
+        for _ in 0..4 {
+            session.settle();
+        }
+    } else {
+        // More are waiting whenever a buffer becomes free.
+        for _ in 0..BURST {
+            received.append(&mut session.received()?);
+            session.bench.advance(session.options.step);
+        }
     }
-    let received = drain(session)?;
+    received.append(&mut drain(session)?);
     let mut left = sent.iter();
     for (index, got) in received.iter().enumerate() {
         ensure!(
@@ -286,7 +295,7 @@ fn burst<B: Bench>(session: &mut Session<'_, B>, round: usize) -> Verdict<(u64, 
 }
 
 fn bursts<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
-    for round in 0..3 {
+    for round in 0..4 {
         burst(session, round)?;
     }
     Ok(())

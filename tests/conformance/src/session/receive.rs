@@ -55,7 +55,8 @@ impl<B: Bench> Session<'_, B> {
     /// The same by calls with a budget of at most `most`; of a single frame, one such call.
     fn received_within(&mut self, most: usize) -> Verdict<Vec<Received>> {
         let mut frames = Vec::new();
-        let mut scratch = vec![0; LONGEST];
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.resize(LONGEST, 0);
         loop {
             let budget = self.random.within(1, most);
             let before = frames.len();
@@ -79,6 +80,7 @@ impl<B: Bench> Session<'_, B> {
                 break;
             }
         }
+        self.scratch = scratch;
         for frame in &frames {
             self.seen.rx_frames += 1;
             self.seen.rx_bytes += frame.bytes.len().max(SHORTEST) as u64 + 4;
