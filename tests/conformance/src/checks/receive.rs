@@ -260,7 +260,7 @@ fn burst<B: Bench>(session: &mut Session<'_, B>, round: usize) -> Verdict<(u64, 
         session.deliver(frame);
     }
     let mut received = Vec::new();
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         // Nobody looks while all of them come.
         for _ in 0..4 {
             session.settle();
