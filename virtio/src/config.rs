@@ -1,0 +1,85 @@
+//! What the user chooses when a device is opened.
+
+use pagewire_hal::{MacAddress, NicError};
+
+use crate::Features;
+
+/// Bytes of an Ethernet header.
+pub(crate) const ETHERNET_HEADER: u32 = 14;
+/// Bytes of a VLAN tag, which a received frame may have on top.
+const VLAN_TAG: u32 = 4;
+/// The largest MTU that receive buffers are made for, in bytes.
+pub(crate) const MAX_MTU: u16 = 9000;
+/// The smallest: what every IPv4 host takes (RFC 791).
+pub(crate) const MIN_MTU: u16 = 576;
+
+/// How a device is opened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Descriptors in the transmit ring: a power of two from 1 to 32768. The device may have
+    /// fewer: then it is the largest power of two that it has. One frame takes as many as it has
+    /// fragments, or one if they are in an indirect table.
+    pub tx_descriptors: u16,
+    /// Descriptors in the receive ring, each with a buffer for the largest frame: a power of two
+    /// from 1 to 32768, or fewer, as above. The buffers are one piece of memory.
+    pub rx_descriptors: u16,
+    /// Longest network-layer packet in bytes, from 576 to 9000, or what the device says if that
+    /// is less; a frame is 14 bytes longer.
+    pub mtu: u16,
+    /// An upper bound to the fragments of one frame, at least 1, where the device's own is too
+    /// high for some reason.
+    pub max_fragments: Option<u16>,
+    /// What may be negotiated, if the device offers it. `VERSION_1`, `ACCESS_PLATFORM` and
+    /// `ORDER_PLATFORM` are not a matter of choice: they are accepted in any case.
+    pub features: Features,
+    /// The station address, for a device that has none of its own.
+    pub mac_address: Option<MacAddress>,
+    /// Hands over all multicast frames, as IPv6 needs some of them. The driver drops the others,
+    /// the device filters nothing.
+    pub all_multicast: bool,
+    /// Hands over all unicast frames, whomever they are for.
+    pub promiscuous: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            tx_descriptors: 256,
+            rx_descriptors: 256,
+            mtu: 1500,
+            max_fragments: None,
+            features: Features::all(),
+            mac_address: None,
+            all_multicast: true,
+            promiscuous: false,
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn check(&self) -> Result<(), NicError> {
+        let what = if !self.tx_descriptors.is_power_of_two() {
+            "tx_descriptors is a power of two from 1 to 32768"
+        } else if !self.rx_descriptors.is_power_of_two() {
+            "rx_descriptors is a power of two from 1 to 32768"
+        } else if !(MIN_MTU..=MAX_MTU).contains(&self.mtu) {
+            "mtu is from 576 to 9000"
+        } else if self.max_fragments == Some(0) {
+            "max_fragments is at least 1"
+        } else if self.mac_address.is_some_and(MacAddress::is_multicast) {
+            "mac_address is that of one station"
+        } else {
+            return Ok(());
+        };
+        Err(NicError::Config { what })
+    }
+}
+
+/// Bytes in a receive buffer for packets of `mtu` bytes: a power of two that holds the device's
+/// header, the longest frame and a VLAN tag.
+pub(crate) const fn buffer_len(mtu: u16) -> u32 {
+    let longest = crate::desc::HEADER_LEN + ETHERNET_HEADER + VLAN_TAG + mtu as u32;
+    let len = longest.next_power_of_two();
+    if len < 2048 { 2048 } else { len }
+}

@@ -1,0 +1,103 @@
+//! Layouts in memory: the descriptor of a split ring and the header before each frame.
+//!
+//! Sources: virtio 1.3, sections 2.7.5 (descriptor) and 5.1.6 (header).
+
+use core::mem::{align_of, offset_of, size_of};
+
+use pagewire_hal::{ChecksumOffload, DeviceAddress, FrameError, Offload};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Another descriptor follows.
+pub(crate) const NEXT: u16 = 1;
+/// The device writes the buffer.
+pub(crate) const WRITE: u16 = 2;
+/// The buffer is a table of descriptors.
+pub(crate) const INDIRECT: u16 = 4;
+
+/// A descriptor of a split ring.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub(crate) struct Descriptor {
+    address: u64,
+    len: u32,
+    flags: u16,
+    next: u16,
+}
+
+const _: () = assert!(size_of::<Descriptor>() == 16);
+const _: () = assert!(align_of::<Descriptor>() <= 16);
+const _: () = assert!(offset_of!(Descriptor, flags) == 12);
+const _: () = assert!(offset_of!(Descriptor, next) == 14);
+
+impl Descriptor {
+    #[inline(always)]
+    pub(crate) const fn new(address: DeviceAddress, len: u32, flags: u16, next: u16) -> Self {
+        Self {
+            address: address.0.to_le(),
+            len: len.to_le(),
+            flags: flags.to_le(),
+            next: next.to_le(),
+        }
+    }
+}
+
+/// Bytes of the header before each frame, with VERSION_1.
+pub(crate) const HEADER_LEN: u32 = 12;
+
+/// The checksum from `checksum_start` on is to be completed.
+const NEEDS_CHECKSUM: u8 = 1;
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
+
+/// The header before each frame.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub(crate) struct NetHeader {
+    flags: u8,
+    segmentation: u8,
+    header_len: [u8; 2],
+    segment_len: [u8; 2],
+    checksum_start: [u8; 2],
+    checksum_offset: [u8; 2],
+    /// Of a transmitted frame: 0.
+    buffers: [u8; 2],
+}
+
+const _: () = assert!(size_of::<NetHeader>() == HEADER_LEN as usize);
+const _: () = assert!(offset_of!(NetHeader, checksum_start) == 6);
+
+impl NetHeader {
+    /// The header of a frame of `len` bytes with `offload`, both checked against the
+    /// capabilities.
+    ///
+    /// # Errors
+    /// A place that the 16-bit fields do not hold, or a packet longer than 65535 bytes, whose
+    /// length the IP header does not hold.
+    #[inline]
+    pub(crate) fn of(offload: &Offload, len: u32) -> Result<Self, FrameError> {
+        let mut header = Self::default();
+        if !offload.checksum.intersects(ChecksumOffload::TRANSPORT) {
+            return Ok(header);
+        }
+        let place = |value: u32| u16::try_from(value).map_err(|_| FrameError::OffloadLayout);
+        let l2_len = u32::from(offload.l2_len);
+        let start = l2_len + u32::from(offload.l3_len);
+        header.flags = NEEDS_CHECKSUM;
+        header.checksum_start = place(start)?.to_le_bytes();
+        header.checksum_offset = offload.transport_checksum_offset().to_le_bytes();
+        if offload.segment_len != 0 {
+            if len.saturating_sub(l2_len) > u32::from(u16::MAX) {
+                return Err(FrameError::FrameTooLong { len });
+            }
+            let ipv4 = offload.checksum.contains(ChecksumOffload::TCP_IPV4);
+            header.segmentation = if ipv4 { GSO_TCPV4 } else { GSO_TCPV6 };
+            header.segment_len = offload.segment_len.to_le_bytes();
+            header.header_len = place(start + u32::from(offload.l4_len))?.to_le_bytes();
+        }
+        Ok(header)
+    }
+}

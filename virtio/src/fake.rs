@@ -1,0 +1,612 @@
+//! A platform for the unit tests: a virtio-net device of a few registers, memory from the heap at
+//! device addresses that are unlike the CPU's, a clock that only waiting moves. It moves no frames
+//! by itself; tests play the device's part with [`Fake::fetch`], [`Fake::complete`] and
+//! [`Fake::deliver`].
+
+use core::ptr::NonNull;
+use core::time::Duration;
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::boxed::Box;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::vec;
+use std::vec::Vec;
+
+use pagewire_hal::{
+    DeviceAddress, DmaMemory, DomainId, Instant, Platform, PlatformError, Registers,
+};
+
+use crate::Features;
+
+/// Ways in which the device may misbehave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// A reset never ends.
+    EndlessReset,
+    /// PCIe transactions stay pending.
+    StuckPending,
+    /// FEATURES_OK does not stick.
+    RefusesFeatures,
+    /// No vector can be assigned.
+    NoVectors,
+    /// All ones.
+    Removed,
+}
+
+pub(crate) const RX: usize = 0;
+pub(crate) const TX: usize = 1;
+pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
+const PCIE: usize = 0xE0;
+const COMMON_BAR: u8 = 4;
+const NOTIFY_BAR: u8 = 2;
+const NET: u32 = 0x1000;
+const NOTIFY: u32 = 0x40;
+const MULTIPLIER: u32 = 4;
+
+/// One queue as the device knows it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Queue {
+    pub(crate) max: u16,
+    pub(crate) size: u16,
+    pub(crate) vector: u16,
+    pub(crate) enabled: bool,
+    /// Descriptors, driver's part, device's part.
+    address: [u64; 3],
+    /// Buffers fetched and used, modulo 2^16.
+    fetched: u16,
+    used: u16,
+}
+
+/// A buffer that the device has fetched.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Chain {
+    pub(crate) head: u16,
+    pub(crate) indirect: bool,
+    /// Address, length, whether the device writes it.
+    pub(crate) pieces: Vec<(u64, u32, bool)>,
+}
+
+pub(crate) struct Device {
+    pub(crate) config: [u32; 64],
+    pub(crate) offered: u64,
+    pub(crate) accepted: u64,
+    pub(crate) status: u8,
+    select: [u32; 2],
+    config_vector: u16,
+    queue: u16,
+    pub(crate) queues: [Queue; 2],
+    /// Configuration of the network device.
+    pub(crate) net: [u8; 12],
+    /// Doorbells: the offset in the BAR and the value.
+    pub(crate) bells: Vec<(u32, u16)>,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) fired: [bool; 3],
+    pub(crate) vectors: u16,
+    memory: Vec<Piece>,
+    next_address: u64,
+    nanos: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Piece {
+    address: u64,
+    pointer: usize,
+    len: usize,
+}
+
+impl Device {
+    fn new() -> Self {
+        let mut config = [0u32; 64];
+        config[0] = 0x1041_1AF4;
+        config[1] = 1 << 20;
+        let mut at = 0x40;
+        config[0x34 / 4] = at;
+        for (kind, bar, offset, len) in [
+            // Of a reserved type, and with a reserved BAR: both to be ignored.
+            (77, 0, 0, 64),
+            (1, 6, 0, 64),
+            // In an I/O BAR: the next of its type is taken.
+            (2, 0, 0, 64),
+            (1, COMMON_BAR, 0, 56),
+            (2, NOTIFY_BAR, NOTIFY, 8),
+            (4, COMMON_BAR, NET, 12),
+        ] {
+            let next = at + 20;
+            let word = at as usize / 4;
+            config[word] = 0x09 | next << 8 | 20 << 16 | kind << 24;
+            config[word + 1] = u32::from(bar);
+            config[word + 2] = offset;
+            config[word + 3] = len;
+            config[word + 4] = MULTIPLIER;
+            at = next;
+        }
+        config[at as usize / 4] = 0x01 | (PCIE as u32) << 8;
+        config[PCIE / 4] = 0x10;
+        let mut net = [0; 12];
+        net[..6].copy_from_slice(&MAC);
+        net[6] = 1;
+        net[10..].copy_from_slice(&1500u16.to_le_bytes());
+        let queue = Queue {
+            max: 256,
+            ..Queue::default()
+        };
+        Self {
+            config,
+            offered: Features::all().bits() & !Features::IN_ORDER.bits() | 1 << 34 | 1 << 15,
+            accepted: 0,
+            status: 0x0F,
+            select: [0; 2],
+            config_vector: 0xFFFF,
+            queue: 0,
+            queues: [queue; 2],
+            net,
+            bells: Vec::new(),
+            faults: Vec::new(),
+            fired: [false; 3],
+            vectors: 3,
+            memory: Vec::new(),
+            next_address: 0x1_0000_0000,
+            nanos: 0,
+        }
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+
+    fn reset(&mut self) {
+        self.accepted = 0;
+        self.config_vector = 0xFFFF;
+        for queue in &mut self.queues {
+            *queue = Queue {
+                max: queue.max,
+                size: queue.max,
+                vector: 0xFFFF,
+                ..Queue::default()
+            };
+        }
+        self.status = if self.has(Fault::EndlessReset) { 4 } else { 0 };
+    }
+
+    fn selected(&mut self) -> Option<&mut Queue> {
+        self.queues.get_mut(usize::from(self.queue))
+    }
+
+    fn read(&mut self, bar: u8, offset: u32, width: u32) -> u32 {
+        let ones = u32::MAX >> (32 - 8 * width);
+        if self.has(Fault::Removed) || bar != COMMON_BAR {
+            return ones;
+        }
+        if let Some(at) = offset.checked_sub(NET) {
+            let bytes = self.net.get(at as usize..(at + width) as usize);
+            return bytes.map_or(ones, |bytes| {
+                let fold = |word: u32, byte: &u8| word << 8 | u32::from(*byte);
+                bytes.iter().rev().fold(0, fold)
+            });
+        }
+        let queue = self.queues.get(usize::from(self.queue)).copied();
+        let queue = queue.unwrap_or_default();
+        match (offset, width) {
+            (4, 4) => match self.select[0] {
+                0 => self.offered as u32,
+                1 => (self.offered >> 32) as u32,
+                _ => 0,
+            },
+            (16, 2) => u32::from(self.config_vector),
+            (18, 2) => self.queues.len() as u32,
+            (20, 1) => u32::from(self.status),
+            (21, 1) => 0,
+            (24, 2) => u32::from(queue.size),
+            (26, 2) => u32::from(queue.vector),
+            (28, 2) => u32::from(queue.enabled),
+            (30, 2) => u32::from(self.queue),
+            _ => panic!("a read of {width} bytes at {offset}"),
+        }
+    }
+
+    fn write(&mut self, bar: u8, offset: u32, width: u32, value: u32) {
+        if self.has(Fault::Removed) {
+            return;
+        }
+        if bar == NOTIFY_BAR {
+            assert_eq!(width, 2, "a doorbell has 16 bits");
+            assert_ne!(self.status & 4, 0, "no doorbell before DRIVER_OK");
+            self.bells.push((offset, value as u16));
+            return;
+        }
+        let no_vectors = self.has(Fault::NoVectors);
+        let vector = if no_vectors { 0xFFFF } else { value as u16 };
+        match (offset, width) {
+            (0, 4) => self.select[0] = value,
+            (8, 4) => self.select[1] = value,
+            (12, 4) => {
+                let shift = 32 * self.select[1];
+                self.accepted &= !(0xFFFF_FFFF << shift);
+                self.accepted |= u64::from(value) << shift;
+            }
+            (16, 2) => self.config_vector = vector,
+            (20, 1) if value == 0 => self.reset(),
+            (20, 1) => {
+                assert_eq!(self.status & !(value as u8), 0, "a status bit is cleared");
+                self.status = value as u8;
+                let unknown = self.accepted & !self.offered != 0;
+                if unknown || self.has(Fault::RefusesFeatures) {
+                    self.status &= !8;
+                }
+            }
+            (22, 2) => self.queue = value as u16,
+            _ => self.write_queue(offset, width, value, vector),
+        }
+    }
+
+    fn write_queue(&mut self, offset: u32, width: u32, value: u32, vector: u16) {
+        assert_ne!(self.status & 8, 0, "no queue before FEATURES_OK");
+        let queue = self.selected().expect("a queue that there is");
+        match (offset, width) {
+            (24, 2) => queue.size = value as u16,
+            (26, 2) => queue.vector = vector,
+            (28, 2) => {
+                assert!(queue.size.is_power_of_two() && queue.size <= queue.max);
+                queue.enabled = value == 1;
+            }
+            (32..56, 4) => {
+                let shift = 8 * (offset & 4);
+                let address = &mut queue.address[(offset as usize - 32) / 8];
+                *address &= !(0xFFFF_FFFF << shift);
+                *address |= u64::from(value) << shift;
+            }
+            _ => panic!("a write of {width} bytes at {offset}"),
+        }
+    }
+
+    fn locate(&self, address: u64, len: usize) -> *mut u8 {
+        let piece = self
+            .memory
+            .iter()
+            .find(|p| p.address <= address && address + len as u64 <= p.address + p.len as u64)
+            .expect("the device reaches memory that is not mapped");
+        (piece.pointer + (address - piece.address) as usize) as *mut u8
+    }
+
+    fn load<T: Copy>(&self, address: u64) -> T {
+        let pointer = self.locate(address, size_of::<T>()).cast::<T>();
+        assert!(pointer.is_aligned());
+        // SAFETY: `locate` found as many mapped bytes; volatile as the driver's side is.
+        unsafe { pointer.read_volatile() }
+    }
+
+    fn store<T: Copy>(&self, address: u64, value: T) {
+        let pointer = self.locate(address, size_of::<T>()).cast::<T>();
+        assert!(pointer.is_aligned());
+        // SAFETY: as above.
+        unsafe { pointer.write_volatile(value) };
+    }
+
+    /// Address, length, flags, next.
+    fn descriptor(&self, table: u64, index: u16) -> (u64, u32, u16, u16) {
+        let at = table + 16 * u64::from(index);
+        let flags: u32 = self.load(at + 12);
+        let len = u32::from_le(self.load(at + 8));
+        let (flags, next) = (flags as u16, (flags >> 16) as u16);
+        (u64::from_le(self.load(at)), len, flags, next)
+    }
+
+    fn chain(&self, queue: &Queue, head: u16) -> Chain {
+        assert!(head < queue.size, "head {head}");
+        let (mut table, mut index) = (queue.address[0], head);
+        let mut limit = queue.size;
+        let (address, len, flags, _) = self.descriptor(table, index);
+        let indirect = flags & 4 != 0;
+        if indirect {
+            assert_eq!(flags, 4, "nothing else beside INDIRECT");
+            assert_eq!(len % 16, 0);
+            (table, index, limit) = (address, 0, (len / 16) as u16);
+            assert!(limit <= queue.size, "longer than the queue");
+        }
+        let mut pieces = Vec::new();
+        loop {
+            assert!(index < limit, "index {index} in a table of {limit}");
+            assert!(pieces.len() < usize::from(limit), "a loop in the chain");
+            let (address, len, flags, next) = self.descriptor(table, index);
+            assert!(len > 0, "an empty piece");
+            pieces.push((address, len, flags & 2 != 0));
+            if flags & 1 == 0 {
+                break;
+            }
+            index = next;
+        }
+        Chain {
+            head,
+            indirect,
+            pieces,
+        }
+    }
+}
+
+/// A clone is the same device.
+#[derive(Clone)]
+pub(crate) struct Fake {
+    device: Arc<Mutex<Device>>,
+    domain: DomainId,
+}
+
+impl Fake {
+    pub(crate) fn new() -> Self {
+        Self {
+            device: Arc::new(Mutex::new(Device::new())),
+            domain: DomainId::new_unique(),
+        }
+    }
+
+    pub(crate) fn device(&self) -> MutexGuard<'_, Device> {
+        self.device
+            .lock()
+            .unwrap_or_else(|broken| broken.into_inner())
+    }
+
+    pub(crate) fn break_with(&self, fault: Fault) {
+        self.device().faults.push(fault);
+    }
+
+    pub(crate) fn repair(&self) {
+        self.device().faults.clear();
+    }
+
+    pub(crate) fn offer(&self, features: Features) {
+        self.device().offered = features.bits();
+    }
+
+    pub(crate) fn advance(&self, duration: Duration) {
+        self.device().nanos += duration.as_nanos() as u64;
+    }
+
+    /// Pieces of memory that are mapped.
+    pub(crate) fn mapped(&self) -> usize {
+        self.device().memory.len()
+    }
+
+    /// The next buffer that is available in queue `index`.
+    pub(crate) fn fetch(&self, index: usize) -> Option<Chain> {
+        let mut device = self.device();
+        let queue = device.queues[index];
+        assert!(queue.enabled, "queue {index} is not enabled");
+        let available: u16 = device.load(queue.address[1] + 2);
+        if u16::from_le(available) == queue.fetched {
+            return None;
+        }
+        let place = u64::from(queue.fetched & (queue.size - 1));
+        let head: u16 = device.load(queue.address[1] + 4 + 2 * place);
+        device.queues[index].fetched = queue.fetched.wrapping_add(1);
+        Some(device.chain(&queue, u16::from_le(head)))
+    }
+
+    /// Puts `id` and `len` into the used ring, and moves its index on by `count`.
+    pub(crate) fn complete_many(&self, index: usize, id: u32, len: u32, count: u16) {
+        let mut device = self.device();
+        let queue = device.queues[index];
+        let at = queue.address[2] + 4 + 8 * u64::from(queue.used & (queue.size - 1));
+        device.store(at, id.to_le());
+        device.store(at + 4, len.to_le());
+        let used = queue.used.wrapping_add(count);
+        device.store(queue.address[2] + 2, used.to_le());
+        device.queues[index].used = used;
+    }
+
+    pub(crate) fn complete(&self, index: usize, id: u32, len: u32) {
+        self.complete_many(index, id, len, 1);
+    }
+
+    /// Fetches and completes all that is available in the transmit queue, in order.
+    pub(crate) fn transmit(&self) -> Vec<Chain> {
+        let mut chains = Vec::new();
+        while let Some(chain) = self.fetch(TX) {
+            self.complete(TX, u32::from(chain.head), 0);
+            chains.push(chain);
+        }
+        chains
+    }
+
+    /// Fills the next receive buffer with a header of zeros and `frame`, and says that `len`
+    /// bytes were written. False if there is no buffer.
+    pub(crate) fn deliver(&self, frame: &[u8], len: u32) -> bool {
+        let Some(chain) = self.fetch(RX) else {
+            return false;
+        };
+        let (address, room, writable) = chain.pieces[0];
+        assert!(writable && chain.pieces.len() == 1);
+        assert!(frame.len() + 12 <= room as usize);
+        for (at, byte) in (address..).zip([0; 12].iter().chain(frame)) {
+            self.device().store(at, *byte);
+        }
+        self.complete(RX, u32::from(chain.head), len);
+        true
+    }
+
+    /// Bytes of memory as the device sees them.
+    pub(crate) fn bytes(&self, address: u64, len: usize) -> Vec<u8> {
+        let device = self.device();
+        (address..)
+            .take(len)
+            .map(|address| device.load(address))
+            .collect()
+    }
+
+    /// Sets the index at which the device wants to be notified, and its flags.
+    pub(crate) fn suppress(&self, index: usize, event: u16, flags: u16) {
+        let device = self.device();
+        let queue = device.queues[index];
+        let end = queue.address[2] + 4 + 8 * u64::from(queue.size);
+        device.store(end, event.to_le());
+        device.store(queue.address[2], flags.to_le());
+    }
+
+    /// The index at which the driver wants to be interrupted.
+    pub(crate) fn used_event(&self, index: usize) -> u16 {
+        let device = self.device();
+        let queue = device.queues[index];
+        u16::from_le(device.load(queue.address[1] + 4 + 2 * u64::from(queue.size)))
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct FakeRegisters {
+    device: Arc<Mutex<Device>>,
+    bar: u8,
+}
+
+impl FakeRegisters {
+    fn lock(&self) -> MutexGuard<'_, Device> {
+        self.device.lock().expect("not poisoned")
+    }
+}
+
+impl Registers for FakeRegisters {
+    fn read(&self, offset: u32) -> u32 {
+        self.lock().read(self.bar, offset, 4)
+    }
+
+    unsafe fn write(&self, offset: u32, value: u32) {
+        self.lock().write(self.bar, offset, 4, value);
+    }
+
+    fn read16(&self, offset: u32) -> u16 {
+        self.lock().read(self.bar, offset, 2) as u16
+    }
+
+    unsafe fn write16(&self, offset: u32, value: u16) {
+        self.lock().write(self.bar, offset, 2, u32::from(value));
+    }
+
+    fn read8(&self, offset: u32) -> u8 {
+        self.lock().read(self.bar, offset, 1) as u8
+    }
+
+    unsafe fn write8(&self, offset: u32, value: u8) {
+        self.lock().write(self.bar, offset, 1, u32::from(value));
+    }
+}
+
+pub(crate) struct FakeMemory {
+    pointer: NonNull<u8>,
+    layout: Layout,
+    address: u64,
+    len: usize,
+    domain: DomainId,
+    device: Arc<Mutex<Device>>,
+}
+
+// SAFETY: the value is the only owner of its heap memory; tests reach it from one thread.
+unsafe impl Send for FakeMemory {}
+
+// SAFETY: the heap memory stays where it is until the drop; the fake device finds it at
+// `address` by its table.
+unsafe impl DmaMemory for FakeMemory {
+    fn pointer(&self) -> NonNull<u8> {
+        self.pointer
+    }
+
+    fn address(&self) -> DeviceAddress {
+        DeviceAddress(self.address)
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn domain(&self) -> DomainId {
+        self.domain
+    }
+}
+
+impl Drop for FakeMemory {
+    fn drop(&mut self) {
+        let device = self.device.lock();
+        let mut device = device.unwrap_or_else(|broken| broken.into_inner());
+        device.memory.retain(|piece| piece.address != self.address);
+        // SAFETY: allocated with this layout in `allocate`, and nobody has it any more.
+        unsafe { dealloc(self.pointer.as_ptr(), self.layout) };
+    }
+}
+
+// SAFETY: a `Fake` is used by one driver at a time; the test's clone only plays the device. Its
+// memory has its domain.
+unsafe impl Platform for Fake {
+    type Registers = FakeRegisters;
+    type Memory = FakeMemory;
+    type Slots = Box<[u64]>;
+
+    fn read_config(&self, offset: u16) -> u32 {
+        let device = self.device();
+        if device.has(Fault::Removed) {
+            return u32::MAX;
+        }
+        let word = device.config[usize::from(offset) / 4 % 64];
+        let pending = usize::from(offset) == PCIE + 8 && device.has(Fault::StuckPending);
+        word | u32::from(pending) << 21
+    }
+
+    unsafe fn write_config(&mut self, offset: u16, value: u32) {
+        let mut device = self.device();
+        let old = device.config[usize::from(offset) / 4 % 64];
+        device.config[usize::from(offset) / 4 % 64] = old & 0xFFFF_0000 | value & 0xFFFF;
+    }
+
+    fn map_bar(&mut self, bar: u8) -> Result<FakeRegisters, PlatformError> {
+        match bar {
+            COMMON_BAR | NOTIFY_BAR => Ok(FakeRegisters {
+                device: self.device.clone(),
+                bar,
+            }),
+            _ => Err(PlatformError::NoBar(bar)),
+        }
+    }
+
+    fn allocate(&mut self, len: usize, align: usize) -> Result<FakeMemory, PlatformError> {
+        let mut device = self.device();
+        let layout =
+            Layout::from_size_align(len.max(1), align).map_err(|_| PlatformError::OutOfMemory)?;
+        // SAFETY: the layout has at least one byte.
+        let pointer = unsafe { alloc_zeroed(layout) };
+        let pointer = NonNull::new(pointer).ok_or(PlatformError::OutOfMemory)?;
+        let address = device.next_address.next_multiple_of(align as u64);
+        device.next_address = address + len as u64 + 0x1000;
+        device.memory.push(Piece {
+            address,
+            pointer: pointer.as_ptr() as usize,
+            len,
+        });
+        Ok(FakeMemory {
+            pointer,
+            layout,
+            address,
+            len,
+            domain: self.domain,
+            device: self.device.clone(),
+        })
+    }
+
+    fn slots(&mut self, count: usize) -> Result<Box<[u64]>, PlatformError> {
+        Ok(vec![0; count].into_boxed_slice())
+    }
+
+    fn domain(&self) -> DomainId {
+        self.domain
+    }
+
+    fn enable_interrupts(&mut self, vectors: u16) -> Result<u16, PlatformError> {
+        Ok(vectors.min(self.device().vectors))
+    }
+
+    fn take_interrupt(&mut self, vector: u16) -> bool {
+        let mut device = self.device();
+        let fired = device.fired.get_mut(usize::from(vector));
+        fired.is_some_and(core::mem::take)
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_nanos(self.device().nanos)
+    }
+
+    fn wait(&self, duration: Duration) {
+        self.advance(duration);
+    }
+}

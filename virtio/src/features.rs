@@ -1,0 +1,89 @@
+//! Feature bits: what device and driver agree on.
+//!
+//! Numbers: virtio 1.3, sections 5.1.3 (network device) and 6 (reserved bits).
+
+use core::fmt;
+
+use bitflags::bitflags;
+
+bitflags! {
+    /// Feature bits that this driver implements. What a device offers beyond them is never
+    /// accepted.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+    pub struct Features: u64 {
+        /// The device completes transport checksums.
+        const CSUM = 1 << 0;
+        /// The device tells the largest MTU.
+        const MTU = 1 << 3;
+        /// The device has a station address.
+        const MAC = 1 << 5;
+        /// The device segments TCP over IPv4.
+        const HOST_TSO4 = 1 << 11;
+        /// The device segments TCP over IPv6.
+        const HOST_TSO6 = 1 << 12;
+        /// The device tells the state of the link.
+        const STATUS = 1 << 16;
+        /// One descriptor of the ring may stand for a table of descriptors.
+        const INDIRECT_DESC = 1 << 28;
+        /// Notifications are asked for by index.
+        const EVENT_IDX = 1 << 29;
+        /// Not a legacy device. Always negotiated.
+        const VERSION_1 = 1 << 32;
+        /// Addresses go through what the platform has for it (an IOMMU). Accepted wherever it is
+        /// offered, as all addresses are device addresses here.
+        const ACCESS_PLATFORM = 1 << 33;
+        /// The device completes buffers in the order in which it got them.
+        const IN_ORDER = 1 << 35;
+        /// The device is hardware: memory is ordered as for a PCI device. This driver always
+        /// orders it so.
+        const ORDER_PLATFORM = 1 << 36;
+        /// The header length of a frame to be segmented is exact.
+        const GUEST_HDRLEN = 1 << 59;
+    }
+}
+
+const NAMES: [(Features, &str); 13] = [
+    (Features::CSUM, "csum"),
+    (Features::MTU, "mtu"),
+    (Features::MAC, "mac"),
+    (Features::HOST_TSO4, "host_tso4"),
+    (Features::HOST_TSO6, "host_tso6"),
+    (Features::STATUS, "status"),
+    (Features::INDIRECT_DESC, "indirect_desc"),
+    (Features::EVENT_IDX, "event_idx"),
+    (Features::VERSION_1, "version_1"),
+    (Features::ACCESS_PLATFORM, "access_platform"),
+    (Features::IN_ORDER, "in_order"),
+    (Features::ORDER_PLATFORM, "order_platform"),
+    (Features::GUEST_HDRLEN, "guest_hdrlen"),
+];
+
+impl Features {
+    /// Without these a device cannot be driven, or not be driven safely: the driver has no say.
+    pub(crate) const ALWAYS: Self = Self::VERSION_1
+        .union(Self::ACCESS_PLATFORM)
+        .union(Self::ORDER_PLATFORM);
+
+    /// What remains of `self` when bits are left out that others need: segmentation needs CSUM
+    /// (virtio 1.3, section 5.1.3.1).
+    pub(crate) const fn consistent(self) -> Self {
+        if self.contains(Self::CSUM) {
+            self
+        } else {
+            self.difference(Self::HOST_TSO4.union(Self::HOST_TSO6))
+        }
+    }
+}
+
+impl fmt::Display for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (feature, name) in NAMES {
+            if self.contains(feature) {
+                write!(f, "{separator}{name}")?;
+                separator = " ";
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! Reset, negotiation and start (virtio 1.3, section 3.1.1), with a time limit to everything that
+//! is waited for.
+
+use core::time::Duration;
+
+use pagewire_hal::{NicError, Platform, Registers, pci};
+
+use crate::Features;
+use crate::config::{MAX_MTU, MIN_MTU};
+use crate::link;
+use crate::regs::{
+    Area, DEVICE_FEATURE, DEVICE_FEATURE_SELECT, DEVICE_STATUS, DRIVER_FEATURE,
+    DRIVER_FEATURE_SELECT, Doorbell, NUM_QUEUES, QUEUE_DESC, QUEUE_DEVICE, QUEUE_DRIVER,
+    QUEUE_ENABLE, QUEUE_SELECT, QUEUE_SIZE, Status, Structures,
+};
+use crate::rx::VirtioRx;
+use crate::split::Parts;
+use crate::tx::VirtioTx;
+
+/// How long a device may take to reset. The specification sets no limit, and Linux waits for
+/// ever.
+const RESET_LIMIT: Duration = Duration::from_secs(1);
+
+/// The receive queue of the first pair (virtio 1.3, section 5.1.2).
+pub(crate) const RECEIVE_QUEUE: u16 = 0;
+/// The transmit queue of the first pair.
+pub(crate) const TRANSMIT_QUEUE: u16 = 1;
+
+/// Begins to reset the device: it reaches no memory when its status reads 0 (virtio 1.3, section
+/// 2.4.2).
+pub(crate) fn begin_reset<R: Registers>(device: &Structures<R>) {
+    device.common.write8(DEVICE_STATUS, 0);
+}
+
+/// Whether a reset has finished.
+pub(crate) fn is_reset<R: Registers>(device: &Structures<R>) -> bool {
+    device.common.read8(DEVICE_STATUS) == 0
+}
+
+/// Resets the device and waits until that is done. Counts its own steps, so that it ends even
+/// with a clock that stands still.
+pub(crate) fn reset<P: Platform>(
+    platform: &P,
+    device: &Structures<P::Registers>,
+) -> Result<(), NicError> {
+    const STEP: Duration = Duration::from_millis(1);
+    begin_reset(device);
+    let mut waited = Duration::ZERO;
+    while !is_reset(device) {
+        if waited >= RESET_LIMIT {
+            return Err(NicError::Timeout {
+                what: "the reset of the virtio device",
+                after: RESET_LIMIT,
+            });
+        }
+        platform.wait(STEP);
+        waited += STEP;
+    }
+    Ok(())
+}
+
+/// Bit 10 of the PCI command register: no INTx messages (PCI Local Bus 3.0, section 6.2.2).
+const COMMAND: u16 = 0x04;
+const INTX_DISABLE: u32 = 1 << 10;
+
+/// Keeps the device from its legacy interrupt, which it would otherwise raise for each used
+/// buffer while MSI-X is off.
+pub(crate) fn disable_legacy_interrupt<P: Platform>(platform: &mut P) {
+    let command = platform.read_config(COMMAND) & 0xFFFF | INTX_DISABLE;
+    // SAFETY: the bit concerns an interrupt; the others stay as they are.
+    unsafe { platform.write_config(COMMAND, command) };
+}
+
+fn offered<R: Registers>(common: &Area<R>) -> u64 {
+    let half = |select: u32| {
+        common.write32(DEVICE_FEATURE_SELECT, select);
+        u64::from(common.read32(DEVICE_FEATURE))
+    };
+    half(0) | half(1) << 32
+}
+
+fn add_status<R: Registers>(common: &Area<R>, status: Status) {
+    let now = common.read8(DEVICE_STATUS);
+    common.write8(DEVICE_STATUS, now | status.bits());
+}
+
+/// Of `wanted`, what the device offers and what can be used.
+pub(crate) fn choose<R: Registers>(device: &Structures<R>, wanted: Features) -> Features {
+    let offered = Features::from_bits_truncate(offered(&device.common));
+    let mut features = offered & (wanted | Features::ALWAYS);
+    let len = device.device.as_ref().map_or(0, Area::len);
+    for (feature, needed) in [
+        (Features::MAC, 6),
+        (Features::STATUS, 8),
+        (Features::MTU, 12),
+    ] {
+        if len < needed {
+            features.remove(feature);
+        }
+    }
+    // With MTU there must be buffers for frames of that size.
+    if features.contains(Features::MTU)
+        && let Some(config) = &device.device
+        && !(MIN_MTU..=MAX_MTU).contains(&link::mtu(config))
+    {
+        log::warn!("virtio-net: the device's MTU is out of range and not used");
+        features.remove(Features::MTU);
+    }
+    features.consistent()
+}
+
+/// Tells a device that has just been reset of its driver, and agrees with it on what
+/// `choose` yields, or on exactly `again`.
+///
+/// # Errors
+/// The device is legacy, does not offer what it offered before, or refuses.
+pub(crate) fn negotiate<R: Registers>(
+    device: &Structures<R>,
+    wanted: Features,
+    again: Option<Features>,
+) -> Result<Features, NicError> {
+    let common = &device.common;
+    add_status(common, Status::ACKNOWLEDGE);
+    add_status(common, Status::DRIVER);
+    let features = choose(device, wanted);
+    if !features.contains(Features::VERSION_1) {
+        return Err(NicError::NotOffered {
+            what: "virtio 1.x interface (no VERSION_1: a legacy device)",
+        });
+    }
+    if again.is_some_and(|before| before != features) {
+        return Err(NicError::NotOffered {
+            what: "set of features that it had before the reset",
+        });
+    }
+    for (select, half) in [(0, features.bits()), (1, features.bits() >> 32)] {
+        common.write32(DRIVER_FEATURE_SELECT, select);
+        common.write32(DRIVER_FEATURE, half as u32);
+    }
+    add_status(common, Status::FEATURES_OK);
+    let status = Status::from_bits_retain(common.read8(DEVICE_STATUS));
+    if !status.contains(Status::FEATURES_OK) {
+        return Err(NicError::NotOffered {
+            what: "common set of features with this driver (FEATURES_OK is refused)",
+        });
+    }
+    Ok(features)
+}
+
+/// The size for queue `index`: at most `wanted`, a power of two, as a split ring must have.
+pub(crate) fn queue_size<R: Registers>(
+    device: &Structures<R>,
+    index: u16,
+    wanted: u16,
+) -> Result<u16, NicError> {
+    let common = &device.common;
+    const NO_QUEUE: NicError = NicError::NotOffered {
+        what: "pair of queues",
+    };
+    if index >= common.read16(NUM_QUEUES) {
+        return Err(NO_QUEUE);
+    }
+    common.write16(QUEUE_SELECT, index);
+    // The specification allows up to 32768; more is taken for that.
+    let most = common.read16(QUEUE_SIZE);
+    let size = most.min(wanted).checked_ilog2().ok_or(NO_QUEUE)?;
+    Ok(1 << size)
+}
+
+/// Finds the doorbell of queue `index`, before anything of the queue is programmed.
+pub(crate) fn doorbell<R: Registers>(
+    device: &Structures<R>,
+    index: u16,
+    size: u32,
+) -> Result<Doorbell<R>, NicError> {
+    let common = &device.common;
+    common.write16(QUEUE_SELECT, index);
+    if u32::from(common.read16(QUEUE_SIZE)) < size {
+        return Err(NicError::NotOffered {
+            what: "queue as long as before the reset",
+        });
+    }
+    device.doorbell(index).ok_or(NicError::NotOffered {
+        what: "doorbell for a queue inside its notification structure",
+    })
+}
+
+/// Tells the device of queue `index`.
+///
+/// # Safety
+/// `parts` are those of an empty ring of `size` descriptors, which stay mapped until the device
+/// is quiet; so does all memory that is ever made available in it.
+unsafe fn program<R: Registers>(device: &Structures<R>, index: u16, size: u32, parts: Parts) {
+    let common = &device.common;
+    common.write16(QUEUE_SELECT, index);
+    common.write16(QUEUE_SIZE, size as u16);
+    for (at, address) in [
+        (QUEUE_DESC, parts.descriptors),
+        (QUEUE_DRIVER, parts.driver),
+        (QUEUE_DEVICE, parts.device),
+    ] {
+        // SAFETY: the caller's promise.
+        unsafe { common.write_queue_address(at, address.0) };
+    }
+    common.write16(QUEUE_ENABLE, 1);
+}
+
+/// Where both queues' doorbells are.
+pub(crate) type Doorbells<R> = (Doorbell<R>, Doorbell<R>);
+
+/// Starts a device that has agreed on its features: rings, bus mastering, and last the receive
+/// buffers.
+pub(crate) fn start<P: Platform>(
+    platform: &mut P,
+    device: &Structures<P::Registers>,
+    (tx_bell, rx_bell): Doorbells<P::Registers>,
+    tx: &mut VirtioTx<P>,
+    rx: &mut VirtioRx<P>,
+) {
+    let parts = rx.prepare(rx_bell);
+    // SAFETY: the ring is empty, in custody as not quiet, and offers only buffers that are too.
+    unsafe { program(device, RECEIVE_QUEUE, rx.size(), parts) };
+    let parts = tx.prepare(tx_bell);
+    // SAFETY: the ring is empty and in custody as not quiet; the callers of `post` answer for the
+    // frames.
+    unsafe { program(device, TRANSMIT_QUEUE, tx.size(), parts) };
+    // SAFETY: all that the device was told of is in custody as not quiet.
+    unsafe { pci::start_bus_mastering(platform) };
+    add_status(&device.common, Status::DRIVER_OK);
+    rx.offer_all();
+}

@@ -1,0 +1,88 @@
+//! Stopping the device without waiting.
+//!
+//! The way to quiet, each step taken by [`Stop::step`] when the one before has finished: status 0
+//! is written → the status reads 0 → bus mastering off → PCIe says that no transaction is pending
+//! → quiet.
+
+use core::time::Duration;
+
+use pagewire_hal::{Instant, Platform, pci};
+
+use crate::init;
+use crate::regs::Structures;
+
+/// How long the device may take to reset. The memory that it was lent hangs on it, so it gets
+/// long.
+pub(crate) const RESET_LIMIT: Duration = Duration::from_secs(1);
+/// How long the bus may take to complete what is pending: the longest completion timeout that
+/// PCI Express allows by default is 50 ms.
+pub(crate) const PENDING_LIMIT: Duration = Duration::from_millis(500);
+
+/// Where the device is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// It works.
+    Running,
+    /// On its way to quiet.
+    Stopping(Stop),
+    /// It reaches no memory.
+    Quiet,
+    /// It did not become quiet, or is gone.
+    Failed,
+}
+
+/// What is waited for, and since when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stop {
+    /// The status to read 0.
+    Reset(Instant),
+    /// PCIe to say that nothing is pending.
+    Pending(Instant),
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// Wait for this.
+    Wait(Stop),
+    /// The device is quiet.
+    Quiet,
+    /// It does not become quiet.
+    NotQuiet,
+}
+
+impl Stop {
+    /// Goes on as far as it can. Everything is looked at before its time is found to be up, as
+    /// this may be called rarely.
+    pub(crate) fn step<P: Platform>(
+        self,
+        platform: &mut P,
+        device: &Structures<P::Registers>,
+        pcie: Option<u16>,
+        now: Instant,
+    ) -> Step {
+        let mut stop = self;
+        if let Self::Reset(since) = stop {
+            if !init::is_reset(device) {
+                return wait_or_give_up(stop, since, RESET_LIMIT, now);
+            }
+            pci::stop_bus_mastering(platform);
+            stop = Self::Pending(now);
+        }
+        let Self::Pending(since) = stop else {
+            return Step::Wait(stop);
+        };
+        if !pci::is_bus_mastering_off(platform) || pci::transactions_pending(platform, pcie) {
+            return wait_or_give_up(stop, since, PENDING_LIMIT, now);
+        }
+        Step::Quiet
+    }
+}
+
+fn wait_or_give_up(stop: Stop, since: Instant, limit: Duration, now: Instant) -> Step {
+    if now.saturating_since(since) >= limit {
+        Step::NotQuiet
+    } else {
+        Step::Wait(stop)
+    }
+}

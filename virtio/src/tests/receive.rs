@@ -1,0 +1,172 @@
+//! The receive queue: delivery, the filter, lengths that lie, refill.
+
+use std::vec;
+use std::vec::Vec;
+
+use pagewire_hal::{QueueError, RxQueue};
+
+use super::Bench;
+use crate::fake::{Fake, MAC, RX};
+use crate::{Config, Features};
+
+const OTHER: [u8; 6] = [0x52, 0x54, 0, 0, 0, 9];
+const GROUP: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+
+fn frame(to: [u8; 6], fill: u8, len: usize) -> Vec<u8> {
+    let mut frame = vec![fill; len];
+    frame[..6].copy_from_slice(&to);
+    frame
+}
+
+fn deliver(bench: &Bench, frame: &[u8]) {
+    assert!(bench.fake.deliver(frame, frame.len() as u32 + 12));
+}
+
+fn receive(bench: &mut Bench, budget: usize) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    let count = bench.rx.receive(budget, &mut |frame| {
+        let mut bytes = vec![0; frame.len()];
+        frame.copy_to(&mut bytes);
+        frames.push(bytes);
+    });
+    assert_eq!(count, Ok(frames.len()));
+    frames
+}
+
+#[test]
+fn frames_arrive_whole_and_in_order_as_often_as_one_likes() {
+    for (features, size) in [
+        (Features::empty(), 1),
+        (Features::EVENT_IDX, 2),
+        (Features::IN_ORDER, 4),
+        (Features::EVENT_IDX | Features::IN_ORDER, 256),
+    ] {
+        let mut bench = Bench::with(features, size);
+        let burst = usize::from(size.min(20));
+        let mut sent = 0usize;
+        // The indices wrap.
+        while sent < 66_000 {
+            let frames: Vec<_> = (0..burst)
+                .map(|n| frame(MAC, (sent + n) as u8, 20 + (sent + n) % 50))
+                .collect();
+            frames.iter().for_each(|frame| deliver(&bench, frame));
+            assert_eq!(receive(&mut bench, usize::MAX), frames, "size {size}");
+            sent += burst;
+        }
+        assert_eq!(bench.rx.counters().delivered, sent as u64);
+    }
+}
+
+#[test]
+fn all_buffers_are_offered_and_each_is_as_long_as_the_longest_frame() {
+    let bench = Bench::with(Features::empty(), 8);
+    let chains: Vec<_> = core::iter::from_fn(|| bench.fake.fetch(RX)).collect();
+    assert_eq!(chains.len(), 8);
+    let mut places: Vec<_> = chains.iter().map(|chain| chain.pieces[0].0).collect();
+    places.dedup_by(|a, b| a.abs_diff(*b) < 2048);
+    assert_eq!(places.len(), 8, "they do not overlap");
+    assert!(chains.iter().all(|chain| chain.pieces[0].1 == 2048));
+    assert_eq!(bench.fake.device().bells, [(0x40, 0)]);
+}
+
+#[test]
+fn a_budget_is_kept_and_the_rest_comes_later() {
+    let mut bench = Bench::with(Features::EVENT_IDX, 8);
+    for n in 0..5 {
+        deliver(&bench, &frame(MAC, n, 60));
+    }
+    assert_eq!(receive(&mut bench, 3).len(), 3);
+    assert_eq!(receive(&mut bench, 3).len(), 2);
+    assert_eq!(bench.fake.used_event(RX), 5);
+    assert!(receive(&mut bench, 0).is_empty());
+}
+
+#[test]
+fn the_driver_filters_as_the_device_does_not() {
+    let all = [MAC, [0xFF; 6], OTHER, GROUP];
+    for (promiscuous, all_multicast, expected) in [
+        (false, true, vec![MAC, [0xFF; 6], GROUP]),
+        (false, false, vec![MAC, [0xFF; 6]]),
+        (true, false, vec![MAC, [0xFF; 6], OTHER]),
+        (true, true, all.to_vec()),
+    ] {
+        let config = Config {
+            promiscuous,
+            all_multicast,
+            ..Config::default()
+        };
+        let mut bench = Bench::of(Fake::new(), &config);
+        for to in all {
+            deliver(&bench, &frame(to, 7, 60));
+        }
+        let frames = receive(&mut bench, 10);
+        let seen: Vec<_> = frames.iter().map(|frame| frame[..6].to_vec()).collect();
+        assert_eq!(seen, expected);
+    }
+}
+
+#[test]
+fn rule_7_lengths_that_lie() {
+    let mut bench = Bench::with(Features::empty(), 8);
+    for len in [0, 11, 12, 25] {
+        assert!(bench.fake.deliver(&frame(MAC, 1, 60), len));
+    }
+    assert!(receive(&mut bench, 10).is_empty());
+    assert_eq!(bench.rx.counters().nonsense, 4);
+    assert!(bench.fake.deliver(&frame(MAC, 1, 60), 2048));
+    assert_eq!(receive(&mut bench, 10)[0].len(), 2036);
+    assert!(bench.fake.deliver(&frame(MAC, 1, 60), 2049));
+    let result = bench.rx.receive(10, &mut |_| panic!("a frame"));
+    assert_eq!(result, Err(QueueError::BadLength { len: 2049 }));
+    let result = bench.rx.receive(10, &mut |_| panic!("a frame"));
+    assert_eq!(result, Err(QueueError::Down));
+}
+
+#[test]
+fn rule_7_buffers_that_the_device_does_not_have() {
+    for id in [8, 0xFFFF_FFFF] {
+        let mut bench = Bench::with(Features::empty(), 8);
+        bench.fake.complete(RX, id, 100);
+        let result = bench.rx.receive(10, &mut |_| panic!("a frame"));
+        assert_eq!(result, Err(QueueError::BadIndex { index: id }));
+    }
+    // The same buffer twice before it was given back.
+    let mut bench = Bench::with(Features::empty(), 8);
+    deliver(&bench, &frame(MAC, 1, 60));
+    bench.fake.complete(RX, 0, 72);
+    let mut count = 0;
+    let result = bench.rx.receive(10, &mut |_| count += 1);
+    assert_eq!(result, Err(QueueError::BadIndex { index: 0 }));
+    assert_eq!(count, 1);
+}
+
+#[test]
+fn in_order_buffers_that_are_skipped_are_no_frames() {
+    let mut bench = Bench::with(Features::IN_ORDER, 8);
+    for _ in 0..3 {
+        assert!(bench.fake.fetch(RX).is_some());
+    }
+    bench.fake.complete_many(RX, 2, 72, 3);
+    // Its bytes are zeros: for nobody, as it is not for this station.
+    assert!(receive(&mut bench, 10).is_empty());
+    assert_eq!(bench.rx.counters().nonsense, 2);
+    deliver(&bench, &frame(MAC, 1, 60));
+    assert_eq!(receive(&mut bench, 10).len(), 1);
+}
+
+#[test]
+fn a_panic_in_the_callback_costs_one_frame_and_no_buffer() {
+    let mut bench = Bench::with(Features::empty(), 2);
+    for _ in 0..20 {
+        deliver(&bench, &frame(MAC, 1, 60));
+        deliver(&bench, &frame(MAC, 2, 60));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _ = bench
+                .rx
+                .receive(2, &mut |_| panic!("this is the panic of the test"));
+        }));
+        assert!(panicked.is_err());
+        let rest = receive(&mut bench, 2);
+        assert_eq!(rest, [frame(MAC, 2, 60)]);
+    }
+}
