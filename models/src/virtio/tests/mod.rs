@@ -1,4 +1,8 @@
 //! The model against a driver made by hand.
 
+mod control;
+mod offload;
+mod registers;
 mod rig;
 mod traffic;
+mod violations;

@@ -439,6 +439,12 @@ impl Rig {
         self.write(0x1c, 2, 1);
     }
 
+    /// Forgets the ring of a queue; the next one has `size` descriptors.
+    pub(super) fn renew(&mut self, index: u16, size: u16) {
+        let features = self.device.negotiated();
+        self.rings[usize::from(index)] = Ring::new(index, size, features);
+    }
+
     pub(super) fn doorbell(&mut self, queue: u16) {
         self.write(0x16, 2, queue.into());
         let offset = self.read(0x1e, 2);
