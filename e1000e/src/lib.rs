@@ -348,6 +348,11 @@ unsafe impl<P: Platform> Nic for E1000e<P> {
         if self.info.family != Family::I82574 {
             return Err(NicError::NotOffered { what: "MSI-X" });
         }
+        // Setting the vectors up again could lose a message that has come, and with it its
+        // cause: ICR would keep that, and no new one would come.
+        if let Some(vectors) = self.vectors {
+            return Ok(vectors.count());
+        }
         let granted = self.platform.enable_interrupts(interrupts::VECTORS)?;
         let count = granted.min(interrupts::VECTORS);
         if count == 0 {

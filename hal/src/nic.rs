@@ -80,8 +80,9 @@ pub unsafe trait Nic {
     /// Frames and bytes counted by the device since it was opened.
     fn statistics(&mut self) -> Statistics;
 
-    /// Turns interrupts on and returns the number of vectors, at least 1. Called again it does
-    /// the same again. Interrupts other than MSI-X are not used.
+    /// Turns interrupts on and returns the number of vectors, at least 1. Called again it returns
+    /// the same, and what has interrupted by then is not lost. Interrupts other than MSI-X are
+    /// not used.
     ///
     /// # Errors
     /// What the platform said; [`NicError::NotOffered`] if the device has no MSI-X.
