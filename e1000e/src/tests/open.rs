@@ -312,6 +312,10 @@ fn fewer_vectors_are_shared() {
     fake.device().set(regs::ICR.0, 1 << 2);
     let shared = Causes::RECEIVE | Causes::TRANSMIT | Causes::LINK;
     assert_eq!(nic.take_interrupts(), shared);
+    // Once they are on they stay as they are.
+    fake.device().vectors = 0;
+    assert_eq!(nic.enable_interrupts(), Ok(1));
+    let (fake, mut nic, _tx, _rx) = open();
     fake.device().vectors = 0;
     assert!(nic.enable_interrupts().is_err());
 }
