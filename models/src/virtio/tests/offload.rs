@@ -105,7 +105,7 @@ fn verifies(frame: &[u8], transport: usize) -> bool {
 }
 
 fn payload(len: usize) -> Vec<u8> {
-    (0..len).map(|byte| (byte * 31 >> 3) as u8).collect()
+    (0..len).map(|byte| ((byte * 31) >> 3) as u8).collect()
 }
 
 #[test]
