@@ -32,6 +32,10 @@ pub struct Config {
     pub max_fragments: Option<u16>,
     /// What may be negotiated, if the device offers it. `VERSION_1`, `ACCESS_PLATFORM` and
     /// `ORDER_PLATFORM` are not a matter of choice: they are accepted in any case.
+    ///
+    /// By default all but `RING_PACKED`: DPDK's driver was measured to post a frame of two pieces
+    /// in 12.7 ns on a split ring with tables, and in 17.8 ns on a packed ring. Hardware devices
+    /// may prefer packed rings; no measurement of one is at hand.
     pub features: Features,
     /// The station address, for a device that has none of its own.
     pub mac_address: Option<MacAddress>,
@@ -49,7 +53,7 @@ impl Default for Config {
             rx_descriptors: 256,
             mtu: 1500,
             max_fragments: None,
-            features: Features::all(),
+            features: Features::all().difference(Features::RING_PACKED),
             mac_address: None,
             all_multicast: true,
             promiscuous: false,

@@ -1,6 +1,7 @@
-//! Layouts in memory: the descriptor of a split ring and the header before each frame.
+//! Layouts in memory: descriptors and the header before each frame.
 //!
-//! Sources: virtio 1.3, sections 2.7.5 (descriptor) and 5.1.6 (header).
+//! Sources: virtio 1.3, sections 2.7.5 (descriptor of a split ring), 2.8 (of a packed ring)
+//! and 5.1.6 (header).
 
 use core::mem::{align_of, offset_of, size_of};
 
@@ -39,6 +40,41 @@ impl Descriptor {
             len: len.to_le(),
             flags: flags.to_le(),
             next: next.to_le(),
+        }
+    }
+}
+
+/// Of a packed ring: equal to the driver's wrap counter in what is available.
+pub(crate) const PACKED_AVAILABLE: u16 = 1 << 7;
+/// Of a packed ring: unequal to [`PACKED_AVAILABLE`] in what is available, equal to it in what is
+/// used.
+pub(crate) const PACKED_USED: u16 = 1 << 15;
+
+/// A descriptor in an indirect table of a packed ring. Those of the ring itself are written word
+/// by word.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub(crate) struct PackedDescriptor {
+    address: u64,
+    len: u32,
+    id: u16,
+    flags: u16,
+}
+
+const _: () = assert!(size_of::<PackedDescriptor>() == 16);
+const _: () = assert!(offset_of!(PackedDescriptor, flags) == 14);
+
+impl PackedDescriptor {
+    /// Of a table, where the id is reserved.
+    #[inline(always)]
+    pub(crate) const fn in_table(address: DeviceAddress, len: u32, flags: u16) -> Self {
+        Self {
+            address: address.0.to_le(),
+            len: len.to_le(),
+            id: 0,
+            flags: flags.to_le(),
         }
     }
 }

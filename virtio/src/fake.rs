@@ -16,6 +16,7 @@ use pagewire_hal::{
 };
 
 use crate::Features;
+use crate::fake_ring::Chain;
 
 /// Ways in which the device may misbehave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,19 +51,10 @@ pub(crate) struct Queue {
     pub(crate) vector: u16,
     pub(crate) enabled: bool,
     /// Descriptors, driver's part, device's part.
-    address: [u64; 3],
-    /// Buffers fetched and used, modulo 2^16.
-    fetched: u16,
-    used: u16,
-}
-
-/// A buffer that the device has fetched.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Chain {
-    pub(crate) head: u16,
-    pub(crate) indirect: bool,
-    /// Address, length, whether the device writes it.
-    pub(crate) pieces: Vec<(u64, u32, bool)>,
+    pub(crate) address: [u64; 3],
+    /// Buffers, or descriptors of a packed ring, fetched and used, modulo 2^16.
+    pub(crate) fetched: u16,
+    pub(crate) used: u16,
 }
 
 pub(crate) struct Device {
@@ -74,6 +66,8 @@ pub(crate) struct Device {
     config_vector: u16,
     queue: u16,
     pub(crate) queues: [Queue; 2],
+    /// Of packed rings: id and length in descriptors of what was fetched and is not used.
+    pub(crate) lens: [Vec<(u16, u16)>; 2],
     /// Configuration of the network device.
     pub(crate) net: [u8; 12],
     /// Doorbells: the offset in the BAR and the value.
@@ -131,13 +125,14 @@ impl Device {
         };
         Self {
             config,
-            offered: Features::all().bits() & !Features::IN_ORDER.bits() | 1 << 34 | 1 << 15,
+            offered: Features::all().bits() & !Features::IN_ORDER.bits() | 1 << 17 | 1 << 15,
             accepted: 0,
             status: 0x0F,
             select: [0; 2],
             config_vector: 0xFFFF,
             queue: 0,
             queues: [queue; 2],
+            lens: [Vec::new(), Vec::new()],
             net,
             bells: Vec::new(),
             faults: Vec::new(),
@@ -156,6 +151,7 @@ impl Device {
     fn reset(&mut self) {
         self.accepted = 0;
         self.config_vector = 0xFFFF;
+        self.lens = [Vec::new(), Vec::new()];
         for queue in &mut self.queues {
             *queue = Queue {
                 max: queue.max,
@@ -267,58 +263,18 @@ impl Device {
         (piece.pointer + (address - piece.address) as usize) as *mut u8
     }
 
-    fn load<T: Copy>(&self, address: u64) -> T {
+    pub(crate) fn load<T: Copy>(&self, address: u64) -> T {
         let pointer = self.locate(address, size_of::<T>()).cast::<T>();
         assert!(pointer.is_aligned());
         // SAFETY: `locate` found as many mapped bytes; volatile as the driver's side is.
         unsafe { pointer.read_volatile() }
     }
 
-    fn store<T: Copy>(&self, address: u64, value: T) {
+    pub(crate) fn store<T: Copy>(&self, address: u64, value: T) {
         let pointer = self.locate(address, size_of::<T>()).cast::<T>();
         assert!(pointer.is_aligned());
         // SAFETY: as above.
         unsafe { pointer.write_volatile(value) };
-    }
-
-    /// Address, length, flags, next.
-    fn descriptor(&self, table: u64, index: u16) -> (u64, u32, u16, u16) {
-        let at = table + 16 * u64::from(index);
-        let flags: u32 = self.load(at + 12);
-        let len = u32::from_le(self.load(at + 8));
-        let (flags, next) = (flags as u16, (flags >> 16) as u16);
-        (u64::from_le(self.load(at)), len, flags, next)
-    }
-
-    fn chain(&self, queue: &Queue, head: u16) -> Chain {
-        assert!(head < queue.size, "head {head}");
-        let (mut table, mut index) = (queue.address[0], head);
-        let mut limit = queue.size;
-        let (address, len, flags, _) = self.descriptor(table, index);
-        let indirect = flags & 4 != 0;
-        if indirect {
-            assert_eq!(flags, 4, "nothing else beside INDIRECT");
-            assert_eq!(len % 16, 0);
-            (table, index, limit) = (address, 0, (len / 16) as u16);
-            assert!(limit <= queue.size, "longer than the queue");
-        }
-        let mut pieces = Vec::new();
-        loop {
-            assert!(index < limit, "index {index} in a table of {limit}");
-            assert!(pieces.len() < usize::from(limit), "a loop in the chain");
-            let (address, len, flags, next) = self.descriptor(table, index);
-            assert!(len > 0, "an empty piece");
-            pieces.push((address, len, flags & 2 != 0));
-            if flags & 1 == 0 {
-                break;
-            }
-            index = next;
-        }
-        Chain {
-            head,
-            indirect,
-            pieces,
-        }
     }
 }
 
@@ -364,37 +320,6 @@ impl Fake {
         self.device().memory.len()
     }
 
-    /// The next buffer that is available in queue `index`.
-    pub(crate) fn fetch(&self, index: usize) -> Option<Chain> {
-        let mut device = self.device();
-        let queue = device.queues[index];
-        assert!(queue.enabled, "queue {index} is not enabled");
-        let available: u16 = device.load(queue.address[1] + 2);
-        if u16::from_le(available) == queue.fetched {
-            return None;
-        }
-        let place = u64::from(queue.fetched & (queue.size - 1));
-        let head: u16 = device.load(queue.address[1] + 4 + 2 * place);
-        device.queues[index].fetched = queue.fetched.wrapping_add(1);
-        Some(device.chain(&queue, u16::from_le(head)))
-    }
-
-    /// Puts `id` and `len` into the used ring, and moves its index on by `count`.
-    pub(crate) fn complete_many(&self, index: usize, id: u32, len: u32, count: u16) {
-        let mut device = self.device();
-        let queue = device.queues[index];
-        let at = queue.address[2] + 4 + 8 * u64::from(queue.used & (queue.size - 1));
-        device.store(at, id.to_le());
-        device.store(at + 4, len.to_le());
-        let used = queue.used.wrapping_add(count);
-        device.store(queue.address[2] + 2, used.to_le());
-        device.queues[index].used = used;
-    }
-
-    pub(crate) fn complete(&self, index: usize, id: u32, len: u32) {
-        self.complete_many(index, id, len, 1);
-    }
-
     /// Fetches and completes all that is available in the transmit queue, in order.
     pub(crate) fn transmit(&self) -> Vec<Chain> {
         let mut chains = Vec::new();
@@ -428,22 +353,6 @@ impl Fake {
             .take(len)
             .map(|address| device.load(address))
             .collect()
-    }
-
-    /// Sets the index at which the device wants to be notified, and its flags.
-    pub(crate) fn suppress(&self, index: usize, event: u16, flags: u16) {
-        let device = self.device();
-        let queue = device.queues[index];
-        let end = queue.address[2] + 4 + 8 * u64::from(queue.size);
-        device.store(end, event.to_le());
-        device.store(queue.address[2], flags.to_le());
-    }
-
-    /// The index at which the driver wants to be interrupted.
-    pub(crate) fn used_event(&self, index: usize) -> u16 {
-        let device = self.device();
-        let queue = device.queues[index];
-        u16::from_le(device.load(queue.address[1] + 4 + 2 * u64::from(queue.size)))
     }
 }
 

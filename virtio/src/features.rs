@@ -32,6 +32,8 @@ bitflags! {
         /// Addresses go through what the platform has for it (an IOMMU). Accepted wherever it is
         /// offered, as all addresses are device addresses here.
         const ACCESS_PLATFORM = 1 << 33;
+        /// One ring that both sides write, in the place of a split one.
+        const RING_PACKED = 1 << 34;
         /// The device completes buffers in the order in which it got them.
         const IN_ORDER = 1 << 35;
         /// The device is hardware: memory is ordered as for a PCI device. This driver always
@@ -42,7 +44,7 @@ bitflags! {
     }
 }
 
-const NAMES: [(Features, &str); 13] = [
+const NAMES: [(Features, &str); 14] = [
     (Features::CSUM, "csum"),
     (Features::MTU, "mtu"),
     (Features::MAC, "mac"),
@@ -53,6 +55,7 @@ const NAMES: [(Features, &str); 13] = [
     (Features::EVENT_IDX, "event_idx"),
     (Features::VERSION_1, "version_1"),
     (Features::ACCESS_PLATFORM, "access_platform"),
+    (Features::RING_PACKED, "ring_packed"),
     (Features::IN_ORDER, "in_order"),
     (Features::ORDER_PLATFORM, "order_platform"),
     (Features::GUEST_HDRLEN, "guest_hdrlen"),

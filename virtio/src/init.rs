@@ -13,8 +13,8 @@ use crate::regs::{
     DRIVER_FEATURE_SELECT, Doorbell, NUM_QUEUES, QUEUE_DESC, QUEUE_DEVICE, QUEUE_DRIVER,
     QUEUE_ENABLE, QUEUE_SELECT, QUEUE_SIZE, Status, Structures,
 };
+use crate::ring::Parts;
 use crate::rx::VirtioRx;
-use crate::split::Parts;
 use crate::tx::VirtioTx;
 
 /// How long a device may take to reset. The specification sets no limit, and Linux waits for
@@ -147,7 +147,8 @@ pub(crate) fn negotiate<R: Registers>(
     Ok(features)
 }
 
-/// The size for queue `index`: at most `wanted`, a power of two, as a split ring must have.
+/// The size for queue `index`: at most `wanted`, a power of two, as a split ring must have and
+/// a packed one may.
 pub(crate) fn queue_size<R: Registers>(
     device: &Structures<R>,
     index: u16,

@@ -1,4 +1,4 @@
-//! virtio-net 1.x over PCI: split rings, gather with indirect descriptors, checksum and TCP
+//! virtio-net 1.x over PCI: split and packed rings, gather with indirect descriptors, checksum and TCP
 //! segmentation offload, MSI-X.
 //!
 //! [`VirtioNet::open`] takes a [`Platform`] and yields a [`Nic`] with one pair of queues. Modern
@@ -8,7 +8,7 @@
 //! # What is negotiated
 //! [`Features`] lists the bits that are implemented; [`VirtioNet::features`] tells which of them
 //! this device and the driver agreed on, and its `Display` names them. Nothing else is ever
-//! accepted. Not implemented: packed rings, GUEST_CSUM and the segmentation of received frames
+//! accepted. Not implemented: GUEST_CSUM and the segmentation of received frames
 //! (so every received frame is whole and has its checksum), mergeable receive buffers (a buffer
 //! holds the longest frame), several queue pairs and the control queue, reset of single queues,
 //! speed and duplex.
@@ -47,8 +47,10 @@ mod ids;
 mod init;
 mod interrupts;
 mod link;
+mod packed;
 mod regs;
 mod reset;
+mod ring;
 mod rx;
 mod shadow;
 mod split;
@@ -56,6 +58,8 @@ mod tx;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod fake_ring;
 #[cfg(test)]
 mod tests;
 

@@ -13,7 +13,7 @@ use crate::Features;
 use crate::config::{Config, ETHERNET_HEADER};
 use crate::desc::HEADER_LEN;
 use crate::regs::Doorbell;
-use crate::split::{Parts, SplitRing, Used};
+use crate::ring::{Parts, Ring, Used};
 
 /// Which frames are handed over. The device filters nothing: it would take its control queue.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ impl Filter {
 pub struct VirtioRx<P: Platform> {
     owner: QueueOwner,
     bell: Option<Doorbell<P::Registers>>,
-    ring: SplitRing<P>,
+    ring: Ring<P>,
     buffers: Custody<P::Memory>,
     /// Base-2 logarithm of the bytes in a buffer.
     buffer_shift: u32,
@@ -73,7 +73,7 @@ impl<P: Platform> VirtioRx<P> {
         (config, mac): (&Config, MacAddress),
     ) -> Result<Self, NicError> {
         let buffer_shift = buffer_len.trailing_zeros();
-        let ring = SplitRing::new(platform, size, features, true)?;
+        let ring = Ring::new(platform, size, features, true)?;
         let bytes = usize::from(size) << buffer_shift;
         let mut buffers = Custody::new(platform.allocate(bytes, 4096)?);
         // SAFETY: the device has not been told of this memory.

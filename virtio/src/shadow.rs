@@ -1,6 +1,9 @@
 //! What the driver remembers of its descriptors, in memory that the device does not reach: which
 //! are free, which belong to a frame, and that frame's token.
 //!
+//! In a packed ring what is listed here are buffer ids, of which there are as many as descriptors;
+//! a buffer takes one id, and a number of descriptors that is counted only.
+//!
 //! Free descriptors are a list, first in, first out. With a device that completes in order the
 //! list so keeps the order of the ring, as IN_ORDER demands (virtio 1.3, section 2.7.5), and
 //! nothing has to be done for it.
@@ -22,11 +25,19 @@ const ANNOUNCED: u64 = 1 << 49;
 const ORDER_SHIFT: u32 = 32;
 const TOKEN_MASK: u64 = 0xFFFF_FFFF;
 
+/// How many entries of the list are from `head` to `last`, which have `len` descriptors.
+#[inline(always)]
+const fn listed(head: u32, last: u32, len: u32) -> u32 {
+    if head == last { 1 } else { len }
+}
+
 /// The books of one ring.
 pub(crate) struct Shadow<S> {
     slots: S,
     size: u32,
     free: u32,
+    /// Entries of the free list.
+    listed: u32,
     first: u16,
     last: u16,
     outstanding: u32,
@@ -49,6 +60,7 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Shadow<S> {
             slots,
             size,
             free: 0,
+            listed: 0,
             first: 0,
             last: 0,
             outstanding: 0,
@@ -65,6 +77,7 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Shadow<S> {
             self.set(self.size + index, 0);
         }
         self.free = self.size;
+        self.listed = self.size;
         self.first = 0;
         self.last = mask as u16;
         self.outstanding = 0;
@@ -107,8 +120,9 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Shadow<S> {
         (self.get(u32::from(index)) & NEXT_MASK) as u16
     }
 
-    /// Takes the first `len` free descriptors, of which there are so many, for a chain that ends
-    /// with `last`. It is the one at `place` in the order of posting.
+    /// Takes the free descriptors from the first to `last`, `len` of them, for a chain. It is the
+    /// one at `place` in the order of posting. Of ids one is taken, which is `last` as well, for
+    /// `len` descriptors.
     #[inline(always)]
     pub(crate) fn take(&mut self, last: u16, len: u32, place: u32, token: u32) {
         let head = u32::from(self.first);
@@ -125,6 +139,7 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Shadow<S> {
         self.set(order, kept | u64::from(head) << ORDER_SHIFT);
         self.first = after;
         self.free -= len;
+        self.listed -= listed(head, u32::from(last), len);
         self.outstanding += 1;
     }
 
@@ -156,7 +171,7 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Shadow<S> {
         let last = (word >> LAST_SHIFT & NEXT_MASK) as u16;
         let len = (word >> LEN_SHIFT & NEXT_MASK) as u32;
         self.set(head, word & NEXT_MASK);
-        if self.free == 0 {
+        if self.listed == 0 {
             self.first = head as u16;
         } else {
             let end = u32::from(self.last);
@@ -164,6 +179,7 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Shadow<S> {
         }
         self.last = last;
         self.free += len;
+        self.listed += listed(head, u32::from(last), len);
         self.outstanding = self.outstanding.saturating_sub(1);
         ((self.get(self.size + head) & TOKEN_MASK) as u32, len)
     }

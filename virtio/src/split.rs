@@ -4,49 +4,16 @@
 //! is flags and index, words 1 + 2i and 2 + 2i are entry i, and after the last entry comes the
 //! index at which the device wants to be notified. The available ring is words of 16 bits: flags,
 //! index, the entries, the index at which the driver wants to be interrupted.
-//!
-//! # Direct or indirect
-//! A buffer of one piece is a descriptor of the ring. With INDIRECT_DESC, one of 2 to
-//! [`TABLE_LEN`] pieces is a table of its own, which lies ready for each descriptor of the ring.
-//! Measured with DPDK's driver (header and one piece of payload): 18.4 ns as a chain in the ring,
-//! 12.7 ns as a table; one piece: 8.2 ns against 8.7 ns. A table takes one place in the ring
-//! besides, where the chain takes as many as it has pieces. Longer buffers are chains again: a
-//! frame of 64 KiB from pages of 4 KiB has 18 pieces, so few are longer, and tables for the
-//! longest chain would take much memory.
 
 use pagewire_hal::{DescriptorRing, DeviceAddress, NicError, Platform, QueueError, barrier};
 
 use crate::Features;
 use crate::desc::{Descriptor, INDIRECT, NEXT, WRITE};
+use crate::ring::{self, Parts, TABLE_LEN, Used};
 use crate::shadow::Shadow;
-
-/// Descriptors in an indirect table: a power of two, so that one ring of descriptors can hold
-/// all tables.
-pub(crate) const TABLE_LEN: u32 = 32;
 
 /// The device does not want to be notified.
 const NO_NOTIFY: u32 = 1;
-
-/// Addresses of the parts of a ring.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Parts {
-    /// Descriptors.
-    pub(crate) descriptors: DeviceAddress,
-    /// What the driver writes.
-    pub(crate) driver: DeviceAddress,
-    /// What the device writes.
-    pub(crate) device: DeviceAddress,
-}
-
-/// A buffer that the device is done with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Used {
-    /// As it was given to [`SplitRing::add`].
-    pub(crate) token: u32,
-    /// Bytes that the device says to have written; `None` where it completed several buffers at
-    /// once (IN_ORDER) and said so of the last one only.
-    pub(crate) len: Option<u32>,
-}
 
 /// A split ring of buffers that the device reads, or of buffers that it writes.
 pub(crate) struct SplitRing<P: Platform> {
@@ -71,23 +38,6 @@ pub(crate) struct SplitRing<P: Platform> {
     batch: Option<(u32, u32)>,
 }
 
-fn ring<P: Platform, D>(
-    platform: &mut P,
-    count: u32,
-) -> Result<DescriptorRing<P::Memory, D>, NicError>
-where
-    D: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable + Copy,
-{
-    let count = count.next_power_of_two();
-    let memory = platform.allocate(count as usize * size_of::<D>(), 16)?;
-    let mut ring = DescriptorRing::new(memory, count).ok_or(NicError::Config {
-        what: "the platform's memory for a ring does not fit it",
-    })?;
-    // SAFETY: the device has not been told of this memory.
-    unsafe { ring.set_quiet(true) };
-    Ok(ring)
-}
-
 impl<P: Platform> SplitRing<P> {
     /// A ring of `size` descriptors, a power of two up to 32768, that the device has not been
     /// told of. `device_writes` says for what buffers.
@@ -98,13 +48,11 @@ impl<P: Platform> SplitRing<P> {
         device_writes: bool,
     ) -> Result<Self, NicError> {
         let count = u32::from(size);
-        // Buffers that the device writes are of one piece here.
-        let wants_tables = !device_writes && size > 1 && features.contains(Features::INDIRECT_DESC);
-        let table = ring(platform, count)?;
-        let available = ring(platform, count + 3)?;
-        let used = ring(platform, 2 * count + 2)?;
-        let tables = if wants_tables {
-            Some(ring(platform, count * TABLE_LEN)?)
+        let table = ring::memory(platform, count)?;
+        let available = ring::memory(platform, count + 3)?;
+        let used = ring::memory(platform, 2 * count + 2)?;
+        let tables = if ring::has_tables(features, size, device_writes) {
+            Some(ring::memory(platform, count * TABLE_LEN)?)
         } else {
             None
         };
@@ -192,7 +140,7 @@ impl<P: Platform> SplitRing<P> {
 
     #[inline(always)]
     fn is_indirect(&self, pieces: usize) -> bool {
-        self.tables.is_some() && (2..=TABLE_LEN as usize).contains(&pieces)
+        self.tables.is_some() && ring::fits_table(pieces)
     }
 
     /// Whether a buffer of so many pieces can be added now.
@@ -202,8 +150,7 @@ impl<P: Platform> SplitRing<P> {
         needed <= self.shadow.free() as usize && pieces <= self.size() as usize
     }
 
-    /// Adds a buffer of `pieces`, at least one, for which there is room. The device is not told
-    /// of it before [`publish`](Self::publish).
+    /// See [`Ring::add`](ring::Ring::add).
     #[inline]
     pub(crate) fn add(
         &mut self,
@@ -211,7 +158,6 @@ impl<P: Platform> SplitRing<P> {
         token: u32,
     ) {
         let count = pieces.len();
-        debug_assert!(count > 0 && self.has_room(count));
         let head = self.shadow.first();
         let (last, len) = if self.is_indirect(count) {
             self.write_table(head, pieces);
@@ -279,16 +225,11 @@ impl<P: Platform> SplitRing<P> {
         self.published != self.produced
     }
 
-    /// Shows the device what was added, and returns whether it wants to be notified.
-    ///
-    /// The order is descriptors and entries, barrier, index, full barrier, what the device wrote
+    /// See [`Ring::publish`](ring::Ring::publish). The order is descriptors and entries, barrier, index, full barrier, what the device wrote
     /// about notifications (virtio 1.3, section 2.7.13): either the device sees the new index, or
     /// the driver sees that it must notify.
     #[inline]
     pub(crate) fn publish(&mut self) -> bool {
-        if self.published == self.produced {
-            return false;
-        }
         let old = self.published;
         let mask = self.size() - 1;
         while self.published != self.produced {

@@ -18,7 +18,7 @@ use pagewire_hal::{
 use crate::Features;
 use crate::desc::{HEADER_LEN, NetHeader};
 use crate::regs::Doorbell;
-use crate::split::{Parts, SplitRing};
+use crate::ring::{Parts, Ring};
 
 /// The transmit half of a queue pair.
 ///
@@ -31,7 +31,7 @@ use crate::split::{Parts, SplitRing};
 pub struct VirtioTx<P: Platform> {
     owner: QueueOwner,
     bell: Option<Doorbell<P::Registers>>,
-    ring: SplitRing<P>,
+    ring: Ring<P>,
     capabilities: Capabilities,
     domain: DomainId,
     counters: TxCounters,
@@ -76,7 +76,7 @@ impl<P: Platform> VirtioTx<P> {
         Ok(Self {
             owner,
             bell: None,
-            ring: SplitRing::new(platform, size, features, false)?,
+            ring: Ring::new(platform, size, features, false)?,
             capabilities,
             domain: platform.domain(),
             counters: TxCounters::default(),

@@ -4,6 +4,7 @@ mod open;
 mod receive;
 mod reset;
 mod transmit;
+mod transmit_hostile;
 
 use core::ptr::NonNull;
 use std::vec::Vec;
@@ -52,6 +53,7 @@ impl Bench {
         let config = Config {
             tx_descriptors: size,
             rx_descriptors: size,
+            features: Features::all(),
             ..Config::default()
         };
         for queue in &mut fake.device().queues {

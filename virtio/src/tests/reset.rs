@@ -48,7 +48,8 @@ fn release(bench: &mut Bench) -> Outcome {
 #[test]
 fn rule_6_a_reset_hands_back_each_token_once() {
     let features = Features::INDIRECT_DESC | Features::EVENT_IDX | Features::STATUS;
-    for features in [features, Features::empty(), Features::IN_ORDER] {
+    let packed = features | Features::RING_PACKED;
+    for features in [features, Features::empty(), Features::IN_ORDER, packed] {
         let mut bench = Bench::with(features, 16);
         for token in 0..6 {
             assert_eq!(bench.post(2, token), Ok(()));
