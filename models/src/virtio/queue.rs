@@ -196,9 +196,12 @@ impl Queue {
             && until.has_passed(&work.pace)
         {
             self.ask(true, work);
-            // What came before the driver saw that.
-            any |= self.drain(work);
-            self.look = Look::Asleep;
+            // What came before the driver saw that; and then it must be asked again.
+            if self.drain(work) {
+                any = true;
+            } else {
+                self.look = Look::Asleep;
+            }
         }
         any
     }

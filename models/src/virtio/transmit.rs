@@ -174,8 +174,10 @@ fn check_partial(
             "csum_start {start} and csum_offset {offset} in a frame of {len} bytes"
         ));
     }
-    // What the field must hold can be said of TCP and UDP only.
-    if let Some(packet) = Packet::parse(frame, false)
+    // What the field must hold can be said of TCP and UDP only. A frame that is not segmented may
+    // be padded, which the pseudo-header does not count.
+    let whole = header.kind == header::GSO_NONE;
+    if let Some(packet) = Packet::parse(frame, whole)
         && (packet.transport, packet.checksum_offset()) == (start, offset)
     {
         let (seed, due) = (packet.checksum(frame), packet.pseudo_sum(frame));

@@ -245,6 +245,24 @@ impl Ring {
         id
     }
 
+    /// Whether the device wants a doorbell for the last buffer, of `slots` slots.
+    pub(super) fn wants_doorbell(&self, memory: &Memory, slots: u16) -> bool {
+        let passes =
+            |event: u16, new: u16, added: u16| new.wrapping_sub(event).wrapping_sub(1) < added;
+        if self.is_packed() {
+            let flags = memory.half(self.device + 2);
+            let place = memory.half(self.device);
+            let behind = (place >> 15 == 1) != self.wrap;
+            let event = (place & 0x7fff).wrapping_sub(if behind { self.size } else { 0 });
+            flags == 0 || flags == 2 && passes(event, self.next, slots)
+        } else if self.features & EVENTS != 0 {
+            let event = memory.half(self.device + 4 + 8 * usize::from(self.size));
+            passes(event, self.next, 1)
+        } else {
+            memory.half(self.device) == 0
+        }
+    }
+
     /// The next used entry: id and length. With IN_ORDER all buffers up to it are done.
     pub(super) fn pop(&mut self, memory: &Memory) -> Vec<(u16, usize)> {
         let (id, len) = if self.is_packed() {
@@ -456,6 +474,16 @@ impl Rig {
         let id = self.rings[usize::from(queue)].push(&mut self.memory, pieces, indirect);
         self.doorbell(queue);
         id
+    }
+
+    /// Makes a buffer available and rings if the device wants that.
+    pub(super) fn push_politely(&mut self, queue: u16, pieces: &[Piece], indirect: bool) {
+        let ring = &mut self.rings[usize::from(queue)];
+        ring.push(&mut self.memory, pieces, indirect);
+        let slots = if indirect { 1 } else { pieces.len() as u16 };
+        if ring.wants_doorbell(&self.memory, slots) {
+            self.doorbell(queue);
+        }
     }
 
     pub(super) fn pop(&mut self, queue: u16) -> Vec<(u16, usize)> {

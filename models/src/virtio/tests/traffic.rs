@@ -15,6 +15,7 @@ fn frame(random: &mut fastrand::Rng, longest: usize) -> Vec<u8> {
 fn transmit(rig: &mut Rig, count: usize, random: &mut fastrand::Rng) {
     let seed = rig.seed;
     let features = rig.device.negotiated();
+    let polite = random.bool();
     let mut expected = Vec::new();
     let mut done = 0;
     while done < count {
@@ -42,7 +43,11 @@ fn transmit(rig: &mut Rig, count: usize, random: &mut fastrand::Rng) {
             }
             rig.memory.put(at, &[0; 12]);
             rig.memory.put(at + 12, &frame);
-            rig.push(1, &pieces, indirect);
+            if polite {
+                rig.push_politely(1, &pieces, indirect);
+            } else {
+                rig.push(1, &pieces, indirect);
+            }
             expected.push(frame);
         }
         done += rig.wait(1).len();
