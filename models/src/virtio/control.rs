@@ -99,6 +99,10 @@ pub(super) fn execute(queue: &mut Queue, settings: &mut Settings<'_>, work: &mut
                 ERROR
             }
         };
+        let answer = match &mut work.liar {
+            Some(liar) => liar.answer(answer),
+            None => answer,
+        };
         let Some(element) = chain.writable.first() else {
             queue.refuse("a command without room for its answer", work);
             return true;

@@ -18,13 +18,15 @@
 //! named. What the specification leaves to the device is drawn from a seed: see [`Latitude`].
 //!
 //! A driver that breaks a ring (a loop, an index out of range, memory that is not there) is
-//! reported, that queue stops, and the device sets DEVICE_NEEDS_RESET.
+//! reported, that queue stops, and the device sets DEVICE_NEEDS_RESET. The device can be made to
+//! lie: see [`Hostile`].
 
 mod bits;
 mod common;
 mod config;
 mod control;
 mod frame;
+mod hostile;
 mod pace;
 mod packed;
 mod pci;
@@ -43,11 +45,13 @@ use std::fmt;
 use pagewire_hal::Instant;
 
 pub use config::{Latitude, ModelConfig, Offers};
+pub use hostile::{Hostile, LiesTold};
 pub use report::Counters;
 
 use bits::{NO_VECTOR, feature};
 use common::Common;
 use control::{Filter, Settings};
+use hostile::Liar;
 use pace::{Deadline, Pace};
 use pci::ConfigSpace;
 use queue::{Queue, Work};
@@ -79,6 +83,8 @@ pub struct VirtioNet {
     hold: bool,
     never_quiet: bool,
     gone: bool,
+    /// The device is hostile.
+    liar: Option<Liar>,
 }
 
 impl VirtioNet {
@@ -112,6 +118,7 @@ impl VirtioNet {
             hold: false,
             never_quiet: false,
             gone: false,
+            liar: None,
             random,
             config,
         }
@@ -252,6 +259,7 @@ impl VirtioNet {
             latitude: self.config.latitude,
             pace: self.pace,
             interrupts: &mut interrupts,
+            liar: self.liar.as_mut(),
             needs_reset: &mut needs_reset,
         };
         let mut busy = false;
@@ -323,7 +331,10 @@ impl VirtioNet {
     fn read_bar(&mut self, bar: u8, offset: u32, width: u32) -> Option<u32> {
         match bar {
             1 if width == 4 => Some(self.pci.table_read(offset)),
-            4 => self.read_register(offset, width),
+            4 => {
+                let value = self.read_register(offset, width)?;
+                Some(self.shown(value))
+            }
             _ => None,
         }
     }

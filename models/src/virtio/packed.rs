@@ -128,29 +128,32 @@ impl Packed {
         &mut self,
         access: &mut Access<'_>,
         used: &[Used],
+        shown: &[Used],
         batch: bool,
         poison: bool,
     ) -> Result<bool, DmaFault> {
         let before = self.used;
         let mut total = 0;
         let mut entries = Vec::new();
-        for (index, entry) in used.iter().enumerate() {
+        for (index, entry) in shown.iter().enumerate() {
             // A batch has one entry, in the place of its first buffer, with the id of its last.
             if !batch {
                 let mut place = before;
                 place.advance(total, self.size);
                 entries.push((place, *entry));
-            } else if index + 1 == used.len() {
+            } else if index + 1 == shown.len() {
                 entries.push((before, *entry));
             }
             total += u32::from(entry.slots);
+        }
+        for entry in used {
             self.ids.remove(&entry.id);
+            self.slots = self.slots.saturating_sub(entry.slots.into());
         }
         // The first one last: the driver never sees a part.
         for (place, entry) in entries.iter().rev() {
             self.write(access, *place, entry, poison)?;
         }
-        self.slots = self.slots.saturating_sub(total);
         self.used.advance(total, self.size);
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         self.wants_interrupt(access, total as u16)

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::bits::{NO_VECTOR, feature};
 use super::config::Latitude;
+use super::hostile::Liar;
 use super::pace::{Deadline, Pace};
 use super::packed::Packed;
 use super::report::{Counters, Violations};
@@ -33,6 +34,8 @@ pub(super) struct Work<'a> {
     pub(super) pace: Pace,
     /// Vectors of queues that want an interrupt; [`NO_VECTOR`] as well.
     pub(super) interrupts: &'a mut Vec<u16>,
+    /// The device is hostile.
+    pub(super) liar: Option<&'a mut Liar>,
     /// Set if the driver broke something that only a reset repairs.
     pub(super) needs_reset: &'a mut bool,
 }
@@ -311,11 +314,30 @@ impl Queue {
         true
     }
 
+    /// Writes rubbish over what the device may write of the ring.
+    fn scribble(&self, place: u32, rubbish: &[u8], work: &mut Work<'_>) {
+        let size = u32::from(self.size);
+        let (area, len) = if work.has(feature::RING_PACKED) {
+            (self.descriptors, 16 * size)
+        } else {
+            (self.device, 4 + 8 * size)
+        };
+        let len = len.saturating_sub(rubbish.len() as u32) + 1;
+        let address = area.wrapping_add(u64::from(place % len));
+        // A fault is nothing to a hostile device.
+        let _ = work.bus.write(address, rubbish);
+    }
+
     /// Marks buffers as used, all at once.
     pub(super) fn put(&mut self, used: &[Used], batch: bool, work: &mut Work<'_>) {
         let poison = work.latitude.poisons_memory;
+        let told = work.liar.as_mut().map(|liar| liar.used(used));
+        let (shown, rubbish) = told.unwrap_or_else(|| (used.to_vec(), None));
+        if let Some((place, rubbish)) = rubbish {
+            self.scribble(place, &rubbish, work);
+        }
         let Some(ring) = &mut self.ring else { return };
-        match ring.put(&mut work.access(self.index), used, batch, poison) {
+        match ring.put(&mut work.access(self.index), used, &shown, batch, poison) {
             Ok(true) => work.interrupts.push(self.vector),
             Ok(false) => {
                 work.counters.interrupts_suppressed += 1;

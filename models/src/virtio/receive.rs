@@ -157,6 +157,9 @@ fn deliver(queue: &mut Queue, incoming: &mut Incoming, mtu: u16, work: &mut Work
         }
     }
     let mut bytes = describe(incoming, chains.len() as u16, work);
+    if let Some(liar) = &mut work.liar {
+        liar.header(&mut bytes);
+    }
     bytes.append(&mut incoming.frame);
     store(queue, &chains, &bytes, work);
     Outcome::Gone

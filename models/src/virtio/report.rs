@@ -8,10 +8,41 @@ const MOST_KEPT: usize = 256;
 pub(super) struct Violations {
     kept: Vec<String>,
     unsaid: u64,
+    silence: Silence,
+}
+
+/// Whether reports mean anything: what a driver does that was lied to is no offence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Silence {
+    #[default]
+    None,
+    /// The device is hostile.
+    Hostile,
+    /// It was, and there was no reset since.
+    UntilReset,
 }
 
 impl Violations {
+    /// The device is hostile from now on, or is so no more.
+    pub(super) fn silence(&mut self, hostile: bool) {
+        if hostile {
+            self.silence = Silence::Hostile;
+        } else if self.silence == Silence::Hostile {
+            self.silence = Silence::UntilReset;
+        }
+    }
+
+    /// The device has been reset.
+    pub(super) fn note_reset(&mut self) {
+        if self.silence == Silence::UntilReset {
+            self.silence = Silence::None;
+        }
+    }
+
     pub(super) fn report(&mut self, text: String) {
+        if self.silence != Silence::None {
+            return;
+        }
         log::warn!("virtio-net: {text}");
         if self.kept.len() < MOST_KEPT {
             self.kept.push(text);

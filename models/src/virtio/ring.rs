@@ -265,18 +265,20 @@ impl Ring {
         }
     }
 
-    /// Marks buffers as used, all at once; with `batch` in one entry. Returns whether the driver
+    /// Marks `used` buffers as used, all at once; the driver is told `shown`, which is the same if
+    /// the device is honest. With `batch` in one entry. Returns whether the driver
     /// wants an interrupt.
     pub(super) fn put(
         &mut self,
         access: &mut Access<'_>,
         used: &[Used],
+        shown: &[Used],
         batch: bool,
         poison: bool,
     ) -> Result<bool, DmaFault> {
         match self {
-            Self::Split(ring) => ring.put(access, used, batch),
-            Self::Packed(ring) => ring.put(access, used, batch, poison),
+            Self::Split(ring) => ring.put(access, used, shown, batch),
+            Self::Packed(ring) => ring.put(access, used, shown, batch, poison),
         }
     }
 

@@ -156,15 +156,16 @@ impl Split {
         &mut self,
         access: &mut Access<'_>,
         used: &[Used],
+        shown: &[Used],
         batch: bool,
     ) -> Result<bool, DmaFault> {
         // A batch has one entry, in the place of its first buffer, with the id of its last.
         let first = if batch {
-            used.len().saturating_sub(1)
+            shown.len().saturating_sub(1)
         } else {
             0
         };
-        for (place, entry) in used.iter().skip(first).enumerate() {
+        for (place, entry) in shown.iter().skip(first).enumerate() {
             let mut raw = [0; 8];
             let (id, len) = raw.split_at_mut(4);
             id.copy_from_slice(&u32::from(entry.id).to_le_bytes());
@@ -185,7 +186,7 @@ impl Split {
             }
         }
         let old = self.used_index;
-        self.used_index = old.wrapping_add(used.len() as u16);
+        self.used_index = old.wrapping_add(shown.len() as u16);
         access.put_half(self.used.wrapping_add(2), self.used_index)?;
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         let flags = access.half(self.available)?;

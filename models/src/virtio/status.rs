@@ -111,6 +111,7 @@ impl VirtioNet {
         }
         if self.reset.is_some_and(|when| when.has_passed(&self.pace)) {
             self.reset = None;
+            self.violations.note_reset();
             let generation = self.common.generation();
             self.common = Common::new(generation);
             self.filter = super::Filter::new(self.config.mac);

@@ -1,6 +1,7 @@
 //! The model against a driver made by hand.
 
 mod control;
+mod hostile;
 mod latitude;
 mod offload;
 mod registers;

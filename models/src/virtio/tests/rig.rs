@@ -121,6 +121,8 @@ pub(super) type Piece = (usize, usize, bool);
 /// The driver's side of a ring.
 pub(super) struct Ring {
     index: u16,
+    /// Offset in BAR 4.
+    doorbell: u32,
     pub(super) size: u16,
     features: u64,
     /// Offsets of the three parts.
@@ -141,6 +143,7 @@ impl Ring {
         let base = 0x4000 * usize::from(index);
         Self {
             index,
+            doorbell: 0,
             size,
             features,
             table: base,
@@ -455,18 +458,22 @@ impl Rig {
             self.write(at + 4, 4, (address >> 32) as u32);
         }
         self.write(0x1c, 2, 1);
+        let doorbell = 0x3000 + 4 * self.read(0x1e, 2);
+        self.rings[usize::from(index)].doorbell = doorbell;
     }
 
     /// Forgets the ring of a queue; the next one has `size` descriptors.
     pub(super) fn renew(&mut self, index: u16, size: u16) {
-        let features = self.device.negotiated();
-        self.rings[usize::from(index)] = Ring::new(index, size, features);
+        let ring = &mut self.rings[usize::from(index)];
+        *ring = Ring {
+            doorbell: ring.doorbell,
+            ..Ring::new(index, size, ring.features)
+        };
     }
 
     pub(super) fn doorbell(&mut self, queue: u16) {
-        self.write(0x16, 2, queue.into());
-        let offset = self.read(0x1e, 2);
-        self.write(0x3000 + 4 * offset, 2, queue.into());
+        let offset = self.rings[usize::from(queue)].doorbell;
+        self.write(offset, 2, queue.into());
     }
 
     /// Makes a buffer available and rings.
