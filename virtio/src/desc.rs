@@ -84,6 +84,8 @@ pub(crate) const HEADER_LEN: u32 = 12;
 
 /// The checksum from `checksum_start` on is to be completed.
 const NEEDS_CHECKSUM: u8 = 1;
+/// Received: the transport checksum was found to be correct.
+const DATA_VALID: u8 = 2;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 
@@ -107,6 +109,21 @@ const _: () = assert!(size_of::<NetHeader>() == HEADER_LEN as usize);
 const _: () = assert!(offset_of!(NetHeader, checksum_start) == 6);
 
 impl NetHeader {
+    /// Where the sum of a received frame begins, and where its complement belongs from there on,
+    /// if that is to be completed.
+    #[inline]
+    pub(crate) fn incomplete_checksum(&self) -> Option<(usize, usize)> {
+        let place = |field: [u8; 2]| usize::from(u16::from_le_bytes(field));
+        (self.flags & NEEDS_CHECKSUM != 0)
+            .then(|| (place(self.checksum_start), place(self.checksum_offset)))
+    }
+
+    /// Whether the device has verified the transport checksum of a received frame.
+    #[inline]
+    pub(crate) const fn is_verified(&self) -> bool {
+        self.flags & DATA_VALID != 0
+    }
+
     /// The header of a frame of `len` bytes with `offload`, both checked against the
     /// capabilities.
     ///

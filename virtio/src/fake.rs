@@ -333,13 +333,18 @@ impl Fake {
     /// Fills the next receive buffer with a header of zeros and `frame`, and says that `len`
     /// bytes were written. False if there is no buffer.
     pub(crate) fn deliver(&self, frame: &[u8], len: u32) -> bool {
+        self.deliver_with(&[0; 12], frame, len)
+    }
+
+    /// The same with a header.
+    pub(crate) fn deliver_with(&self, header: &[u8; 12], frame: &[u8], len: u32) -> bool {
         let Some(chain) = self.fetch(RX) else {
             return false;
         };
         let (address, room, writable) = chain.pieces[0];
         assert!(writable && chain.pieces.len() == 1);
         assert!(frame.len() + 12 <= room as usize);
-        for (at, byte) in (address..).zip([0; 12].iter().chain(frame)) {
+        for (at, byte) in (address..).zip(header.iter().chain(frame)) {
             self.device().store(at, *byte);
         }
         self.complete(RX, u32::from(chain.head), len);

@@ -13,6 +13,9 @@ bitflags! {
     pub struct Features: u64 {
         /// The device completes transport checksums.
         const CSUM = 1 << 0;
+        /// The driver takes frames whose checksum is not complete, and completes it; the device
+        /// may say that it has verified one.
+        const GUEST_CSUM = 1 << 1;
         /// The device tells the largest MTU.
         const MTU = 1 << 3;
         /// The device has a station address.
@@ -44,8 +47,9 @@ bitflags! {
     }
 }
 
-const NAMES: [(Features, &str); 14] = [
+const NAMES: [(Features, &str); 15] = [
     (Features::CSUM, "csum"),
+    (Features::GUEST_CSUM, "guest_csum"),
     (Features::MTU, "mtu"),
     (Features::MAC, "mac"),
     (Features::HOST_TSO4, "host_tso4"),

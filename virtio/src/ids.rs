@@ -1,4 +1,4 @@
-//! The PCI devices that this driver knows (virtio 1.3, section 4.1.2.1).
+//! The PCI devices that this driver knows (virtio 1.3, section 4.1.2).
 
 use pagewire_hal::{NicError, Platform, pci};
 

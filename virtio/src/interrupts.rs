@@ -1,5 +1,5 @@
 //! MSI-X: one vector for receive, one for transmit, one for changes of the configuration, or
-//! fewer (virtio 1.3, section 4.1.5.1.2).
+//! fewer (virtio 1.3, section 4.1.5.1).
 
 use pagewire_hal::{Causes, NicError, Platform, Registers};
 

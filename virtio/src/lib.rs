@@ -8,8 +8,7 @@
 //! # What is negotiated
 //! [`Features`] lists the bits that are implemented; [`VirtioNet::features`] tells which of them
 //! this device and the driver agreed on, and its `Display` names them. Nothing else is ever
-//! accepted. Not implemented: GUEST_CSUM and the segmentation of received frames
-//! (so every received frame is whole and has its checksum), mergeable receive buffers (a buffer
+//! accepted. Not implemented: the segmentation of received frames (GUEST_TSO), mergeable receive buffers (a buffer
 //! holds the longest frame), several queue pairs and the control queue, reset of single queues,
 //! speed and duplex.
 //!
@@ -20,8 +19,12 @@
 //! - For the same reason [`Phase::Hung`] is reported when the device says that it needs a reset
 //!   (virtio 1.3, section 2.1.2), and not for a transmitter without progress.
 //! - Completions come in any order, unless IN_ORDER was negotiated.
+//! - With GUEST_CSUM a received frame is [`Good`](pagewire_hal::Verdict::Good) where the device
+//!   says that it has verified the transport checksum, or that the frame never was on a wire and
+//!   has none; then the driver completes it. Elsewhere the verdict is `Unknown`, and there is no
+//!   telling before: so [`rx_checksum`](Capabilities::rx_checksum) offers nothing.
 //! - The device does not filter: frames for other stations are dropped by the receive queue.
-//! - No frame is padded.
+//! - No frame is padded: the shortest has 60 bytes.
 //!
 //! # Ordering
 //! Barriers are always those for a PCI device ([`pagewire_hal::barrier`]), so ORDER_PLATFORM is
@@ -40,6 +43,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod checksum;
 mod config;
 mod desc;
 mod features;
@@ -83,6 +87,9 @@ use reset::{State, Step, Stop};
 /// QEMU's elements have at most 1024 pieces (`VIRTQUEUE_MAX_SIZE`), as has Linux' writev, and the
 /// header may become a piece of its own there.
 const MAX_CHAIN: u16 = 1023;
+/// No virtual device pads, and what is behind it may be a wire: so the shortest frame is that of
+/// Ethernet, without its frame check sequence.
+const MIN_FRAME_LEN: u32 = 60;
 /// Payload of a request for segmentation: with the longest IPv4 and TCP headers (60 bytes each)
 /// the packet's length fits its 16-bit field.
 const MAX_SEGMENTATION_PAYLOAD: u32 = 65_535 - 120;
@@ -335,6 +342,7 @@ fn capabilities(config: &Config, features: Features, mtu: u16, size: u16) -> Cap
     capabilities.max_fragments = size.min(MAX_CHAIN).min(bound);
     capabilities.max_frame_len = u32::from(mtu) + ETHERNET_HEADER;
     capabilities.max_fragment_len = capabilities.max_frame_len;
+    capabilities.min_frame_len = MIN_FRAME_LEN;
     capabilities.head_room = desc::HEADER_LEN as u16;
     capabilities.dma_address_bits = 64;
     if features.contains(Features::CSUM) {

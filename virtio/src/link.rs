@@ -10,7 +10,7 @@ const LINK_UP: u16 = 1;
 /// How often a configuration that changes while it is read is read again.
 const ATTEMPTS: usize = 10;
 
-/// The station address. Read again if it changes meanwhile (virtio 1.3, section 2.5.2).
+/// The station address. Read again if it changes meanwhile (virtio 1.3, section 2.5.1).
 pub(crate) fn mac_address<R: Registers>(device: &Structures<R>) -> Option<MacAddress> {
     let config = device.device.as_ref()?;
     let mut mac = [0; 6];

@@ -345,7 +345,7 @@ impl<P: Platform> PackedRing<P> {
         if !self.shadow.is_out(id) {
             return Err(QueueError::BadIndex { index: id });
         }
-        // The length is said to be reserved without the flag WRITE (virtio 1.3, section 2.8.5).
+        // The length is said to be reserved without the flag WRITE (virtio 1.3, section 2.8.4).
         // QEMU never sets that flag (`virtqueue_packed_fill_desc`) and Linux does not look at it.
         let len = u32::from_le(self.descriptors.read(at + 2));
         Ok(Some((id, len)))

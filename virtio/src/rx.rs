@@ -3,17 +3,19 @@
 
 use core::cell::Cell;
 use core::marker::PhantomData;
+use core::ptr::NonNull;
 
 use pagewire_hal::{
     Custody, DmaMemory, MacAddress, NicError, Platform, QueueError, QueueOwner, RxChecksum,
-    RxCounters, RxFrame, RxQueue,
+    RxCounters, RxFrame, RxQueue, Verdict,
 };
+use zerocopy::IntoBytes;
 
-use crate::Features;
 use crate::config::{Config, ETHERNET_HEADER};
-use crate::desc::HEADER_LEN;
+use crate::desc::{HEADER_LEN, NetHeader};
 use crate::regs::Doorbell;
 use crate::ring::{Parts, Ring, Used};
+use crate::{Features, checksum};
 
 /// Which frames are handed over. The device filters nothing: it would take its control queue.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +47,8 @@ pub struct VirtioRx<P: Platform> {
     buffers: Custody<P::Memory>,
     /// Base-2 logarithm of the bytes in a buffer.
     buffer_shift: u32,
+    /// GUEST_CSUM: the header says something of the checksum.
+    has_checksum: bool,
     filter: Filter,
     counters: RxCounters,
     down: bool,
@@ -89,6 +93,7 @@ impl<P: Platform> VirtioRx<P> {
             ring,
             buffers,
             buffer_shift,
+            has_checksum: features.contains(Features::GUEST_CSUM),
             filter: Filter {
                 mac,
                 all_multicast: config.all_multicast,
@@ -191,17 +196,53 @@ impl<P: Platform> VirtioRx<P> {
         Ok(Some((len - HEADER_LEN) as usize))
     }
 
+    /// What the header at `buffer` says of the checksum of the frame of `len` bytes at `frame`,
+    /// which is complete after this. `None` if that makes no sense.
+    ///
+    /// # Safety
+    /// Header and frame are memory of `self.buffers`, which the device was not given again.
+    #[inline]
+    unsafe fn checksum(
+        &self,
+        buffer: NonNull<u8>,
+        frame: NonNull<u8>,
+        len: usize,
+    ) -> Option<RxChecksum> {
+        let mut checksum = RxChecksum::default();
+        if !self.has_checksum {
+            return Some(checksum);
+        }
+        // SAFETY: the caller's promise.
+        let header = unsafe { RxFrame::new(buffer, HEADER_LEN as usize, checksum) };
+        let mut copy = NetHeader::default();
+        header.copy_to(copy.as_mut_bytes());
+        if let Some((start, offset)) = copy.incomplete_checksum() {
+            // SAFETY: the caller's promise.
+            if !unsafe { checksum::complete(frame, len, start, offset) } {
+                return None;
+            }
+            checksum.transport = Verdict::Good;
+        } else if copy.is_verified() {
+            checksum.transport = Verdict::Good;
+        }
+        Some(checksum)
+    }
+
     /// Hands the frame of `len` bytes in buffer `index` to `frame`, if it is one that is wanted.
     #[inline]
     fn deliver(&mut self, index: u32, len: usize, frame: &mut impl FnMut(RxFrame<'_>)) -> bool {
-        let offset = self.offset(index) + HEADER_LEN as usize;
+        let offset = self.offset(index);
         // SAFETY: `new` checked that the memory holds as many buffers as the ring has
         // descriptors, and `offset` masks the index.
-        let pointer = unsafe { self.buffers.memory().pointer().add(offset) };
-        // GUEST_CSUM is not negotiated: the device says nothing.
-        let checksum = RxChecksum::default();
-        // SAFETY: `judge` checked that header and `len` bytes are in the buffer, which
-        // `self.buffers` keeps while `self` is borrowed.
+        let buffer = unsafe { self.buffers.memory().pointer().add(offset) };
+        // SAFETY: `judge` checked that the buffer holds more than the header.
+        let pointer = unsafe { buffer.add(HEADER_LEN as usize) };
+        // SAFETY: `judge` checked that header and `len` bytes are in the buffer, which is ours.
+        let Some(checksum) = (unsafe { self.checksum(buffer, pointer, len) }) else {
+            self.counters.nonsense += 1;
+            return false;
+        };
+        // SAFETY: as above; `self.buffers` keeps the buffer while `self` is borrowed.
         let received = unsafe { RxFrame::new(pointer, len, checksum) };
         let mut to = [0; 6];
         received.copy_to(&mut to);

@@ -3,8 +3,7 @@
 //! The device's header lies in the head room of the first fragment, so that the two are one
 //! descriptor (virtio 1.3, section 2.7.4: framing is independent of descriptors).
 //!
-//! There is no padding: a frame shorter than 60 bytes goes as it is, as on any virtual link. Who
-//! passes it to a wire pads it there.
+//! There is no padding, so frames shorter than 60 bytes are refused.
 
 use core::cell::Cell;
 use core::marker::PhantomData;

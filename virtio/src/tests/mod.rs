@@ -1,6 +1,7 @@
 //! Unit tests on the [fake platform](crate::fake).
 
 mod open;
+mod random;
 mod receive;
 mod reset;
 mod transmit;

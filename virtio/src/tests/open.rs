@@ -25,7 +25,7 @@ fn what_is_offered_and_implemented_is_negotiated_and_nothing_else() {
     let name = bench.nic.features().to_string();
     assert_eq!(
         name,
-        "csum mtu mac host_tso4 host_tso6 status indirect_desc event_idx version_1 \
+        "csum guest_csum mtu mac host_tso4 host_tso6 status indirect_desc event_idx version_1 \
          access_platform order_platform guest_hdrlen"
     );
 }

@@ -3,7 +3,7 @@
 use std::vec;
 use std::vec::Vec;
 
-use pagewire_hal::{QueueError, RxQueue};
+use pagewire_hal::{QueueError, RxQueue, Verdict};
 
 use super::Bench;
 use crate::fake::{Fake, MAC, RX};
@@ -173,5 +173,102 @@ fn a_panic_in_the_callback_costs_one_frame_and_no_buffer() {
         assert!(panicked.is_err());
         let rest = receive(&mut bench, 2);
         assert_eq!(rest, [frame(MAC, 2, 60)]);
+    }
+}
+
+/// Header flags, start and offset of a checksum.
+fn header(flags: u8, start: u16, offset: u16) -> [u8; 12] {
+    let mut header = [0; 12];
+    header[0] = flags;
+    header[6..8].copy_from_slice(&start.to_le_bytes());
+    header[8..10].copy_from_slice(&offset.to_le_bytes());
+    header
+}
+
+/// The ones' complement sum of big-endian words, byte by byte.
+fn sum(bytes: &[u8]) -> u16 {
+    let mut sum = 0u32;
+    for (at, byte) in bytes.iter().enumerate() {
+        sum += u32::from(*byte) << if at % 2 == 0 { 8 } else { 0 };
+        sum = (sum & 0xFFFF) + (sum >> 16);
+    }
+    sum as u16
+}
+
+#[test]
+fn an_incomplete_checksum_is_completed_and_good() {
+    for len in [40, 41, 60, 289, 290, 291, 1000, 1513, 1514] {
+        let mut bench = Bench::with(Features::GUEST_CSUM, 4);
+        let mut sent = frame(MAC, 0, len);
+        for (at, byte) in sent.iter_mut().enumerate().skip(6) {
+            *byte = (at * 7 + len) as u8;
+        }
+        let (start, offset) = (34, 4);
+        let pseudo = [sent[38], sent[39]];
+        assert!(
+            bench
+                .fake
+                .deliver_with(&header(1, start, offset), &sent, len as u32 + 12)
+        );
+        let mut verdict = Verdict::Unknown;
+        let mut got = vec![0; len];
+        let count = bench.rx.receive(1, &mut |frame| {
+            verdict = frame.checksum().transport;
+            frame.copy_to(&mut got);
+        });
+        assert_eq!((count, verdict), (Ok(1), Verdict::Good), "{len} bytes");
+        // With the pseudo-header, whose sum was in the field, all sums to ones.
+        let total = u32::from(sum(&got[34..])) + u32::from(u16::from_be_bytes(pseudo));
+        assert_eq!((total & 0xFFFF) + (total >> 16), 0xFFFF, "{len} bytes");
+        got[38..40].copy_from_slice(&pseudo);
+        assert_eq!(got, sent, "nothing else was touched");
+    }
+}
+
+#[test]
+fn a_checksum_is_not_stored_as_zero() {
+    let mut bench = Bench::with(Features::GUEST_CSUM, 4);
+    let mut sent = frame(MAC, 0, 60);
+    sent[40..42].fill(0xFF);
+    assert!(bench.fake.deliver_with(&header(1, 40, 0), &sent, 72));
+    assert_eq!(receive(&mut bench, 1)[0][40..42], [0xFF, 0xFF]);
+}
+
+#[test]
+fn verdicts_are_the_devices_and_only_if_negotiated() {
+    for (features, flags, expected) in [
+        (Features::GUEST_CSUM, 0, Verdict::Unknown),
+        (Features::GUEST_CSUM, 2, Verdict::Good),
+        (Features::GUEST_CSUM, 4, Verdict::Unknown),
+        (Features::empty(), 2, Verdict::Unknown),
+        (Features::empty(), 1, Verdict::Unknown),
+    ] {
+        let mut bench = Bench::with(features, 4);
+        let sent = frame(MAC, 3, 60);
+        assert!(bench.fake.deliver_with(&header(flags, 34, 6), &sent, 72));
+        let count = bench.rx.receive(1, &mut |frame| {
+            assert_eq!(frame.checksum().transport, expected, "{features} {flags}");
+            assert_eq!(frame.checksum().ipv4_header, Verdict::Unknown);
+            let mut got = [0; 60];
+            assert_eq!(frame.copy_to(&mut got), sent, "as it came");
+        });
+        assert_eq!(count, Ok(1));
+    }
+}
+
+#[test]
+fn rule_7_a_checksum_outside_the_frame_is_no_frame() {
+    for (start, offset) in [(59, 0), (60, 0), (0, 59), (0xFFFF, 0xFFFF), (34, 0xFFFF)] {
+        let mut bench = Bench::with(Features::GUEST_CSUM, 4);
+        let sent = frame(MAC, 3, 60);
+        assert!(
+            bench
+                .fake
+                .deliver_with(&header(1, start, offset), &sent, 72)
+        );
+        assert!(receive(&mut bench, 1).is_empty(), "{start} {offset}");
+        assert_eq!(bench.rx.counters().nonsense, 1);
+        assert!(bench.fake.deliver_with(&header(1, 58, 0), &sent, 72));
+        assert_eq!(receive(&mut bench, 1).len(), 1, "the last place there is");
     }
 }
