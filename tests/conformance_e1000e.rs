@@ -19,9 +19,6 @@ use pagewire_models::{
 
 /// TDT of the first queue (Linux e1000e, `regs.h`).
 const TDT: u32 = 0x3818;
-/// The command register of PCI, and its bit for bus mastering.
-const COMMAND: u16 = 4;
-const BUS_MASTER: u32 = 1 << 2;
 /// The word of device control and status in the model's PCI Express capability, and Transactions
 /// Pending in it.
 const PCIE_DEVICE: u16 = 0xe8;
@@ -48,8 +45,6 @@ enum Stuck {
 struct Listener {
     inner: E1000e82574,
     doorbells: Arc<AtomicU64>,
-    /// Bus mastering is on.
-    is_master: bool,
     stuck: Stuck,
     /// A gigabit link is 11b.
     both_bits: bool,
@@ -65,9 +60,6 @@ impl Device for Listener {
     }
 
     fn config_write(&mut self, offset: u16, value: u32) {
-        if offset == COMMAND {
-            self.is_master = value & BUS_MASTER != 0;
-        }
         self.inner.config_write(offset, value);
     }
 
@@ -96,8 +88,7 @@ impl Device for Listener {
     }
 
     fn is_doorbell(&self, bar: u8, offset: u32) -> bool {
-        // Who may not read memory looks at no ring: what is written then sets it up.
-        self.is_master && self.inner.is_doorbell(bar, offset)
+        self.inner.is_doorbell(bar, offset)
     }
 
     fn vectors(&self) -> u16 {
@@ -188,7 +179,6 @@ fn device(
     let listener = Listener {
         inner: E1000e82574::new(model, Box::new(near)),
         doorbells: Arc::clone(doorbells),
-        is_master: false,
         stuck: Stuck::No,
         both_bits: seed.is_multiple_of(2),
     };
