@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::vec;
 use std::vec::Vec;
 
+use pagewire_hal::barrier::has_unpublished_stores;
 use pagewire_hal::{
     DeviceAddress, DmaMemory, DomainId, Instant, Platform, PlatformError, Registers,
 };
@@ -205,6 +206,7 @@ impl Device {
         }
         if bar == NOTIFY_BAR {
             assert_eq!(width, 2, "a doorbell has 16 bits");
+            assert!(!has_unpublished_stores(), "a doorbell before its barrier");
             assert_ne!(self.status & 4, 0, "no doorbell before DRIVER_OK");
             self.bells.push((offset, value as u16));
             return;
