@@ -296,6 +296,7 @@ fn capabilities(config: &Config, fifo: u32) -> Result<Capabilities, NicError> {
         capabilities.tx_checksum |= ChecksumOffload::GENERIC;
     }
     capabilities.rx_checksum = checksum;
+    capabilities.statistics = true;
     capabilities.dma_address_bits = 64;
     Ok(capabilities)
 }

@@ -109,6 +109,10 @@ pub struct Capabilities {
     pub segmentation: Option<Segmentation>,
     /// Pairs of a transmit and a receive queue, at least 1.
     pub queue_pairs: u16,
+    /// Whether [`Nic::statistics`](crate::Nic::statistics) tells what has passed. Where the device
+    /// does not count (virtio's does not), that is all zeros, and what the queues have counted is
+    /// all there is.
+    pub statistics: bool,
     /// Width of the addresses that the device can emit, in bits (32 or 64 as a rule).
     pub dma_address_bits: u8,
 }
@@ -128,6 +132,7 @@ impl Capabilities {
             rx_checksum: ChecksumOffload::empty(),
             segmentation: None,
             queue_pairs: 1,
+            statistics: false,
             dma_address_bits: 32,
         }
     }

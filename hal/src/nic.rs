@@ -77,7 +77,8 @@ pub unsafe trait Nic {
     /// The link as of now.
     fn link(&mut self) -> LinkState;
 
-    /// Frames and bytes counted by the device since it was opened.
+    /// Frames and bytes counted by the device since it was opened; zeros where it does not count
+    /// ([`Capabilities::statistics`]).
     fn statistics(&mut self) -> Statistics;
 
     /// Turns interrupts on and returns the number of vectors, at least 1. Called again it returns
@@ -397,7 +398,7 @@ impl fmt::Debug for MacAddress {
 pub struct LinkState {
     /// Whether there is a carrier.
     pub up: bool,
-    /// Speed in Mbit/s; 0 while down.
+    /// Speed in Mbit/s; 0 while down, and where the device does not tell.
     pub speed_mbps: u32,
     /// Both directions at once; `false` while down.
     pub full_duplex: bool,

@@ -3,6 +3,7 @@
 use pagewire_hal::{Nic, RxQueue};
 
 use super::Check;
+use super::statistics::counts;
 use crate::Bench;
 use crate::session::{ETHERNET, Received, SHORTEST, Session};
 use crate::verdict::{Verdict, ensure};
@@ -162,6 +163,7 @@ fn giants(longest: usize) -> [usize; 6] {
 }
 
 fn giants_are_counted<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
+    counts(session)?;
     let mac = session.mac;
     for len in giants(session.longest()) {
         let before = drops(session);
@@ -302,6 +304,7 @@ fn bursts<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
 }
 
 fn bursts_are_counted<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
+    counts(session)?;
     for round in 0..2 {
         let (lost, counted) = burst(session, round)?;
         ensure!(

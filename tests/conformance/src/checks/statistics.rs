@@ -6,7 +6,7 @@ use super::Check;
 use super::gather::any_cut;
 use crate::Bench;
 use crate::session::{SHORTEST, Seen, Session};
-use crate::verdict::{Verdict, ensure};
+use crate::verdict::{Verdict, ensure, not_run};
 
 pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
     vec![
@@ -99,7 +99,16 @@ fn compare<B: Bench>(
     Ok(())
 }
 
+/// Not run where the device does not count.
+pub(super) fn counts<B: Bench>(session: &Session<'_, B>) -> Verdict {
+    if session.capabilities.statistics {
+        return Ok(());
+    }
+    not_run("the device does not count")
+}
+
 fn statistics<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
+    counts(session)?;
     let begin = (session.nic.statistics(), session.seen);
     for round in 0..3 {
         traffic(session, 25)?;
@@ -110,6 +119,7 @@ fn statistics<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
 }
 
 fn reset_keeps<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
+    counts(session)?;
     let begin = (session.nic.statistics(), session.seen);
     for round in 0..2 {
         traffic(session, 5)?;

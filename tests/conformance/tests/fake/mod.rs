@@ -168,6 +168,7 @@ fn capabilities() -> Capabilities {
     capabilities.head_room = 12;
     capabilities.tx_checksum = ChecksumOffload::all();
     capabilities.queue_pairs = PAIRS as u16;
+    capabilities.statistics = true;
     let mut segmentation = Segmentation::new(60_000, 128);
     segmentation.ipv4 = true;
     segmentation.ipv6 = true;
