@@ -4,18 +4,20 @@
 //! `PAGEWIRE_FULL=yes` runs 1,000 seeds instead of 40. `PAGEWIRE_SEED=n` runs that one, and
 //! `PAGEWIRE_CHECK=name` only the checks whose name contains that.
 
+#[path = "common/far.rs"]
+mod far;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use far::Far;
 use pagewire::e1000e::{Config, E1000e};
 use pagewire::hal::{Granule, Instant, Region};
 use pagewire_conformance::{Bench, FarEnd, Options, Outcome, run};
 use pagewire_models::e1000e::{E1000e82574, Latitude, ModelConfig};
-use pagewire_models::wire::{PairEnd, Plug, pair};
-use pagewire_models::{
-    Bus, Device, Host, HostConfig, HostMemory, ModelHandle, ModelPlatform, Wire,
-};
+use pagewire_models::wire::pair;
+use pagewire_models::{Bus, Device, Host, HostConfig, HostMemory, ModelHandle, ModelPlatform};
 
 /// TDT of the first queue (Linux e1000e, `regs.h`).
 const TDT: u32 = 0x3818;
@@ -101,23 +103,6 @@ impl Device for Listener {
 
     fn take_violations(&mut self) -> Vec<String> {
         self.inner.take_violations()
-    }
-}
-
-/// The far end of a wire in memory.
-struct Far {
-    end: PairEnd,
-    plug: Plug,
-}
-
-impl FarEnd for Far {
-    fn send(&mut self, frame: &[u8]) {
-        self.end.transmit(&mut frame.to_vec(), Instant::ZERO);
-    }
-
-    fn take(&mut self) -> Option<Vec<u8>> {
-        let mut frame = Vec::new();
-        self.end.receive(&mut frame, Instant::ZERO).then_some(frame)
     }
 }
 

@@ -7,32 +7,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is the failure")]
 
+#[path = "common/far.rs"]
+mod far;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use far::Far;
 use pagewire::hal::{Granule, Instant, Region};
 use pagewire::virtio::{Config, Features, VirtioNet};
 use pagewire_conformance::{Bench, FarEnd, Options, run};
 use pagewire_models::virtio::{ModelConfig, Offers, VirtioNet as Model};
-use pagewire_models::wire::{PairEnd, Plug, pair};
-use pagewire_models::{Host, HostConfig, HostMemory, ModelHandle, ModelPlatform, Wire};
-
-/// The far end of a wire in memory.
-struct Far {
-    end: PairEnd,
-    plug: Plug,
-}
-
-impl FarEnd for Far {
-    fn send(&mut self, frame: &[u8]) {
-        self.end.transmit(&mut frame.to_vec(), Instant::ZERO);
-    }
-
-    fn take(&mut self) -> Option<Vec<u8>> {
-        let mut frame = Vec::new();
-        self.end.receive(&mut frame, Instant::ZERO).then_some(frame)
-    }
-}
+use pagewire_models::wire::pair;
+use pagewire_models::{Host, HostConfig, HostMemory, ModelHandle, ModelPlatform};
 
 /// The driver on its model.
 struct ModelBench {
