@@ -55,7 +55,9 @@ pub struct Segmentation {
     /// Whether the seed of the checksum, in a frame to be segmented, counts the length of the
     /// request (transport header and payload) as that of one packet does. Devices differ: Intel's
     /// want it without (Linux e1000e and ixgbe sum with a length of 0), virtio's with it (Linux
-    /// corrects the sum by the difference when it segments, `tcp_gso_segment`).
+    /// corrects the sum by the difference when it segments, `tcp_gso_segment`). So do the length
+    /// fields of the IP headers: Linux' drivers for Intel's clear them, a virtio device gets a
+    /// packet as long as it says.
     pub seed_has_length: bool,
 }
 
@@ -98,6 +100,10 @@ pub struct Capabilities {
     /// excluded, at least 590 (576 bytes of IP, RFC 791, behind the header); not for frames that
     /// the device segments, see [`Segmentation::max_payload_len`].
     pub max_frame_len: u32,
+    /// Longest frame in bytes that the receive queue makes of several TCP segments that it has
+    /// received, Ethernet header included; 0 where the device joins none. See
+    /// [`max_receive_len`](Self::max_receive_len).
+    pub max_joined_len: u32,
     /// Bytes of CPU-writable memory that the driver needs directly before the first fragment
     /// (a virtio-net header, say), mapped for the device and contiguous with it. 0 for most.
     pub head_room: u16,
@@ -127,6 +133,7 @@ impl Capabilities {
             max_fragment_len: 1514,
             min_frame_len: 14,
             max_frame_len: 1514,
+            max_joined_len: 0,
             head_room: 0,
             tx_checksum: ChecksumOffload::empty(),
             rx_checksum: ChecksumOffload::empty(),
@@ -134,6 +141,16 @@ impl Capabilities {
             queue_pairs: 1,
             statistics: false,
             dma_address_bits: 32,
+        }
+    }
+
+    /// Longest frame in bytes that the receive queue hands over: what memory to copy it to needs.
+    #[must_use]
+    pub const fn max_receive_len(&self) -> u32 {
+        if self.max_joined_len > self.max_frame_len {
+            self.max_joined_len
+        } else {
+            self.max_frame_len
         }
     }
 

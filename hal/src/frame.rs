@@ -36,9 +36,10 @@ pub struct Token(pub u32);
 /// complement. For [`IPV4_HEADER`](ChecksumOffload::IPV4_HEADER) the field must hold zero.
 ///
 /// To be segmented, a frame asks for `TCP_IPV4` or `TCP_IPV6` as well, and `IPV4_HEADER` where
-/// there is one. Whether the sum of its pseudo-header counts the transport length then, that of
-/// the whole request, differs by device:
-/// [`seed_has_length`](crate::Segmentation::seed_has_length).
+/// it is offered (each segment gets a header of its own with the right sum in any case). Whether
+/// the sum of its pseudo-header counts the transport length then, that of the whole request,
+/// differs by device: [`seed_has_length`](crate::Segmentation::seed_has_length). The IP header's
+/// own length field goes with it: that of the request, or zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Offload {
     /// `IPV4_HEADER`, at most one of [`ChecksumOffload::TRANSPORT`], both, or nothing.

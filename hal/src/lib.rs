@@ -119,6 +119,7 @@ mod platform;
 mod pool;
 #[cfg(feature = "alloc")]
 mod port;
+mod received;
 mod region;
 #[cfg(feature = "alloc")]
 mod reset;
@@ -137,14 +138,14 @@ pub use frame::{Fragment, FrameError, Offload, Token, TxFrame};
 pub use ledger::{Ledger, LedgerCounters, LendError, Loan, RegionId};
 pub use mmio::MappedRegisters;
 pub use nic::{
-    Causes, LinkState, MacAddress, Nic, Phase, QueuePair, RxChecksum, RxCounters, RxFrame, RxQueue,
-    Statistics, TxQueue, Verdict,
+    Causes, LinkState, MacAddress, Nic, Phase, QueuePair, RxCounters, RxQueue, Statistics, TxQueue,
 };
 pub use platform::{DmaMemory, Instant, Platform, PlatformError, Registers};
 #[cfg(feature = "alloc")]
 pub use pool::{FrameBuffer, PoolLayout};
 #[cfg(feature = "alloc")]
 pub use port::{FrameId, PortCounters, PortError, TxPort};
+pub use received::{RxChecksum, RxFrame, RxPiece, Verdict};
 pub use region::{DmaBuffer, FixedBytes, PagedRegion, Region};
 #[cfg(feature = "alloc")]
 pub use reset::{PortPair, release, restart, shut_down};

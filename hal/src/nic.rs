@@ -1,13 +1,12 @@
 //! The traits that every driver implements: a control part and pairs of queues.
 
 use core::fmt;
-use core::ptr::NonNull;
-use core::sync::atomic::{Ordering, compiler_fence};
 
 use bitflags::bitflags;
 
 use crate::{
-    Capabilities, DmaMemory, DomainId, Instant, NicError, PostError, QueueError, Token, TxFrame,
+    Capabilities, DmaMemory, DomainId, Instant, NicError, PostError, QueueError, RxFrame, Token,
+    TxFrame,
 };
 
 /// A network interface: the control part. Its queues are taken out once and may live on other
@@ -259,92 +258,6 @@ pub trait RxQueue: Send {
 
     /// What was dropped and why.
     fn counters(&self) -> RxCounters;
-}
-
-/// A received frame, in memory that the device could still write if it misbehaved: so it is
-/// only copied out, never viewed.
-#[derive(Debug)]
-pub struct RxFrame<'a> {
-    pointer: NonNull<u8>,
-    len: usize,
-    checksum: RxChecksum,
-    _buffer: core::marker::PhantomData<&'a ()>,
-}
-
-impl RxFrame<'_> {
-    /// A frame of `len` bytes at `pointer`, without its frame check sequence.
-    ///
-    /// # Safety
-    /// `pointer` is valid for reads of `len` bytes, initialised, for the lifetime of the value,
-    /// and no `&mut` to them exists. `len` is at most the length of the buffer, whatever the
-    /// device wrote.
-    #[must_use]
-    #[inline]
-    pub const unsafe fn new(pointer: NonNull<u8>, len: usize, checksum: RxChecksum) -> Self {
-        Self {
-            pointer,
-            len,
-            checksum,
-            _buffer: core::marker::PhantomData,
-        }
-    }
-
-    /// Bytes, Ethernet header included, frame check sequence excluded.
-    #[must_use]
-    #[inline]
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there is no byte.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// What the device says of the checksums.
-    #[must_use]
-    #[inline]
-    pub const fn checksum(&self) -> RxChecksum {
-        self.checksum
-    }
-
-    /// Copies the frame into `target` and returns the part of it that was filled: the whole
-    /// frame, or as much of its beginning as `target` holds.
-    #[inline]
-    pub fn copy_to<'t>(&self, target: &'t mut [u8]) -> &'t [u8] {
-        let len = self.len.min(target.len());
-        // SAFETY: `new` promised `self.len` readable bytes, `target` has at least `len`, and
-        // the two do not overlap, as `target` is exclusively borrowed ordinary memory.
-        unsafe {
-            core::ptr::copy_nonoverlapping(self.pointer.as_ptr(), target.as_mut_ptr(), len);
-        }
-        // What is read from `target` from here on comes from `target`: the compiler must not
-        // look into the buffer again, where a device that misbehaves may have changed it.
-        compiler_fence(Ordering::SeqCst);
-        target.get(..len).unwrap_or_default()
-    }
-}
-
-/// What a device found out about a checksum of a received frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Verdict {
-    /// The device did not look, or does not know the protocol.
-    #[default]
-    Unknown,
-    /// Correct.
-    Good,
-    /// Wrong.
-    Bad,
-}
-
-/// What a device found out about the checksums of a received frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct RxChecksum {
-    /// The IPv4 header checksum.
-    pub ipv4_header: Verdict,
-    /// The TCP or UDP checksum.
-    pub transport: Verdict,
 }
 
 /// What a receive queue handed over and dropped, since the device was opened; resets go on

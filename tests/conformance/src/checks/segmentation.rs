@@ -124,6 +124,14 @@ fn post<B: Bench>(
         true => kind.l4_len() + len,
         false => 0,
     };
+    if !has_length {
+        // The length of the IP header goes with the seed's.
+        put(
+            &mut header,
+            kind.l2_len() + if kind.ipv6 { 4 } else { 2 },
+            0,
+        );
+    }
     let seed = sum(&kind.pseudo_header(counted));
     let at = kind.l2_len() + kind.l3_len() + kind.checksum_offset();
     put(&mut header, at, seed);

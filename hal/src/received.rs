@@ -1,0 +1,159 @@
+//! A received frame, as a receive queue hands it over.
+
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use core::sync::atomic::{Ordering, compiler_fence};
+
+/// One buffer, or a part of one, that a received frame lies in.
+#[derive(Clone, Copy, Debug)]
+pub struct RxPiece {
+    pointer: NonNull<u8>,
+    len: usize,
+}
+
+impl RxPiece {
+    /// `len` bytes at `pointer`.
+    ///
+    /// # Safety
+    /// `pointer` is valid for reads of `len` bytes, initialised, as long as the piece or a frame
+    /// made from it is used, and no `&mut` to them exists. `len` is at most the length of the
+    /// buffer, whatever the device wrote.
+    #[must_use]
+    #[inline]
+    pub const unsafe fn new(pointer: NonNull<u8>, len: usize) -> Self {
+        Self { pointer, len }
+    }
+
+    /// Bytes.
+    #[must_use]
+    #[inline]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no byte.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies to the beginning of `target` as much as fits; the number of bytes.
+    #[inline]
+    fn copy_to(&self, target: &mut [u8]) -> usize {
+        let len = self.len.min(target.len());
+        // SAFETY: `new` promised `self.len` readable bytes, `target` has at least `len`, and
+        // the two do not overlap, as `target` is exclusively borrowed ordinary memory.
+        unsafe {
+            core::ptr::copy_nonoverlapping(self.pointer.as_ptr(), target.as_mut_ptr(), len);
+        }
+        len
+    }
+}
+
+/// A received frame, in memory that the device could still write if it misbehaved: so it is
+/// only copied out, never viewed.
+#[derive(Debug)]
+pub struct RxFrame<'a> {
+    first: RxPiece,
+    rest: &'a [RxPiece],
+    len: usize,
+    checksum: RxChecksum,
+    _buffer: PhantomData<&'a ()>,
+}
+
+impl<'a> RxFrame<'a> {
+    /// A frame of `len` bytes at `pointer`, without its frame check sequence.
+    ///
+    /// # Safety
+    /// `pointer` is valid for reads of `len` bytes, initialised, for the lifetime of the value,
+    /// and no `&mut` to them exists. `len` is at most the length of the buffer, whatever the
+    /// device wrote.
+    #[must_use]
+    #[inline]
+    pub const unsafe fn new(pointer: NonNull<u8>, len: usize, checksum: RxChecksum) -> Self {
+        // SAFETY: the caller's promise is the piece's.
+        let first = unsafe { RxPiece::new(pointer, len) };
+        Self {
+            first,
+            rest: &[],
+            len,
+            checksum,
+            _buffer: PhantomData,
+        }
+    }
+
+    /// A frame that lies in several buffers: `first`, then `rest`, in the order of the wire. The
+    /// pieces' promises ([`RxPiece::new`]) hold for the lifetime of the value.
+    #[must_use]
+    #[inline]
+    pub fn scattered(first: RxPiece, rest: &'a [RxPiece], checksum: RxChecksum) -> Self {
+        let add = |len: usize, piece: &RxPiece| len.saturating_add(piece.len);
+        Self {
+            first,
+            rest,
+            len: rest.iter().fold(first.len, add),
+            checksum,
+            _buffer: PhantomData,
+        }
+    }
+
+    /// Bytes, Ethernet header included, frame check sequence excluded; at most
+    /// [`max_receive_len`](crate::Capabilities::max_receive_len).
+    #[must_use]
+    #[inline]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no byte.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What the device says of the checksums.
+    #[must_use]
+    #[inline]
+    pub const fn checksum(&self) -> RxChecksum {
+        self.checksum
+    }
+
+    /// Copies the frame into `target` and returns the part of it that was filled: the whole
+    /// frame, or as much of its beginning as `target` holds.
+    #[inline]
+    pub fn copy_to<'t>(&self, target: &'t mut [u8]) -> &'t [u8] {
+        let mut len = self.first.copy_to(target);
+        for piece in self.rest {
+            len += piece.copy_to(target.get_mut(len..).unwrap_or_default());
+        }
+        // What is read from `target` from here on comes from `target`: the compiler must not
+        // look into the buffer again, where a device that misbehaves may have changed it.
+        compiler_fence(Ordering::SeqCst);
+        target.get(..len).unwrap_or_default()
+    }
+}
+
+/// What a device found out about a checksum of a received frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Verdict {
+    /// The device did not look, or does not know the protocol.
+    #[default]
+    Unknown,
+    /// Correct.
+    Good,
+    /// Wrong.
+    Bad,
+}
+
+/// What a device found out about the checksums of a received frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RxChecksum {
+    /// The IPv4 header checksum.
+    pub ipv4_header: Verdict,
+    /// The TCP or UDP checksum.
+    pub transport: Verdict,
+}
+
+#[cfg(all(test, feature = "alloc"))]
+#[path = "received_tests.rs"]
+mod tests;
