@@ -28,8 +28,6 @@ pub(crate) enum Fault {
     StuckPending,
     /// FEATURES_OK does not stick.
     RefusesFeatures,
-    /// No vector can be assigned.
-    NoVectors,
     /// All ones.
     Removed,
 }
@@ -37,6 +35,7 @@ pub(crate) enum Fault {
 pub(crate) const RX: usize = 0;
 pub(crate) const TX: usize = 1;
 pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
+const MSIX: usize = 0xD0;
 const PCIE: usize = 0xE0;
 const COMMON_BAR: u8 = 4;
 const NOTIFY_BAR: u8 = 2;
@@ -64,7 +63,7 @@ pub(crate) struct Device {
     pub(crate) accepted: u64,
     pub(crate) status: u8,
     select: [u32; 2],
-    config_vector: u16,
+    pub(crate) config_vector: u16,
     queue: u16,
     pub(crate) queues: [Queue; 2],
     /// Of packed rings: id and length in descriptors of what was fetched and is not used.
@@ -75,7 +74,11 @@ pub(crate) struct Device {
     pub(crate) bells: Vec<(u32, u16)>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) fired: [bool; 3],
+    /// Vectors that the platform grants, and those that are on.
     pub(crate) vectors: u16,
+    pub(crate) enabled_vectors: u16,
+    /// Vectors that the device has resources for.
+    pub(crate) resources: u16,
     memory: Vec<Piece>,
     next_address: u64,
     nanos: u64,
@@ -114,7 +117,9 @@ impl Device {
             config[word + 4] = MULTIPLIER;
             at = next;
         }
-        config[at as usize / 4] = 0x01 | (PCIE as u32) << 8;
+        config[at as usize / 4] = 0x01 | (MSIX as u32) << 8;
+        // Of 40 vectors.
+        config[MSIX / 4] = 0x11 | (PCIE as u32) << 8 | 39 << 16;
         config[PCIE / 4] = 0x10;
         let mut net = [0; 12];
         net[..6].copy_from_slice(&MAC);
@@ -138,7 +143,9 @@ impl Device {
             bells: Vec::new(),
             faults: Vec::new(),
             fired: [false; 3],
-            vectors: 3,
+            vectors: 64,
+            enabled_vectors: 0,
+            resources: 64,
             memory: Vec::new(),
             next_address: 0x1_0000_0000,
             nanos: 0,
@@ -211,8 +218,7 @@ impl Device {
             self.bells.push((offset, value as u16));
             return;
         }
-        let no_vectors = self.has(Fault::NoVectors);
-        let vector = if no_vectors { 0xFFFF } else { value as u16 };
+        let vector = value as u16;
         match (offset, width) {
             (0, 4) => self.select[0] = value,
             (8, 4) => self.select[1] = value,
@@ -221,7 +227,7 @@ impl Device {
                 self.accepted &= !(0xFFFF_FFFF << shift);
                 self.accepted |= u64::from(value) << shift;
             }
-            (16, 2) => self.config_vector = vector,
+            (16, 2) => self.config_vector = self.take_vector(vector),
             (20, 1) if value == 0 => self.reset(),
             (20, 1) => {
                 assert_eq!(self.status & !(value as u8), 0, "a status bit is cleared");
@@ -236,9 +242,28 @@ impl Device {
         }
     }
 
+    /// What an event that is to be mapped to `vector` reads back.
+    fn take_vector(&self, vector: u16) -> u16 {
+        assert!(vector < 40 || vector == 0xFFFF, "outside the table");
+        if vector < self.resources {
+            vector
+        } else {
+            0xFFFF
+        }
+    }
+
     fn write_queue(&mut self, offset: u32, width: u32, value: u32, vector: u16) {
         assert_ne!(self.status & 8, 0, "no queue before FEATURES_OK");
+        let vector = if offset == 26 {
+            self.take_vector(vector)
+        } else {
+            0
+        };
         let queue = self.selected().expect("a queue that there is");
+        assert!(
+            !queue.enabled,
+            "fields are written before the queue is enabled"
+        );
         match (offset, width) {
             (24, 2) => queue.size = value as u16,
             (26, 2) => queue.vector = vector,
@@ -509,7 +534,11 @@ unsafe impl Platform for Fake {
     }
 
     fn enable_interrupts(&mut self, vectors: u16) -> Result<u16, PlatformError> {
-        Ok(vectors.min(self.device().vectors))
+        let mut device = self.device();
+        device.enabled_vectors = vectors.min(device.vectors);
+        // As a real one may: what fired before is forgotten.
+        device.fired = [false; 3];
+        Ok(device.enabled_vectors)
     }
 
     fn take_interrupt(&mut self, vector: u16) -> bool {

@@ -1,85 +1,228 @@
-//! MSI-X: one vector for receive, one for transmit, one for changes of the configuration, or
-//! fewer (virtio 1.3, section 4.1.5.1).
+//! MSI-X: one vector for each queue and one for changes of the configuration, or fewer (virtio 1.3,
+//! section 4.1.5.1).
+//!
+//! A queue's vector is one of the fields that are set before the queue is enabled (section
+//! 4.1.4.3.2). So the vectors are planned when the device is opened and mapped at every start,
+//! whether or not interrupts are on. While MSI-X is off at the function the mapping has no effect
+//! (section 4.1.5.1.2 speaks of it where MSI-X is present and enabled): the device would raise
+//! INTx, which the command register forbids it. QEMU maps a vector of its table at any time; its
+//! vhost backends take their short way for interrupts only where MSI-X was on at DRIVER_OK, which
+//! it is after the first reset.
+//!
+//! How many vectors there are only the platform knows, and a plan with more would lose interrupts:
+//! so it is asked at open, by setting them up and turning them off again.
 
-use pagewire_hal::{Causes, NicError, Platform, Registers};
+use pagewire_hal::{Causes, NicError, Platform, Registers, pci};
 
-use crate::init::{RECEIVE_QUEUE, TRANSMIT_QUEUE};
 use crate::regs::{CONFIG_MSIX_VECTOR, NO_VECTOR, QUEUE_MSIX_VECTOR, QUEUE_SELECT, Structures};
 
-/// Vectors that the driver has use for.
-pub(crate) const VECTORS: u16 = 3;
+/// PCI capability: MSI-X.
+const CAPABILITY_MSIX: u8 = 0x11;
+/// The size of the table less 1, in bits 26:16 of the capability's first word.
+const TABLE_SIZE_SHIFT: u32 = 16;
+const TABLE_SIZE_MASK: u32 = 0x7FF;
 
-/// Which vector says what.
+/// Which vector says what: that of the configuration is the last. Of the others each queue has
+/// one, in the order of the queues, or else each pair has one, or else pairs share them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Vectors {
+struct Vectors {
     count: u16,
+    pairs: u16,
 }
 
 impl Vectors {
-    /// Of `count` vectors, at least 1.
-    pub(crate) const fn new(count: u16) -> Self {
-        Self { count }
+    /// Vectors that a device of `pairs` queue pairs has use for.
+    const fn wanted(pairs: u16) -> u16 {
+        2 * pairs + 1
     }
 
-    const fn last(self, wanted: u16) -> u16 {
-        let last = self.count.saturating_sub(1);
-        if wanted < last { wanted } else { last }
-    }
-
-    const fn receive(self) -> u16 {
-        0
-    }
-
-    const fn transmit(self) -> u16 {
-        self.last(1)
+    /// Of queue `index`: receive queues are even, transmit queues odd.
+    const fn queue(self, index: u16) -> u16 {
+        if self.count >= Self::wanted(self.pairs) {
+            index
+        } else if self.count > 1 {
+            // With a vector for each pair this is the pair's.
+            index / 2 % (self.count - 1)
+        } else {
+            0
+        }
     }
 
     const fn configuration(self) -> u16 {
-        self.last(2)
+        self.count.saturating_sub(1)
     }
 }
 
-/// Assigns the vectors. A device that has no resources for one says so by reading back none.
-pub(crate) fn program<R: Registers>(
-    device: &Structures<R>,
-    vectors: Vectors,
-) -> Result<(), NicError> {
-    let common = &device.common;
-    let mut taken = true;
-    common.write16(CONFIG_MSIX_VECTOR, vectors.configuration());
-    taken &= common.read16(CONFIG_MSIX_VECTOR) != NO_VECTOR;
-    for (queue, vector) in [
-        (RECEIVE_QUEUE, vectors.receive()),
-        (TRANSMIT_QUEUE, vectors.transmit()),
-    ] {
-        common.write16(QUEUE_SELECT, queue);
-        common.write16(QUEUE_MSIX_VECTOR, vector);
-        taken &= common.read16(QUEUE_MSIX_VECTOR) != NO_VECTOR;
+/// Maps one event. A device that has no resources for it reads back none.
+fn map<R: Registers>(device: &Structures<R>, at: u32, vector: u16) -> bool {
+    device.common.write16(at, vector);
+    device.common.read16(at) == vector
+}
+
+fn map_all<R: Registers>(device: &Structures<R>, vectors: Vectors) -> bool {
+    let mut taken = map(device, CONFIG_MSIX_VECTOR, vectors.configuration());
+    for index in 0..2 * vectors.pairs {
+        device.common.write16(QUEUE_SELECT, index);
+        taken = taken && map(device, QUEUE_MSIX_VECTOR, vectors.queue(index));
     }
-    if taken {
-        Ok(())
-    } else {
-        Err(NicError::NotOffered {
-            what: "resources for its MSI-X vectors",
-        })
+    taken
+}
+
+fn unmap_all<R: Registers>(device: &Structures<R>, pairs: u16) {
+    device.common.write16(CONFIG_MSIX_VECTOR, NO_VECTOR);
+    for index in 0..2 * pairs {
+        device.common.write16(QUEUE_SELECT, index);
+        device.common.write16(QUEUE_MSIX_VECTOR, NO_VECTOR);
     }
 }
 
-/// What has fired since the last time. The device goes on interrupting by itself: the queues ask
-/// for the next interrupt when they have found nothing more to do.
-pub(crate) fn take<P: Platform>(platform: &mut P, vectors: Vectors) -> Causes {
-    let mut causes = Causes::empty();
-    for vector in 0..vectors.count {
-        if !platform.take_interrupt(vector) {
-            continue;
-        }
-        for (of, cause) in [
-            (vectors.receive(), Causes::RECEIVE),
-            (vectors.transmit(), Causes::TRANSMIT),
-            (vectors.configuration(), Causes::LINK),
-        ] {
-            causes.set(cause, causes.contains(cause) || of == vector);
+/// What is known of the device's interrupts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Interrupts {
+    pairs: u16,
+    /// Vectors that the platform grants, at least 1, or why there are none.
+    granted: Result<u16, NicError>,
+    /// What is mapped; none before the first start, or if the device had no resources.
+    mapped: Option<Vectors>,
+    /// Whether they are on.
+    on: bool,
+}
+
+const NONE: NicError = NicError::NotOffered { what: "MSI-X" };
+
+impl Interrupts {
+    /// Asks how many vectors there are for `pairs` queue pairs. The device is reset; interrupts are
+    /// off afterwards.
+    pub(crate) fn plan<P: Platform>(platform: &mut P, pairs: u16) -> Self {
+        Self {
+            pairs,
+            granted: ask(platform, Vectors::wanted(pairs)),
+            mapped: None,
+            on: false,
         }
     }
-    causes
+
+    /// Maps all events, before the first queue is enabled. Where the device has no resources for as
+    /// many vectors, fewer are tried.
+    pub(crate) fn map<R: Registers>(&mut self, device: &Structures<R>) {
+        self.mapped = None;
+        let Ok(granted) = self.granted else { return };
+        for count in [granted, self.pairs + 1, 2, 1] {
+            let vectors = Vectors {
+                count: count.min(granted),
+                pairs: self.pairs,
+            };
+            if map_all(device, vectors) {
+                self.mapped = Some(vectors);
+                return;
+            }
+        }
+        // Without interrupts everything works by polling.
+        log::warn!("virtio-net: the device has no resources for its MSI-X vectors");
+        unmap_all(device, self.pairs);
+    }
+
+    /// Turns interrupts on; see [`Nic::enable_interrupts`](pagewire_hal::Nic::enable_interrupts).
+    pub(crate) fn enable<P: Platform>(&mut self, platform: &mut P) -> Result<u16, NicError> {
+        let planned = self.granted?;
+        if self.mapped.is_none() {
+            return Err(NicError::NotOffered {
+                what: "resources for its MSI-X vectors",
+            });
+        }
+        if self.on {
+            // Setting them up again might lose what has fired.
+            return Ok(planned);
+        }
+        let granted = platform.enable_interrupts(planned)?;
+        if granted < planned {
+            // The running queues have vectors that there are no more. The next start has a plan for
+            // what there is.
+            turn_off(platform);
+            self.granted = if granted == 0 { Err(NONE) } else { Ok(granted) };
+            return Err(NicError::NotOffered {
+                what: "MSI-X vectors that there were when the device was started",
+            });
+        }
+        self.on = true;
+        Ok(planned)
+    }
+
+    /// What has fired since the last time. The device goes on interrupting by itself: the queues
+    /// ask for the next interrupt when they have found nothing more to do.
+    pub(crate) fn take<P: Platform>(&self, platform: &mut P) -> Causes {
+        let mut causes = Causes::empty();
+        let (true, Some(vectors)) = (self.on, self.mapped) else {
+            return causes;
+        };
+        for vector in 0..vectors.count {
+            if !platform.take_interrupt(vector) {
+                continue;
+            }
+            if vector == vectors.configuration() {
+                causes |= Causes::LINK;
+            }
+            for index in (0..2 * vectors.pairs).filter(|index| vectors.queue(*index) == vector) {
+                let is_receive = index.is_multiple_of(2);
+                causes |= if is_receive {
+                    Causes::RECEIVE
+                } else {
+                    Causes::TRANSMIT
+                };
+            }
+        }
+        causes
+    }
+}
+
+/// The size of the function's MSI-X table; 0 if it has none.
+fn table_size<P: Platform>(platform: &P) -> u16 {
+    let mut all = pci::capabilities(platform);
+    let found = all.find_map(|(id, at)| (id == CAPABILITY_MSIX).then_some(at));
+    found.map_or(0, |at| {
+        let word = platform.read_config(at);
+        (word >> TABLE_SIZE_SHIFT & TABLE_SIZE_MASK) as u16 + 1
+    })
+}
+
+/// How many vectors there are, up to `wanted` and never beyond the table (virtio 1.3, section
+/// 4.1.5.1.2.2).
+fn ask<P: Platform>(platform: &mut P, wanted: u16) -> Result<u16, NicError> {
+    let wanted = wanted.min(table_size(platform));
+    if wanted == 0 {
+        return Err(NONE);
+    }
+    let granted = platform.enable_interrupts(wanted)?.min(wanted);
+    turn_off(platform);
+    if granted == 0 { Err(NONE) } else { Ok(granted) }
+}
+
+fn turn_off<P: Platform>(platform: &mut P) {
+    if let Err(error) = platform.enable_interrupts(0) {
+        log::warn!("virtio-net: interrupts could not be turned off: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Vectors;
+
+    #[test]
+    fn vectors_are_in_the_table_and_each_is_used() {
+        for pairs in 1..=8 {
+            for count in 1..=Vectors::wanted(pairs) {
+                let vectors = Vectors { count, pairs };
+                let mut used = std::vec![false; usize::from(count)];
+                used[usize::from(vectors.configuration())] = true;
+                for index in 0..2 * pairs {
+                    used[usize::from(vectors.queue(index))] = true;
+                }
+                let own = count <= pairs + 1 || count == Vectors::wanted(pairs);
+                assert!(!own || !used.contains(&false), "{count} for {pairs} pairs");
+            }
+        }
+        let shared = Vectors { count: 3, pairs: 4 };
+        let of: std::vec::Vec<_> = (0..8).map(|index| shared.queue(index)).collect();
+        assert_eq!(of, [0, 0, 1, 1, 0, 0, 1, 1]);
+    }
 }

@@ -80,7 +80,7 @@ pub use tx::{TxCounters, VirtioTx};
 
 use config::ETHERNET_HEADER;
 use init::{Doorbells, RECEIVE_QUEUE, TRANSMIT_QUEUE};
-use interrupts::Vectors;
+use interrupts::Interrupts;
 use regs::{DEVICE_STATUS, Status, Structures};
 use reset::{State, Step, Stop};
 
@@ -115,7 +115,7 @@ pub struct VirtioNet<P: Platform> {
     /// What names our queues.
     owner: QueueOwner,
     state: State,
-    vectors: Option<Vectors>,
+    interrupts: Interrupts,
 }
 
 impl<P: Platform> core::fmt::Debug for VirtioNet<P> {
@@ -178,6 +178,7 @@ impl<P: Platform> VirtioNet<P> {
         let tx_size = init::queue_size(&device, TRANSMIT_QUEUE, config.tx_descriptors)?;
         let rx_size = init::queue_size(&device, RECEIVE_QUEUE, config.rx_descriptors)?;
         let capabilities = capabilities(config, features, mtu, tx_size);
+        let interrupts = Interrupts::plan(&mut platform, 1);
         let owner = QueueOwner::new_unique();
         let mut tx = VirtioTx::new(&mut platform, owner, capabilities, features, tx_size)?;
         // Frames of the device's MTU may arrive, whatever the user chose.
@@ -196,7 +197,7 @@ impl<P: Platform> VirtioNet<P> {
             owner,
             queues: None,
             state: State::Quiet,
-            vectors: None,
+            interrupts,
         };
         let bells = nic.doorbells(tx.size(), rx.size())?;
         nic.start(bells, &mut tx, &mut rx);
@@ -231,12 +232,7 @@ impl<P: Platform> VirtioNet<P> {
         tx: &mut VirtioTx<P>,
         rx: &mut VirtioRx<P>,
     ) {
-        if let Some(vectors) = self.vectors
-            && let Err(error) = interrupts::program(&self.device, vectors)
-        {
-            // It could before the reset. Without interrupts everything works by polling.
-            log::warn!("{}: {error}", self.info.name);
-        }
+        self.interrupts.map(&self.device);
         init::start(&mut self.platform, &self.device, bells, tx, rx);
         self.state = State::Running;
     }
@@ -402,26 +398,14 @@ unsafe impl<P: Platform> Nic for VirtioNet<P> {
     }
 
     fn enable_interrupts(&mut self) -> Result<u16, NicError> {
-        let granted = self.platform.enable_interrupts(interrupts::VECTORS)?;
-        let count = granted.min(interrupts::VECTORS);
-        if count == 0 {
-            return Err(NicError::NotOffered { what: "MSI-X" });
-        }
-        let vectors = Vectors::new(count);
-        if self.state == State::Running {
-            interrupts::program(&self.device, vectors)?;
-        }
-        self.vectors = Some(vectors);
-        Ok(count)
+        self.interrupts.enable(&mut self.platform)
     }
 
     fn take_interrupts(&mut self) -> Causes {
-        match self.vectors {
-            Some(vectors) if self.state == State::Running => {
-                interrupts::take(&mut self.platform, vectors)
-            }
-            _ => Causes::empty(),
+        if self.state != State::Running {
+            return Causes::empty();
         }
+        self.interrupts.take(&mut self.platform)
     }
 
     fn poll(&mut self, now: Instant) -> Result<Phase, NicError> {

@@ -1,5 +1,6 @@
 //! Unit tests on the [fake platform](crate::fake).
 
+mod interrupts;
 mod open;
 mod random;
 mod receive;

@@ -2,7 +2,7 @@
 
 use std::string::ToString;
 
-use pagewire_hal::{Causes, ChecksumOffload, MacAddress, Nic, NicError, pci};
+use pagewire_hal::{ChecksumOffload, MacAddress, Nic, NicError, pci};
 
 use super::Bench;
 use crate::fake::{Fake, Fault, MAC};
@@ -217,25 +217,6 @@ fn the_mtu_is_the_lesser_and_buffers_hold_the_larger() {
     fake.device().net[10..].copy_from_slice(&60_000u16.to_le_bytes());
     let bench = Bench::of(fake, &Config::default());
     assert!(!bench.nic.features().contains(Features::MTU));
-}
-
-#[test]
-fn interrupts_are_assigned_taken_and_refused() {
-    let mut bench = Bench::new();
-    assert_eq!(bench.nic.take_interrupts(), Causes::empty());
-    assert_eq!(bench.nic.enable_interrupts(), Ok(3));
-    let vectors = bench.fake.device().queues.map(|queue| queue.vector);
-    assert_eq!(vectors, [0, 1]);
-    bench.fake.device().fired = [true, false, true];
-    assert_eq!(bench.nic.take_interrupts(), Causes::RECEIVE | Causes::LINK);
-    bench.fake.device().vectors = 1;
-    assert_eq!(bench.nic.enable_interrupts(), Ok(1));
-    bench.fake.device().fired = [true, false, false];
-    let all = Causes::RECEIVE | Causes::TRANSMIT | Causes::LINK;
-    assert_eq!(bench.nic.take_interrupts(), all);
-    bench.fake.break_with(Fault::NoVectors);
-    let refused = bench.nic.enable_interrupts();
-    assert!(matches!(refused, Err(NicError::NotOffered { .. })));
 }
 
 #[test]

@@ -244,17 +244,6 @@ fn a_device_that_needs_a_reset_is_hung() {
 }
 
 #[test]
-fn interrupts_survive_a_reset() {
-    let mut bench = Bench::new();
-    assert_eq!(bench.nic.enable_interrupts(), Ok(3));
-    make_quiet(&mut bench.nic);
-    let vectors = |bench: &Bench| bench.fake.device().queues.map(|queue| queue.vector);
-    assert_eq!(vectors(&bench), [0xFFFF; 2]);
-    assert_eq!(restart(&mut bench).0, Ok(()));
-    assert_eq!(vectors(&bench), [0, 1]);
-}
-
-#[test]
 fn a_removal_is_said_once() {
     for stopping in [false, true] {
         let mut bench = Bench::new();
