@@ -10,7 +10,7 @@ use super::queue::Queue;
 
 /// The fields of the common configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Field {
+pub(super) enum Field {
     DeviceFeatureSelect,
     DeviceFeature,
     DriverFeatureSelect,
@@ -30,7 +30,7 @@ enum Field {
 }
 
 /// The field at an offset, and its width.
-fn field(offset: u32) -> Option<(Field, u32)> {
+pub(super) fn field(offset: u32) -> Option<(Field, u32)> {
     Some(match offset {
         0x00 => (Field::DeviceFeatureSelect, 4),
         0x04 => (Field::DeviceFeature, 4),

@@ -1,6 +1,7 @@
 //! The control queue, and what it sets: the receive filter and the number of pairs.
 
 use super::bits::feature;
+use super::hostile::Answer;
 use super::queue::{Queue, Work};
 use super::ring::{Chain, Used, unreachable};
 
@@ -101,13 +102,18 @@ pub(super) fn execute(queue: &mut Queue, settings: &mut Settings<'_>, work: &mut
         };
         let answer = match &mut work.liar {
             Some(liar) => liar.answer(answer),
-            None => answer,
+            None => Answer::Given(answer),
         };
+        if answer == Answer::Lost {
+            continue;
+        }
         let Some(element) = chain.writable.first() else {
             queue.refuse("a command without room for its answer", work);
             return true;
         };
-        if let Err(fault) = work.bus.write(element.address, &[answer]) {
+        if let Answer::Given(answer) = answer
+            && let Err(fault) = work.bus.write(element.address, &[answer])
+        {
             queue.refuse(&unreachable("answer", fault), work);
             return true;
         }
@@ -115,6 +121,7 @@ pub(super) fn execute(queue: &mut Queue, settings: &mut Settings<'_>, work: &mut
             id: chain.id,
             slots: chain.slots,
             len: 1,
+            room: chain.capacity() as u32,
         };
         queue.finish(used, work);
     }

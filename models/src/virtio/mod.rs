@@ -26,7 +26,7 @@ mod common;
 mod config;
 mod control;
 mod frame;
-mod hostile;
+pub mod hostile;
 mod pace;
 mod packed;
 mod pci;
@@ -45,13 +45,13 @@ use std::fmt;
 use pagewire_hal::Instant;
 
 pub use config::{Latitude, ModelConfig, Offers};
-pub use hostile::{Hostile, LiesTold};
+pub use hostile::{Hostile, Lie, LieCounters, Lies};
 pub use report::Counters;
 
 use bits::{NO_VECTOR, feature};
 use common::Common;
 use control::{Filter, Settings};
-use hostile::Liar;
+use hostile::{Liar, Request};
 use pace::{Deadline, Pace};
 use pci::ConfigSpace;
 use queue::{Queue, Work};
@@ -84,7 +84,9 @@ pub struct VirtioNet {
     never_quiet: bool,
     gone: bool,
     /// The device is hostile.
-    liar: Option<Liar>,
+    liar: Option<Box<Liar>>,
+    /// What was told before.
+    lies_told: LieCounters,
 }
 
 impl VirtioNet {
@@ -119,6 +121,7 @@ impl VirtioNet {
             never_quiet: false,
             gone: false,
             liar: None,
+            lies_told: LieCounters::default(),
             random,
             config,
         }
@@ -228,6 +231,7 @@ impl VirtioNet {
             !now
         });
         let mut any = false;
+        let mut liar = self.liar.as_deref_mut();
         while self.pci.has_msix()
             && let Some(vector) = self.pci.take_unmasked()
         {
@@ -235,9 +239,12 @@ impl VirtioNet {
         }
         for vector in due {
             if self.pci.has_msix() && self.pci.offer(vector) {
+                any = true;
+                if liar.as_mut().is_some_and(|liar| liar.swallows_interrupt()) {
+                    continue;
+                }
                 self.counters.interrupts += 1;
                 bus.interrupt(vector);
-                any = true;
             }
         }
         any
@@ -259,7 +266,7 @@ impl VirtioNet {
             latitude: self.config.latitude,
             pace: self.pace,
             interrupts: &mut interrupts,
-            liar: self.liar.as_mut(),
+            liar: self.liar.as_deref_mut(),
             needs_reset: &mut needs_reset,
         };
         let mut busy = false;
@@ -329,17 +336,27 @@ impl VirtioNet {
 
     /// An access of `width` bytes to BAR 4, or to 32-bit words of BAR 1.
     fn read_bar(&mut self, bar: u8, offset: u32, width: u32) -> Option<u32> {
-        match bar {
-            1 if width == 4 => Some(self.pci.table_read(offset)),
-            4 => {
-                let value = self.read_register(offset, width)?;
-                Some(self.shown(value))
-            }
-            _ => None,
+        let value = match bar {
+            1 if width == 4 => self.pci.table_read(offset),
+            4 => self.read_register(offset, width)?,
+            _ => return None,
+        };
+        match &mut self.liar {
+            Some(liar) => Some(liar.register(bar, offset, width, value)),
+            None => Some(value),
         }
     }
 
     fn write_bar(&mut self, bar: u8, offset: u32, width: u32, value: u32) -> bool {
+        let request = match common::field(offset) {
+            Some((common::Field::Status, _)) if bar == 4 && value == 0 => Request::Reset,
+            Some((common::Field::Status, _)) if bar == 4 => Request::Status,
+            Some((common::Field::QueueReset, _)) if bar == 4 => Request::QueueReset,
+            _ => Request::Other,
+        };
+        if self.lies_about_write(request) {
+            return true;
+        }
         match bar {
             1 if width == 4 => self.pci.table_write(offset, value),
             4 => return self.write_register(offset, width, value),
@@ -354,16 +371,18 @@ impl VirtioNet {
         if self.gone || !self.pci.answers() {
             return false;
         }
+        if let Some(liar) = &mut self.liar
+            && liar.is_gone()
+        {
+            liar.tick();
+            return false;
+        }
         self.settle();
         true
     }
-}
 
-impl Device for VirtioNet {
-    fn config_read(&mut self, offset: u16) -> u32 {
-        if self.gone || offset >= 0x1000 {
-            return u32::MAX;
-        }
+    /// Configuration space as an honest device has it.
+    fn honest_config(&mut self, offset: u16) -> u32 {
         if offset == pci::WINDOW_DATA
             && let Some(window) = self.pci.window()
         {
@@ -376,8 +395,37 @@ impl Device for VirtioNet {
         self.pci.word(offset)
     }
 
+    /// A step of an honest device.
+    fn honest_step(&mut self, bus: &mut dyn Bus) -> bool {
+        if self.follow_link() {
+            self.common.changed = true;
+            if self.common.driver_features & feature::STATUS != 0 {
+                self.interrupt_configuration();
+            }
+        }
+        if !self.pci.is_bus_master() {
+            return false;
+        }
+        let mut busy = self.run_queues(bus);
+        if self.common.status & bits::status::DRIVER_OK != 0 && self.reset.is_none() {
+            self.send_spurious();
+        }
+        busy |= self.send_due(bus);
+        busy
+    }
+}
+
+impl Device for VirtioNet {
+    fn config_read(&mut self, offset: u16) -> u32 {
+        if self.gone || offset >= 0x1000 {
+            return u32::MAX;
+        }
+        let value = self.honest_config(offset);
+        self.lying_config(offset, value)
+    }
+
     fn config_write(&mut self, offset: u16, value: u32) {
-        if self.gone {
+        if self.gone || self.liar.as_ref().is_some_and(|liar| liar.is_gone()) {
             return;
         }
         if offset == pci::WINDOW_DATA
@@ -446,21 +494,7 @@ impl Device for VirtioNet {
         if !self.hears(now) {
             return false;
         }
-        if self.follow_link() {
-            self.common.changed = true;
-            if self.common.driver_features & feature::STATUS != 0 {
-                self.interrupt_configuration();
-            }
-        }
-        if !self.pci.is_bus_master() {
-            return false;
-        }
-        let mut busy = self.run_queues(bus);
-        if self.common.status & bits::status::DRIVER_OK != 0 && self.reset.is_none() {
-            self.send_spurious();
-        }
-        busy |= self.send_due(bus);
-        busy
+        self.lying_step(bus)
     }
 
     fn take_violations(&mut self) -> Vec<String> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::bits::{feature, flag};
-use super::ring::{Access, Chain, Used, passes, unreachable};
+use super::ring::{Access, Chain, Putting, Shown, passes, unreachable};
 use crate::DmaFault;
 
 /// Event suppression: always, never, at a descriptor.
@@ -25,6 +25,16 @@ impl Place {
             self.wrap = !self.wrap;
         }
         self.slot = (next % u32::from(size)) as u16;
+    }
+
+    /// Goes on or back by `slots` modulo the size.
+    fn skew(&mut self, slots: i32, size: u16) {
+        let size = i32::from(size);
+        let next = i32::from(self.slot) + slots % size;
+        if next < 0 || next >= size {
+            self.wrap = !self.wrap;
+        }
+        self.slot = next.rem_euclid(size) as u16;
     }
 }
 
@@ -127,17 +137,16 @@ impl Packed {
     pub(super) fn put(
         &mut self,
         access: &mut Access<'_>,
-        used: &[Used],
-        shown: &[Used],
-        batch: bool,
-        poison: bool,
+        putting: &Putting<'_>,
     ) -> Result<bool, DmaFault> {
-        let before = self.used;
+        let Putting { used, shown, .. } = *putting;
+        let mut before = self.used;
+        before.skew(putting.skew, self.size);
         let mut total = 0;
         let mut entries = Vec::new();
         for (index, entry) in shown.iter().enumerate() {
             // A batch has one entry, in the place of its first buffer, with the id of its last.
-            if !batch {
+            if !putting.batch {
                 let mut place = before;
                 place.advance(total, self.size);
                 entries.push((place, *entry));
@@ -152,7 +161,7 @@ impl Packed {
         }
         // The first one last: the driver never sees a part.
         for (place, entry) in entries.iter().rev() {
-            self.write(access, *place, entry, poison)?;
+            self.write(access, *place, entry, putting.poison)?;
         }
         self.used.advance(total, self.size);
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
@@ -163,7 +172,7 @@ impl Packed {
         &self,
         access: &mut Access<'_>,
         place: Place,
-        entry: &Used,
+        entry: &Shown,
         poison: bool,
     ) -> Result<(), DmaFault> {
         let address = self.address(place.slot);
@@ -175,7 +184,7 @@ impl Packed {
             .write(address.wrapping_add(8), &entry.len.to_le_bytes())?;
         access
             .bus
-            .write(address.wrapping_add(12), &entry.id.to_le_bytes())?;
+            .write(address.wrapping_add(12), &(entry.id as u16).to_le_bytes())?;
         let mut flags = if place.wrap {
             flag::AVAIL | flag::USED
         } else {
@@ -184,7 +193,7 @@ impl Packed {
         if entry.len > 0 {
             flags |= flag::WRITE;
         }
-        access.put_half(address.wrapping_add(14), flags)
+        access.put_half(address.wrapping_add(14), flags ^ entry.flipped)
     }
 
     /// Whether the driver wants to hear of the last `slots` slots.

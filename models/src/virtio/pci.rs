@@ -31,6 +31,26 @@ const MSIX_FUNCTION_MASK: u32 = 1 << 30;
 const WINDOW: u16 = 0xa8;
 pub(super) const WINDOW_DATA: u16 = WINDOW + 16;
 
+/// What a word of configuration space is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Part {
+    /// Vendor and device.
+    Id,
+    /// Where the first capability is.
+    Pointer,
+    /// The first word of a capability: its kind, where the next one is, its length and type.
+    Head,
+    /// The BAR of a structure.
+    Bar,
+    /// Where a structure is in its BAR.
+    Offset,
+    /// Bytes of a structure.
+    Length,
+    /// The multiplier of the doorbells.
+    Multiplier,
+    Other,
+}
+
 /// What the window in configuration space shows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
@@ -112,6 +132,30 @@ impl ConfigSpace {
 
     pub(super) fn word(&self, at: u16) -> u32 {
         self.words.get(usize::from(at) / 4).copied().unwrap_or(0)
+    }
+
+    /// What the word at `at` is about.
+    pub(super) fn part(&self, at: u16) -> Part {
+        match at & !3 {
+            0 => return Part::Id,
+            0x34 => return Part::Pointer,
+            _ => {}
+        }
+        let mut capability = self.word(0x34) as u16 & 0xfc;
+        while capability != 0 {
+            let word = self.word(capability);
+            let structure = word & 0xff == VENDOR;
+            match (at & !3).checked_sub(capability) {
+                Some(0) => return Part::Head,
+                Some(4) if structure => return Part::Bar,
+                Some(8) if structure => return Part::Offset,
+                Some(12) if structure => return Part::Length,
+                Some(16) if structure && word >> 24 == 2 => return Part::Multiplier,
+                _ => {}
+            }
+            capability = (word >> 8) as u16 & 0xfc;
+        }
+        Part::Other
     }
 
     pub(super) fn write(&mut self, at: u16, value: u32) {

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use super::bits::{NO_VECTOR, feature};
 use super::config::Latitude;
-use super::hostile::Liar;
+use super::hostile::{Liar, UsedContext};
 use super::pace::{Deadline, Pace};
 use super::packed::Packed;
 use super::report::{Counters, Violations};
-use super::ring::{Access, Chain, Ring, Used, unreachable};
+use super::ring::{Access, Chain, Putting, Ring, Shown, Used, unreachable};
 use super::split::Split;
 use crate::Bus;
 
@@ -244,6 +244,11 @@ impl Queue {
             match ring.take(&mut work.access(self.index)) {
                 Ok(Some(chain)) => {
                     work.counters.indirect_tables += u64::from(chain.indirect);
+                    if let Some(liar) = work.liar.as_deref_mut() {
+                        for element in chain.readable.iter().chain(&chain.writable) {
+                            liar.known.add_buffer(element.address);
+                        }
+                    }
                     self.stock.push_back(chain);
                     any = true;
                 }
@@ -314,30 +319,32 @@ impl Queue {
         true
     }
 
-    /// Writes rubbish over what the device may write of the ring.
-    fn scribble(&self, place: u32, rubbish: &[u8], work: &mut Work<'_>) {
-        let size = u32::from(self.size);
-        let (area, len) = if work.has(feature::RING_PACKED) {
-            (self.descriptors, 16 * size)
-        } else {
-            (self.device, 4 + 8 * size)
-        };
-        let len = len.saturating_sub(rubbish.len() as u32) + 1;
-        let address = area.wrapping_add(u64::from(place % len));
-        // A fault is nothing to a hostile device.
-        let _ = work.bus.write(address, rubbish);
-    }
-
     /// Marks buffers as used, all at once.
     pub(super) fn put(&mut self, used: &[Used], batch: bool, work: &mut Work<'_>) {
         let poison = work.latitude.poisons_memory;
-        let told = work.liar.as_mut().map(|liar| liar.used(used));
-        let (shown, rubbish) = told.unwrap_or_else(|| (used.to_vec(), None));
-        if let Some((place, rubbish)) = rubbish {
-            self.scribble(place, &rubbish, work);
-        }
+        let (shown, skew) = match work.liar.as_deref_mut() {
+            Some(liar) => {
+                let stock = self.stock.iter().map(|chain| chain.id);
+                let others = stock.chain(self.done.iter().map(|used| used.id));
+                let context = UsedContext {
+                    packed: work.features & feature::RING_PACKED != 0,
+                    in_order: work.features & feature::IN_ORDER != 0,
+                    size: self.size,
+                    others: others.collect(),
+                };
+                liar.used(used, &context)
+            }
+            None => (used.iter().copied().map(Shown::from).collect(), 0),
+        };
+        let putting = Putting {
+            used,
+            shown: &shown,
+            skew,
+            batch,
+            poison,
+        };
         let Some(ring) = &mut self.ring else { return };
-        match ring.put(&mut work.access(self.index), used, &shown, batch, poison) {
+        match ring.put(&mut work.access(self.index), &putting) {
             Ok(true) => work.interrupts.push(self.vector),
             Ok(false) => {
                 work.counters.interrupts_suppressed += 1;

@@ -158,7 +158,8 @@ fn deliver(queue: &mut Queue, incoming: &mut Incoming, mtu: u16, work: &mut Work
     }
     let mut bytes = describe(incoming, chains.len() as u16, work);
     if let Some(liar) = &mut work.liar {
-        liar.header(&mut bytes);
+        let (len, buffers) = (incoming.frame.len(), chains.len() as u16);
+        liar.header(&mut bytes, len, buffers, queue.size);
     }
     bytes.append(&mut incoming.frame);
     store(queue, &chains, &bytes, work);
@@ -244,6 +245,7 @@ fn store(queue: &mut Queue, chains: &[Chain], bytes: &[u8], work: &mut Work<'_>)
             id: chain.id,
             slots: chain.slots,
             len: (before - left.len()) as u32,
+            room: chain.capacity() as u32,
         });
     }
     work.counters.frames_received += 1;

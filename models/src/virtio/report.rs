@@ -23,11 +23,14 @@ enum Silence {
 }
 
 impl Violations {
-    /// The device is hostile from now on, or is so no more.
-    pub(super) fn silence(&mut self, hostile: bool) {
-        if hostile {
-            self.silence = Silence::Hostile;
-        } else if self.silence == Silence::Hostile {
+    /// The device is hostile from now on.
+    pub(super) fn mute(&mut self) {
+        self.silence = Silence::Hostile;
+    }
+
+    /// The device is hostile no more.
+    pub(super) fn unmute(&mut self) {
+        if self.silence == Silence::Hostile {
             self.silence = Silence::UntilReset;
         }
     }

@@ -91,6 +91,44 @@ pub(super) struct Used {
     pub(super) slots: u16,
     /// Bytes written.
     pub(super) len: u32,
+    /// Bytes that could have been written.
+    pub(super) room: u32,
+}
+
+/// What the driver is told of it: the same, if the device is honest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shown {
+    /// Packed rings have room for 16 bits of it.
+    pub(super) id: u32,
+    pub(super) slots: u16,
+    pub(super) len: u32,
+    /// Flags that are wrong (packed).
+    pub(super) flipped: u16,
+}
+
+impl From<Used> for Shown {
+    fn from(used: Used) -> Self {
+        Self {
+            id: used.id.into(),
+            slots: used.slots,
+            len: used.len,
+            flipped: 0,
+        }
+    }
+}
+
+/// What is written into a ring.
+pub(super) struct Putting<'a> {
+    /// What the device is done with.
+    pub(super) used: &'a [Used],
+    /// What the driver is told, all at once.
+    pub(super) shown: &'a [Shown],
+    /// How far from its place; not 0 only if the device is hostile.
+    pub(super) skew: i32,
+    /// With IN_ORDER, in one entry.
+    pub(super) batch: bool,
+    /// What the driver wrote is overwritten where it may be.
+    pub(super) poison: bool,
 }
 
 /// What a ring needs to reach and to know.
@@ -265,20 +303,15 @@ impl Ring {
         }
     }
 
-    /// Marks `used` buffers as used, all at once; the driver is told `shown`, which is the same if
-    /// the device is honest. With `batch` in one entry. Returns whether the driver
-    /// wants an interrupt.
+    /// Marks buffers as used, all at once. Returns whether the driver wants an interrupt.
     pub(super) fn put(
         &mut self,
         access: &mut Access<'_>,
-        used: &[Used],
-        shown: &[Used],
-        batch: bool,
-        poison: bool,
+        putting: &Putting<'_>,
     ) -> Result<bool, DmaFault> {
         match self {
-            Self::Split(ring) => ring.put(access, used, shown, batch),
-            Self::Packed(ring) => ring.put(access, used, shown, batch, poison),
+            Self::Split(ring) => ring.put(access, putting),
+            Self::Packed(ring) => ring.put(access, putting),
         }
     }
 

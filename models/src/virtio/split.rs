@@ -1,7 +1,7 @@
 //! The split ring: descriptor table, available ring, used ring.
 
 use super::bits::{feature, flag};
-use super::ring::{Access, Chain, Used, passes, unreachable};
+use super::ring::{Access, Chain, Putting, passes, unreachable};
 use crate::DmaFault;
 
 /// No buffer owns the descriptor.
@@ -155,12 +155,11 @@ impl Split {
     pub(super) fn put(
         &mut self,
         access: &mut Access<'_>,
-        used: &[Used],
-        shown: &[Used],
-        batch: bool,
+        putting: &Putting<'_>,
     ) -> Result<bool, DmaFault> {
+        let Putting { used, shown, .. } = *putting;
         // A batch has one entry, in the place of its first buffer, with the id of its last.
-        let first = if batch {
+        let first = if putting.batch {
             shown.len().saturating_sub(1)
         } else {
             0
@@ -168,7 +167,7 @@ impl Split {
         for (place, entry) in shown.iter().skip(first).enumerate() {
             let mut raw = [0; 8];
             let (id, len) = raw.split_at_mut(4);
-            id.copy_from_slice(&u32::from(entry.id).to_le_bytes());
+            id.copy_from_slice(&entry.id.to_le_bytes());
             len.copy_from_slice(&entry.len.to_le_bytes());
             let at = self.at(self.used_index.wrapping_add(place as u16));
             access.bus.write(self.used.wrapping_add(4 + 8 * at), &raw)?;
@@ -187,7 +186,8 @@ impl Split {
         }
         let old = self.used_index;
         self.used_index = old.wrapping_add(shown.len() as u16);
-        access.put_half(self.used.wrapping_add(2), self.used_index)?;
+        let told = self.used_index.wrapping_add(putting.skew as u16);
+        access.put_half(self.used.wrapping_add(2), told)?;
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         let flags = access.half(self.available)?;
         if access.has(feature::EVENT_IDX) {

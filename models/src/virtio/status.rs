@@ -104,23 +104,28 @@ impl VirtioNet {
         }
     }
 
+    /// Everything is as it was at power-up, but for the generation and what was counted.
+    pub(super) fn finish_reset(&mut self) {
+        self.reset = None;
+        self.violations.note_reset();
+        let generation = self.common.generation();
+        self.common = Common::new(generation);
+        self.filter = super::Filter::new(self.config.mac);
+        self.receiver.clear();
+        self.sending.clear();
+        self.pairs = 1;
+        for queue in &mut self.queues {
+            queue.clear();
+        }
+    }
+
     /// Brings to an end what has been under way long enough.
     pub(super) fn settle(&mut self) {
         if self.never_quiet {
             return;
         }
         if self.reset.is_some_and(|when| when.has_passed(&self.pace)) {
-            self.reset = None;
-            self.violations.note_reset();
-            let generation = self.common.generation();
-            self.common = Common::new(generation);
-            self.filter = super::Filter::new(self.config.mac);
-            self.receiver.clear();
-            self.sending.clear();
-            self.pairs = 1;
-            for queue in &mut self.queues {
-                queue.clear();
-            }
+            self.finish_reset();
         }
         for queue in &mut self.queues {
             if queue.reset.is_some_and(|when| when.has_passed(&self.pace)) {

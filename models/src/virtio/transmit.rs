@@ -60,6 +60,7 @@ pub(super) fn transmit(
             id: chain.id,
             slots: chain.slots,
             len: 0,
+            room: 0,
         };
         queue.finish(used, work);
     }

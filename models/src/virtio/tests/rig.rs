@@ -471,6 +471,13 @@ impl Rig {
         };
     }
 
+    /// For a driver that does not believe what it reads: doorbells in the order of the queues.
+    pub(super) fn presume_doorbells(&mut self) {
+        for (ring, place) in self.rings.iter_mut().zip(0..) {
+            ring.doorbell = 0x3000 + 4 * place;
+        }
+    }
+
     pub(super) fn doorbell(&mut self, queue: u16) {
         let offset = self.rings[usize::from(queue)].doorbell;
         self.write(offset, 2, queue.into());
