@@ -18,6 +18,7 @@ use crate::send_buffer::{Completion, SendBuffer, Slice};
 use crate::seq::SeqNumber;
 use crate::stack_config::StackConfig;
 use crate::stats::ConnectionStats;
+use crate::wire::TcpHeader;
 
 /// The state of a connection (RFC 9293 section 3.3.2). Listening is done by the stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -204,6 +205,9 @@ pub(crate) struct Connection {
     pub(crate) stats: ConnectionStats,
 }
 
+/// Bytes of the timestamps option with its padding.
+pub(crate) const TIMESTAMPS_LEN: u16 = 12;
+
 /// Payload that every host takes if it does not say otherwise (RFC 9293 section 3.7.1).
 pub(crate) const DEFAULT_MSS: u16 = 536;
 
@@ -266,6 +270,17 @@ impl Connection {
     #[inline]
     pub(crate) const fn flight_size(&self) -> u32 {
         (self.next - self.una) as u32
+    }
+
+    /// Bytes of the TCP header of a segment with payload.
+    #[inline]
+    pub(crate) const fn tcp_header_len(&self) -> usize {
+        TcpHeader::LEN
+            + if self.timestamps.is_some() {
+                TIMESTAMPS_LEN as usize
+            } else {
+                0
+            }
     }
 
     /// Bytes accepted and never sent.

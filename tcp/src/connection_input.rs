@@ -4,7 +4,9 @@ use core::time::Duration;
 
 use pagewire_hal::{DmaMemory, Instant, TxPort, TxQueue};
 
-use crate::connection::{Connection, ConnectionError, DEFAULT_MSS, RecentTimestamp, State, Timer};
+use crate::connection::{
+    Connection, ConnectionError, DEFAULT_MSS, RecentTimestamp, State, TIMESTAMPS_LEN, Timer,
+};
 use crate::connection_ack::Acknowledged;
 use crate::seq::SeqNumber;
 use crate::stack_config::{Limits, StackConfig};
@@ -107,7 +109,11 @@ impl Connection {
         self.receive.start(header.seq, own_scale);
         self.told = self.receive.next();
         let peer_mss = options.mss.unwrap_or(DEFAULT_MSS).max(MIN_MSS);
-        let per_segment = if self.timestamps.is_some() { 12 } else { 0 };
+        let per_segment = if self.timestamps.is_some() {
+            TIMESTAMPS_LEN
+        } else {
+            0
+        };
         // RFC 6691: the option does not count options, the sender has to.
         let mss = limits.segment_room().min(peer_mss).max(MIN_MSS);
         self.segment_len = u32::from(mss - per_segment);

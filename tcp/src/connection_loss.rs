@@ -130,6 +130,11 @@ impl Connection {
         }
     }
 
+    /// Whether nothing hints at a loss: what is in flight will be acknowledged, and let more go.
+    pub(crate) fn all_seems_well(&self) -> bool {
+        self.loss.mode == Mode::Open && self.loss.duplicates == 0 && self.board.sacked_bytes() == 0
+    }
+
     fn enter_recovery(&mut self) {
         let flight = self.flight_size();
         if self.sack {
@@ -147,7 +152,7 @@ impl Connection {
     /// The segment at `una` is lost, whatever the scoreboard says.
     fn take_first_for_lost(&mut self) {
         self.loss.resend = self.una;
-        if let Some(first) = self.flight.front() {
+        if let Some(first) = self.flight.at(self.una, self.segment_len) {
             self.loss.lost_below = self.loss.lost_below.max(first.end());
         }
     }

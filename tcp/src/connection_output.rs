@@ -6,8 +6,10 @@ use pagewire_hal::{DmaMemory, FrameId, Instant, MacAddress, TxPort, TxQueue};
 use crate::connection::{Connection, State};
 use crate::connection_loss::Mode;
 use crate::flight::Segment;
+use crate::plan::Request;
+use crate::segmentation::Segmenting;
 use crate::stack_config::{Limits, StackConfig};
-use crate::transmit::{Blocked, Device, Envelope, Outgoing, transmit};
+use crate::transmit::{Blocked, Device, Envelope, NETWORK_END, Outgoing, request_budget, transmit};
 use crate::wire::{TcpFlags, TcpHeader, TcpOptions, Timestamps};
 
 /// What a connection needs to send.
@@ -20,7 +22,8 @@ pub(crate) struct Output<'a, Q: TxQueue, M: DmaMemory> {
     pub(crate) next_hop: MacAddress,
     /// Counts the IPv4 identification on.
     pub(crate) identification: &'a mut u16,
-    /// Segments that this connection may still post in this turn.
+    /// Segments that this connection may still post in this turn; the last request may be of
+    /// more.
     pub(crate) quota: usize,
 }
 
@@ -48,11 +51,13 @@ impl From<Blocked> for Turn {
     }
 }
 
-/// A segment that may go now.
+/// A segment that may go now, or several as one request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Allowed {
-    len: u32,
-    fin: bool,
+pub(crate) struct Allowed {
+    /// Bytes of payload.
+    pub(crate) len: u32,
+    /// The FIN goes with it.
+    pub(crate) fin: bool,
 }
 
 impl Connection {
@@ -106,8 +111,9 @@ impl Connection {
     }
 
     /// Sends again what is lost, as far as the congestion window allows; the first segment goes
-    /// in any case. Returns whether the rest was put off because the device still reads the
-    /// original (rule 2).
+    /// in any case. Segments on the wire are looked at one by one, also those of a request: only
+    /// holes are sent again. Returns whether the rest was put off because the device still reads
+    /// the original, or the request that it is a part of (rule 2).
     fn send_lost_again<Q: TxQueue, M: DmaMemory>(
         &mut self,
         out: &mut Output<'_, Q, M>,
@@ -118,7 +124,7 @@ impl Connection {
         let window = self.congestion_window();
         let mut pipe = self.pipe();
         while self.loss.resend < self.loss.lost_below {
-            let Some(segment) = self.flight.at_mut(self.loss.resend).copied() else {
+            let Some(segment) = self.flight.at(self.loss.resend, self.segment_len) else {
                 break;
             };
             // Of a segment that was acknowledged in part only the rest is sent again.
@@ -158,16 +164,15 @@ impl Connection {
         flags.set(TcpFlags::FIN, segment.fin);
         flags.set(TcpFlags::PSH, len > 0 && segment.end() >= self.buffer.end());
         let frame = self.post(out, start, len, flags)?;
-        if let Some(place) = self.flight.at_mut(start) {
-            *place = Segment {
-                start,
-                len,
-                syn,
-                frame,
-                retransmitted: true,
-                ..segment
-            };
-        }
+        let sent = Segment {
+            start,
+            len,
+            syn,
+            frame,
+            retransmitted: true,
+            ..segment
+        };
+        self.flight.sent_again(sent, self.una);
         let count = if self.loss.mode == Mode::Fast {
             &mut self.stats.fast_retransmits
         } else {
@@ -186,8 +191,14 @@ impl Connection {
             return Ok(());
         }
         let mut pipe = self.pipe();
-        while let Some(Allowed { len, fin }) = self.how_much_may_go(pipe, out.config.nagle) {
+        let segmenting = out.device.segmenting();
+        let most = segmenting.map_or(0, |s: &Segmenting| s.most(self.tcp_header_len()));
+        while let Some(allowed) = self.how_much_may_go(pipe, out.config.nagle, most) {
+            if out.quota == 0 {
+                return Err(Turn::More);
+            }
             let start = self.next;
+            let Allowed { len, fin } = self.within_page_budget(out, allowed);
             let mut flags = TcpFlags::empty();
             flags.set(TcpFlags::FIN, fin);
             flags.set(
@@ -195,6 +206,9 @@ impl Connection {
                 len > 0 && start + u64::from(len) == self.buffer.end(),
             );
             let frame = self.post(out, start, len, flags)?;
+            if len < allowed.len {
+                self.stats.segmented.ended_by_budget += 1;
+            }
             let segment = Segment {
                 start,
                 len,
@@ -222,9 +236,18 @@ impl Connection {
         Ok(())
     }
 
-    /// Step 4a: the usual TCP algorithms. `pipe` is what is in the network. `None` if nothing
-    /// may go now.
-    fn how_much_may_go(&self, pipe: u32, nagle: bool) -> Option<Allowed> {
+    /// Step 4a: the usual TCP algorithms. `pipe` is what is in the network, `most` the longest
+    /// request that the device takes, 0 if none. `None` if nothing may go now.
+    fn how_much_may_go(&self, pipe: u32, nagle: bool, most: u32) -> Option<Allowed> {
+        let one = self.segment_may_go(pipe, nagle)?;
+        if one.len < self.segment_len || one.fin || most < 2 * self.segment_len {
+            return Some(one);
+        }
+        self.request_may_go(pipe, nagle, most)
+    }
+
+    /// Step 4a for one segment.
+    fn segment_may_go(&self, pipe: u32, nagle: bool) -> Option<Allowed> {
         let unsent = self.unsent();
         if unsent == 0 && !self.fin_due() {
             return None;
@@ -253,6 +276,32 @@ impl Connection {
             || (len > 0 && len >= self.max_window / 2)
             || (len > 0 && self.forced);
         worth.then_some(Allowed { len, fin })
+    }
+
+    /// Step 4b for a request: ends it where the page budget ends. If that leaves no segment, one
+    /// goes by itself, and is rescued or copied.
+    fn within_page_budget<Q: TxQueue, M: DmaMemory>(
+        &self,
+        out: &Output<'_, Q, M>,
+        allowed: Allowed,
+    ) -> Allowed {
+        if allowed.len <= self.segment_len {
+            return allowed;
+        }
+        let fits = request_budget(
+            out.port.ledger(),
+            out.device,
+            NETWORK_END + self.tcp_header_len(),
+            self.buffer.parts(self.next, allowed.len as usize),
+            self.segment_len,
+        );
+        match fits {
+            Request::Whole => allowed,
+            Request::Ended { len } => Allowed {
+                len: (len as u32).max(self.segment_len),
+                fin: false,
+            },
+        }
     }
 
     /// Sends the ACKs that are owed and have not gone with data, and a probe that is due.
@@ -291,7 +340,7 @@ impl Connection {
         self.post(out, position, 0, TcpFlags::empty()).map(|_| ())
     }
 
-    /// Posts a segment. ACK is set but in a first SYN; whatever carries it pays what is owed.
+    /// Posts a segment, or a request if it is longer than one. ACK is set but in a first SYN; whatever carries it pays what is owed.
     fn post<Q: TxQueue, M: DmaMemory>(
         &mut self,
         out: &mut Output<'_, Q, M>,
@@ -310,16 +359,21 @@ impl Connection {
             destination: *self.endpoints.remote.ip(),
             identification: *out.identification,
         };
+        let segments = len.div_ceil(self.segment_len.max(1)).max(1);
+        let segment_len = if segments > 1 { self.segment_len } else { 0 };
         let outgoing = Outgoing {
             device: out.device,
             envelope: &envelope,
             header: &header,
             payload: self.buffer.parts(position, len as usize),
             len: len as usize,
+            // It follows from MSS options and MTU, which have 16 bits.
+            segment_len: segment_len as u16,
         };
         let frame = transmit(out.port, &outgoing, &mut self.stats)?;
-        *out.identification = out.identification.wrapping_add(1);
-        out.quota -= 1;
+        // The device counts the identification on from segment to segment.
+        *out.identification = out.identification.wrapping_add(segments as u16);
+        out.quota = out.quota.saturating_sub(segments as usize);
         self.told = self.receive.next();
         self.ack_due = false;
         Ok(frame)

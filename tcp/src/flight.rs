@@ -6,7 +6,8 @@ use pagewire_hal::{FrameId, Instant};
 
 use crate::stats::LentTimes;
 
-/// A segment as it was posted. Positions as in the send buffer.
+/// A segment as it was posted, or several in one frame: a request for segmentation, of which all
+/// but the last segment have the full length. Positions as in the send buffer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment {
     /// Position of its first byte (of the SYN or FIN if there is no byte).
@@ -41,6 +42,10 @@ impl Segment {
 
 /// The segments in flight, in the order of the stream. All work at an acknowledgment is at the
 /// front: its cost does not depend on how many segments there are.
+///
+/// A request for segmentation is one entry, until a part of it is sent again. Then it is split,
+/// between segments on the wire only: however a peer picks its holes, there are no more entries
+/// than segments.
 #[derive(Debug, Default)]
 pub(crate) struct Flight {
     /// Posted, not acknowledged as a whole.
@@ -61,20 +66,63 @@ impl Flight {
         self.unacked.push_back(segment);
     }
 
-    /// The first segment that is not acknowledged.
-    #[inline]
-    pub(crate) fn front(&self) -> Option<&Segment> {
-        self.unacked.front()
-    }
-
-    /// The first segment that ends behind `position`.
-    pub(crate) fn at_mut(&mut self, position: u64) -> Option<&mut Segment> {
+    /// The first segment on the wire that ends behind `position`: of a request the one that the
+    /// device has cut there, `segment_len` bytes long but for the last.
+    pub(crate) fn at(&self, position: u64, segment_len: u32) -> Option<Segment> {
         let index = self.unacked.partition_point(|s| s.end() <= position);
-        self.unacked.get_mut(index)
+        let whole = *self.unacked.get(index)?;
+        if whole.len <= segment_len {
+            return Some(whole);
+        }
+        // The position of a FIN belongs to the last segment.
+        let within = position.saturating_sub(whole.start);
+        let within = within.min(u64::from(whole.len) - 1) as u32;
+        let before = within - within % segment_len.max(1);
+        let len = segment_len.max(1).min(whole.len - before);
+        Some(Segment {
+            start: whole.start + u64::from(before),
+            len,
+            syn: false,
+            fin: whole.fin && before + len == whole.len,
+            ..whole
+        })
     }
 
-    /// Takes what ends at or before `una` as acknowledged at `now`. Returns when the last of
-    /// these segments was sent, if it was sent once: a round trip is measured with it.
+    /// Takes note that `segment`, one of [`at`](Self::at) or the end of one, was sent again: it
+    /// stands by itself now. What is before `una` is forgotten. The device has completed the
+    /// frame of the rest (rule 2), so that it does no harm if two entries name it.
+    pub(crate) fn sent_again(&mut self, segment: Segment, una: u64) {
+        let index = self.unacked.partition_point(|s| s.end() <= segment.start);
+        let Some(place) = self.unacked.get_mut(index) else {
+            return;
+        };
+        let whole = core::mem::replace(place, segment);
+        let fin_behind = whole.fin && !segment.fin;
+        let behind = Segment {
+            start: segment.end(),
+            len: (whole.end().saturating_sub(segment.end()) as u32)
+                .saturating_sub(u32::from(fin_behind)),
+            syn: false,
+            fin: fin_behind,
+            ..whole
+        };
+        if behind.sequence_len() > 0 {
+            self.unacked.insert(index + 1, behind);
+        }
+        if segment.start > una && segment.start > whole.start {
+            let before = Segment {
+                len: (segment.start - whole.start) as u32,
+                fin: false,
+                ..whole
+            };
+            self.unacked.insert(index, before);
+        }
+    }
+
+    /// Takes what ends at or before `una` as acknowledged at `now`. Returns when the byte before
+    /// `una` was sent, if it was sent once: a round trip is measured with it. (A request for
+    /// segmentation is acknowledged segment by segment; the first of these tells the round trip
+    /// best.)
     #[inline]
     pub(crate) fn acknowledge(
         &mut self,
@@ -95,6 +143,9 @@ impl Flight {
             } else {
                 lent.add(now.saturating_since(segment.first_sent));
             }
+        }
+        if let Some(partly) = self.unacked.front().filter(|s| s.start < una) {
+            sent = (!partly.retransmitted).then_some(partly.first_sent);
         }
         sent
     }

@@ -13,9 +13,12 @@
 //! the program. `transmit.rs` has the path of a segment, in the steps of the sketch of 1997 from
 //! which it comes.
 //!
+//! Where the device cuts long frames into segments (TSO), what may go at a time is handed over as
+//! one frame of up to 64 KiB; see [`plan`] for what the page budget makes of it.
+//!
 //! What is not here: IPv6, reassembly of IP fragments, path MTU discovery, ECN, urgent data,
-//! keep-alives, delayed acknowledgments, segmentation by the device. It receives in order only:
-//! what comes out of order is sent again by the peer.
+//! keep-alives, delayed acknowledgments, pacing. It receives in order only: what comes out of
+//! order is sent again by the peer.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -41,6 +44,7 @@ mod connection_loss;
 mod connection_output;
 mod flight;
 mod receive;
+mod segmentation;
 mod send_buffer;
 mod stack;
 mod stack_config;
@@ -55,4 +59,6 @@ pub use connection::{ConnectionError, State};
 pub use send_buffer::{Completion, Outcome, Slice};
 pub use stack::{ConnectionId, Stack};
 pub use stack_config::{ConnectError, SendError, StackConfig, StackError};
-pub use stats::{Checksums, ConnectionStats, Copied, Count, Dropped, LentTimes, StackStats};
+pub use stats::{
+    Checksums, ConnectionStats, Copied, Count, Dropped, LentTimes, Segmented, StackStats,
+};

@@ -34,6 +34,15 @@
 //! loses a third where segments are short. So a rescue it is, down to
 //! [`share_min`](Budget::share_min).
 
+//! # Requests for segmentation
+//!
+//! A frame that the device cuts into segments (TSO) brings up to 64 KiB of payload, and there the
+//! budget really binds: 64 KiB in pages of 4 KiB are 16 or 17 pieces, and small slices make
+//! more. Too long a request is not copied, in whole or in part, but *ended* where the budget ends,
+//! at a multiple of the segment length ([`request`]). That costs nothing on the wire: the device
+//! would have cut there anyway, and the next request goes on from there. Only where not even one
+//! segment fits is that segment planned by itself, as above.
+
 use pagewire_hal::Run;
 
 /// What one frame may have, and what its header takes of it.
@@ -143,6 +152,46 @@ where
         before += run.len;
     }
     Plan::Copy(Reason::OverBudget)
+}
+
+/// How much of a request for segmentation one frame can gather.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// All of it.
+    Whole,
+    /// Only its beginning.
+    Ended {
+        /// Bytes: the longest multiple of the segment length whose pieces fit. 0 if not even one
+        /// segment does.
+        len: usize,
+    },
+}
+
+/// Decides how far a request goes, from the runs of what might go, in order; neighbouring runs
+/// are merged here. `segment_len` is the payload of each segment in bytes; 0 is taken as 1.
+///
+/// Nothing is copied: the pieces of what is left fit the device's gather list behind the header.
+#[inline]
+pub fn request<I>(budget: &Budget, segment_len: usize, runs: I) -> Request
+where
+    I: Iterator<Item = Run>,
+{
+    let header = budget.fragments(budget.header_len);
+    let mut left = budget.max_fragments.saturating_sub(header);
+    let mut len = 0;
+    for run in Merged::new(runs) {
+        let pieces = budget.fragments(run.len);
+        if pieces > left {
+            // Less than the run, or it would have made fewer pieces.
+            len += left * budget.max_fragment_len.max(1);
+            return Request::Ended {
+                len: len - len % segment_len.max(1),
+            };
+        }
+        left -= pieces;
+        len += run.len;
+    }
+    Request::Whole
 }
 
 /// Joins runs that are neighbours for the device.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::test_support::{config, seed};
 use alloc::vec::Vec;
 use pagewire_hal::{DeviceAddress, Granule, Translation};
 use proptest::prelude::*;
@@ -105,6 +106,85 @@ fn oracle(budget: &Budget, runs: &[Run]) -> Plan {
     Plan::Copy(Reason::OverBudget)
 }
 
+/// The longest multiple of the segment length that fits, found by trying all of them.
+fn request_oracle(budget: &Budget, segment_len: usize, runs: &[Run]) -> Request {
+    let bytes: Vec<u64> = runs
+        .iter()
+        .flat_map(|run| (0..run.len as u64).map(|i| run.address.0 + i))
+        .collect();
+    let fits = |len: usize| {
+        let mut fragments = budget.header_len.div_ceil(budget.max_fragment_len);
+        let mut in_piece = 0;
+        let mut last = None;
+        for address in &bytes[..len] {
+            if last.is_none_or(|l: u64| l + 1 != *address) || in_piece == budget.max_fragment_len {
+                fragments += 1;
+                in_piece = 0;
+            }
+            in_piece += 1;
+            last = Some(*address);
+        }
+        fragments <= budget.max_fragments
+    };
+    if fits(bytes.len()) {
+        return Request::Whole;
+    }
+    let mut longest = 0;
+    for len in (0..bytes.len()).step_by(segment_len) {
+        if len > 0 && fits(len) {
+            longest = len;
+        }
+    }
+    Request::Ended { len: longest }
+}
+
+/// 64 KiB that begin in the middle of a page make 17 pieces, and the header is one more.
+#[test]
+fn rule_1_a_request_is_ended_where_the_budget_ends() {
+    let pages: Vec<Run> = (0..17u64)
+        .map(|n| match n {
+            0 => run(0x10_0800, 2048),
+            16 => run(0x30_0000, 2048),
+            _ => run(0x10_0000 + n * 0x2000, 4096),
+        })
+        .collect();
+    let runs = || pages.iter().copied();
+    assert_eq!(request(&budget(18), 1460, runs()), Request::Whole);
+    assert_eq!(
+        request(&budget(17), 1460, runs()),
+        Request::Ended { len: 43 * 1460 },
+        "16 pieces hold 63,488 bytes"
+    );
+    assert_eq!(
+        request(&budget(2), 1460, runs()),
+        Request::Ended { len: 1460 }
+    );
+    assert_eq!(
+        request(&budget(2), 2049, runs()),
+        Request::Ended { len: 0 },
+        "not even one segment"
+    );
+    assert_eq!(
+        request(&budget(1), 1460, runs()),
+        Request::Ended { len: 0 },
+        "the header alone"
+    );
+}
+
+#[test]
+fn a_request_of_neighbours_is_one_piece() {
+    let slices = (0..94).map(|n| run(0x1000 + n * 700, 700));
+    let limits = Budget {
+        max_fragment_len: 1 << 16,
+        ..budget(3)
+    };
+    assert_eq!(
+        request(&limits, 1448, slices),
+        Request::Whole,
+        "65,800 bytes in a row are two fragments"
+    );
+}
+
 fn slices_of_a_region() -> impl Strategy<Value = Vec<Run>> {
     let granule = prop_oneof![0u32..=6, 6u32..=12];
     let slices = prop::collection::vec((0usize..600, 1usize..300), 1..=8);
@@ -129,7 +209,7 @@ fn slices_of_a_region() -> impl Strategy<Value = Vec<Run>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig { cases: 2000, ..config() })]
     /// The choice is that of the brute-force oracle.
     #[test]
     fn agrees_with_brute_force(
@@ -140,6 +220,29 @@ proptest! {
         share_min in prop_oneof![Just(1usize), 1usize..=700],
     ) {
         let budget = Budget { max_fragments, max_fragment_len, header_len, share_min };
-        prop_assert_eq!(plan(&budget, runs.iter().copied()), oracle(&budget, &runs));
+        prop_assert_eq!(
+            plan(&budget, runs.iter().copied()),
+            oracle(&budget, &runs),
+            "seed {}",
+            seed()
+        );
+    }
+
+    /// What is left of a request is that of the brute-force oracle.
+    #[test]
+    fn requests_agree_with_brute_force(
+        runs in slices_of_a_region(),
+        max_fragments in prop_oneof![1usize..=8, 1usize..=64],
+        max_fragment_len in prop_oneof![1usize..=64, 16usize..=512, Just(16384)],
+        header_len in 54usize..=94,
+        segment_len in prop_oneof![1usize..=40, 1usize..=700],
+    ) {
+        let budget = Budget { max_fragments, max_fragment_len, header_len, share_min: 1 };
+        prop_assert_eq!(
+            request(&budget, segment_len, runs.iter().copied()),
+            request_oracle(&budget, segment_len, &runs),
+            "seed {}",
+            seed()
+        );
     }
 }

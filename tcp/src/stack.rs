@@ -139,7 +139,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
         };
         port.put_buffer(buffer);
         Ok(Self {
-            device: Device::new(port.capabilities(), max_fragments, config.share_min),
+            device: Device::new(port.capabilities(), max_fragments, &config),
             limits,
             routes,
             neighbours: Neighbours::new(),

@@ -49,6 +49,9 @@ pub struct StackConfig {
     /// Fewest bytes of a segment that are worth sharing when its beginning has to be copied, see
     /// [`plan`](crate::plan).
     pub share_min: usize,
+    /// Whether the device cuts long frames into segments, where it can (TSO): for comparison, or
+    /// where segments are to leave one by one.
+    pub segmentation: bool,
     /// Connections of one listener that are not accepted yet, half-open ones included.
     pub backlog: usize,
 }
@@ -70,6 +73,7 @@ impl Default for StackConfig {
             send_limit: 4 << 20,
             receive_window: 64 << 10,
             share_min: 512,
+            segmentation: true,
             backlog: 16,
         }
     }
@@ -110,7 +114,7 @@ const MIN_SEGMENT: usize = 128;
 /// Lengths that follow from configuration and device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Longest frame that is sent, in bytes.
+    /// Longest frame that is sent in one piece, in bytes.
     max_frame_len: usize,
     /// What our MSS option says.
     mss: u16,
@@ -136,7 +140,7 @@ impl Limits {
         Ok(Self { max_frame_len, mss })
     }
 
-    /// Longest frame that is sent, in bytes.
+    /// Longest frame that is sent in one piece, in bytes.
     pub(crate) const fn max_frame_len(&self) -> usize {
         self.max_frame_len
     }
@@ -146,8 +150,8 @@ impl Limits {
         self.mss
     }
 
-    /// Bytes behind a TCP header without options in the longest frame that is sent. The device
-    /// does no segmentation for us, so this is also the longest run of payload handed to it.
+    /// Bytes behind a TCP header without options in the longest frame on the wire. A frame that
+    /// the device segments is longer, its segments are not.
     pub(crate) fn segment_room(&self) -> u16 {
         let headers = EthernetHeader::LEN + Ipv4Header::LEN + TcpHeader::LEN;
         u16::try_from(self.max_frame_len.saturating_sub(headers)).unwrap_or(u16::MAX)

@@ -14,7 +14,9 @@ use crate::stats::ConnectionStats;
 use crate::transmit::{Envelope, Outgoing, transmit};
 use crate::wire::{ArpOperation, ArpPacket, ETHERTYPE_ARP, EthernetHeader};
 
-/// Segments that a connection may post before it is the next one's turn.
+/// Segments that a connection may post before it is the next one's turn. A request for
+/// segmentation counts as the segments that it makes, so that turns are fair in bytes; the last
+/// one may go beyond.
 const QUOTA: usize = 64;
 
 /// When to poll again if something waits for the device: for callers that get no interrupt.
@@ -281,6 +283,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
                 header: &reset.header,
                 payload: nothing.parts(0, 0),
                 len: 0,
+                segment_len: 0,
             };
             let stats: &mut ConnectionStats = &mut self.stats.connections;
             if transmit(&mut self.port, &out, stats).is_err() {

@@ -20,6 +20,13 @@ impl Count {
         self.bytes += bytes as u64;
     }
 
+    /// Bytes that went in `segments` segments.
+    #[inline]
+    pub(crate) fn add_segments(&mut self, segments: u64, bytes: usize) {
+        self.segments += segments;
+        self.bytes += bytes as u64;
+    }
+
     fn join(&mut self, other: &Self) {
         self.segments += other.segments;
         self.bytes += other.bytes;
@@ -58,7 +65,37 @@ impl Copied {
     }
 }
 
-/// Who computed the checksums of the frames posted.
+/// Frames that the device was asked to cut into segments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Segmented {
+    /// Requests posted, of two segments or more each.
+    pub requests: u64,
+    /// Segments that they make on the wire.
+    pub segments: u64,
+    /// Bytes of payload in them.
+    pub bytes: u64,
+    /// Times that the page budget ended what would have been a longer request, also where one
+    /// segment was left of it, see [`plan::request`](crate::plan::request).
+    pub ended_by_budget: u64,
+}
+
+impl Segmented {
+    fn join(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.segments += other.segments;
+        self.bytes += other.bytes;
+        self.ended_by_budget += other.ended_by_budget;
+    }
+
+    /// Mean payload of a request in bytes, rounded down; `None` if there was none.
+    #[must_use]
+    pub const fn mean_payload(&self) -> Option<u64> {
+        self.bytes.checked_div(self.requests)
+    }
+}
+
+/// Who computed the checksums of the segments posted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Checksums {
@@ -79,7 +116,8 @@ pub struct Checksums {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct ConnectionStats {
-    /// Segments posted that carry payload.
+    /// Segments posted that carry payload, as they are on the wire: a request for segmentation
+    /// counts as those that it makes, here and below.
     pub data: Count,
     /// Segments posted without payload: SYN, bare ACK and FIN, probes, RST.
     pub control_segments: u64,
@@ -93,6 +131,8 @@ pub struct ConnectionStats {
     pub rescued_shared_bytes: u64,
     /// Segments copied whole.
     pub copied: Copied,
+    /// Frames that the device was asked to cut into segments.
+    pub segmented: Segmented,
     /// Segments sent again in fast recovery.
     pub fast_retransmits: Count,
     /// Segments sent again after a timeout.
@@ -119,8 +159,9 @@ pub struct ConnectionStats {
     pub bytes_received: u64,
     /// Segments received and not kept: out of order, outside the window, old or unacceptable.
     pub segments_not_kept: u64,
-    /// How long pages were lent, from the first post of a segment until it was acknowledged and
-    /// the device had completed.
+    /// How long pages were lent, from the first post of a frame (a segment, or a request for
+    /// segmentation) until it was acknowledged and the device had completed. A request of which
+    /// parts were sent again counts once for each part.
     pub lent: LentTimes,
 }
 
@@ -131,6 +172,7 @@ impl ConnectionStats {
         self.copied.no_gather.join(&other.copied.no_gather);
         self.copied.over_budget.join(&other.copied.over_budget);
         self.copied.too_short.join(&other.copied.too_short);
+        self.segmented.join(&other.segmented);
         self.fast_retransmits.join(&other.fast_retransmits);
         self.timeout_retransmits.join(&other.timeout_retransmits);
         self.control_segments += other.control_segments;
@@ -259,13 +301,13 @@ impl LentTimes {
         self.count += other.count;
     }
 
-    /// Segments counted.
+    /// Frames counted.
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.count
     }
 
-    /// The time that `percent` of 100 segments were lent for at most, to within a quarter of it
+    /// The time that `percent` of 100 frames were lent for at most, to within a quarter of it
     /// upwards; `None` if none was counted.
     #[must_use]
     pub fn percentile(&self, percent: u8) -> Option<Duration> {
@@ -284,13 +326,13 @@ impl LentTimes {
         None
     }
 
-    /// Half of all segments were lent for at most this.
+    /// Half of all frames were lent for at most this.
     #[must_use]
     pub fn p50(&self) -> Option<Duration> {
         self.percentile(50)
     }
 
-    /// 99 of 100 segments were lent for at most this.
+    /// 99 of 100 frames were lent for at most this.
     #[must_use]
     pub fn p99(&self) -> Option<Duration> {
         self.percentile(99)

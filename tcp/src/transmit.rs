@@ -15,6 +15,9 @@
 //! | 4h. send it off | [`hand_to_device`] |
 //! | 5. else a traditional buffer, copy all the data and build the header in there | [`copy_all`] |
 //!
+//! A request for segmentation takes the same path. It has been through step 4b before
+//! ([`request_budget`]), as its length depends on that, and is never copied.
+//!
 //! Two steps are in another order than in 1997. Headers and checksum come before the pages are
 //! attached, since a frame under construction borrows the whole port; the bytes cannot change
 //! in between, they have been lent since `send` (rule 3). And a device without checksum offload
@@ -28,8 +31,10 @@ use pagewire_hal::{
 };
 
 use crate::checksum::{Sum, pseudo_header};
-use crate::plan::{Budget, Plan, Reason, plan};
+use crate::plan::{Budget, Plan, Reason, Request, plan, request};
+use crate::segmentation::Segmenting;
 use crate::send_buffer::{Part, Parts};
+use crate::stack_config::StackConfig;
 use crate::stats::ConnectionStats;
 use crate::wire::{
     ChecksumBy, ETHERTYPE_IPV4, EthernetHeader, Ipv4Header, PROTOCOL_TCP, TcpHeader,
@@ -38,7 +43,7 @@ use crate::wire::{
 /// RFC 1700 and its successors at IANA recommend 64.
 const TTL: u8 = 64;
 /// Where the TCP header begins in a frame.
-const NETWORK_END: usize = EthernetHeader::LEN + Ipv4Header::LEN;
+pub(crate) const NETWORK_END: usize = EthernetHeader::LEN + Ipv4Header::LEN;
 
 /// What the device can do for a sender (step 2): computed once, the same for every frame.
 #[derive(Clone, Copy, Debug)]
@@ -49,10 +54,15 @@ pub(crate) struct Device {
     min_frame_len: usize,
     share_min: usize,
     checksum: ChecksumOffload,
+    segmenting: Option<Segmenting>,
 }
 
 impl Device {
-    pub(crate) fn new(capabilities: &Capabilities, max_fragments: usize, share_min: usize) -> Self {
+    pub(crate) fn new(
+        capabilities: &Capabilities,
+        max_fragments: usize,
+        config: &StackConfig,
+    ) -> Self {
         let offered = capabilities.tx_checksum;
         let transport = if offered.contains(ChecksumOffload::TCP_IPV4) {
             ChecksumOffload::TCP_IPV4
@@ -64,9 +74,19 @@ impl Device {
             max_fragments,
             max_fragment_len: capabilities.max_fragment_len as usize,
             min_frame_len: capabilities.min_frame_len as usize,
-            share_min,
+            share_min: config.share_min,
             checksum: transport | offered & ChecksumOffload::IPV4_HEADER,
+            segmenting: config
+                .segmentation
+                .then(|| Segmenting::new(capabilities))
+                .flatten(),
         }
+    }
+
+    /// The device's segmentation, if it is to be used.
+    #[inline]
+    pub(crate) const fn segmenting(&self) -> Option<&Segmenting> {
+        self.segmenting.as_ref()
     }
 
     /// Step 3: see if the device can handle more than one buffer pointer for a single frame.
@@ -85,18 +105,37 @@ impl Device {
         self.checksum.contains(ChecksumOffload::IPV4_HEADER)
     }
 
-    /// What the device is asked to fill into each frame.
+    /// What the device is asked to do with a frame.
     #[inline]
-    fn offload(&self) -> Offload {
+    fn offload(&self, out: &Outgoing<'_>) -> Offload {
         if self.checksum.is_empty() {
             return Offload::NONE;
         }
-        Offload {
+        let plain = Offload {
             checksum: self.checksum,
             l2_len: EthernetHeader::LEN as u8,
             l3_len: Ipv4Header::LEN as u16,
             checksum_offset: TcpHeader::CHECKSUM_OFFSET as u8,
             ..Offload::NONE
+        };
+        if out.segment_len == 0 {
+            return plain;
+        }
+        Offload {
+            // At most 60 bytes.
+            l4_len: out.header.header_len() as u8,
+            segment_len: out.segment_len,
+            ..plain
+        }
+    }
+
+    #[inline]
+    fn budget(&self, header_len: usize) -> Budget {
+        Budget {
+            max_fragments: self.max_fragments,
+            max_fragment_len: self.max_fragment_len,
+            header_len,
+            share_min: self.share_min,
         }
     }
 }
@@ -111,7 +150,9 @@ pub(crate) struct Envelope {
     pub(crate) identification: u16,
 }
 
-/// A segment on its way out.
+/// A segment on its way out, or a request for segmentation: then the header is a template, whose
+/// sequence number and identification are those of the first segment, and whose FIN and PSH the
+/// device leaves to the last.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing<'a> {
     pub(crate) device: &'a Device,
@@ -121,12 +162,37 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) payload: Parts<'a>,
     /// Bytes of payload.
     pub(crate) len: usize,
+    /// Bytes of payload in each segment if the device is to cut it; 0 if it is one segment.
+    /// What is to be cut has been through [`request_budget`], and fits.
+    pub(crate) segment_len: u16,
 }
 
 impl Outgoing<'_> {
     #[inline]
     fn header_len(&self) -> usize {
         NETWORK_END + self.header.header_len()
+    }
+
+    /// Segments on the wire.
+    #[inline]
+    fn segments(&self) -> u64 {
+        match self.segment_len {
+            0 => 1,
+            segment_len => self.len.div_ceil(usize::from(segment_len)) as u64,
+        }
+    }
+
+    /// Lengths that the headers tell: of the IP packet, and of TCP header and payload, for the
+    /// pseudo-header. Both are 0 in a template, where the device wants it so.
+    #[inline]
+    fn told_lengths(&self) -> Option<(u16, u16)> {
+        let has_length = self.device.segmenting.is_none_or(|s| s.seed_has_length());
+        if self.segment_len > 0 && !has_length {
+            return Some((0, 0));
+        }
+        let tcp = self.header.header_len() + self.len;
+        let ip = u16::try_from(Ipv4Header::LEN + tcp).ok()?;
+        Some((ip, ip - Ipv4Header::LEN as u16))
     }
 }
 
@@ -160,7 +226,9 @@ pub(crate) fn transmit<Q: TxQueue, M: DmaMemory>(
         stats.ring_full += 1;
         return Err(Blocked::Full);
     }
-    let plan = if !out.device.gathers() {
+    let plan = if out.segment_len > 0 {
+        Plan::Share
+    } else if !out.device.gathers() {
         Plan::Copy(Reason::NoGather)
     } else if out.header_len() + out.len < out.device.min_frame_len {
         Plan::Copy(Reason::TooShort)
@@ -184,20 +252,21 @@ pub(crate) fn transmit<Q: TxQueue, M: DmaMemory>(
 /// header.
 #[inline]
 fn page_budget(ledger: &Ledger, out: &Outgoing<'_>) -> Plan {
-    let budget = Budget {
-        max_fragments: out.device.max_fragments,
-        max_fragment_len: out.device.max_fragment_len,
-        header_len: out.header_len(),
-        share_min: out.device.share_min,
-    };
-    plan(
-        &budget,
-        PayloadRuns {
-            ledger,
-            parts: out.payload.clone(),
-            part: None,
-        },
-    )
+    let budget = out.device.budget(out.header_len());
+    plan(&budget, PayloadRuns::new(ledger, out.payload.clone()))
+}
+
+/// Step 4b for a request for segmentation: how much of it fits.
+#[inline]
+pub(crate) fn request_budget(
+    ledger: &Ledger,
+    device: &Device,
+    header_len: usize,
+    payload: Parts<'_>,
+    segment_len: u32,
+) -> Request {
+    let runs = PayloadRuns::new(ledger, payload);
+    request(&device.budget(header_len), segment_len as usize, runs)
 }
 
 /// The payload as the device sees it. (Written out, as a chain of adapters was a fifth of the
@@ -207,6 +276,17 @@ struct PayloadRuns<'a> {
     ledger: &'a Ledger,
     parts: Parts<'a>,
     part: Option<Runs<'a>>,
+}
+
+impl<'a> PayloadRuns<'a> {
+    #[inline]
+    const fn new(ledger: &'a Ledger, parts: Parts<'a>) -> Self {
+        Self {
+            ledger,
+            parts,
+            part: None,
+        }
+    }
 }
 
 impl Iterator for PayloadRuns<'_> {
@@ -240,7 +320,7 @@ fn share<Q: TxQueue, M: DmaMemory>(
     }
     let mut frame = port.frame(buffer, len);
     lend_and_attach_pieces(&mut frame, out.payload.clone().skip_bytes(prefix));
-    hand_to_device(frame, out.device)
+    hand_to_device(frame, out)
 }
 
 /// Step 5: a traditional buffer; all the data is copied, the header built in there. What is
@@ -260,7 +340,7 @@ fn copy_all<Q: TxQueue, M: DmaMemory>(
     if let Some(padding) = frame.get_mut(len..padded) {
         padding.fill(0);
     }
-    hand_to_device(port.frame(buffer, padded), out.device)
+    hand_to_device(port.frame(buffer, padded), out)
 }
 
 /// Step 4e: a small buffer for the headers and what is copied behind them; a large one where
@@ -282,7 +362,7 @@ fn build(frame: &mut [u8], ledger: &Ledger, out: &Outgoing<'_>, copied: usize) -
     let target = target.get_mut(..copied)?;
     let copied = out.payload.clone().take_bytes(copied);
     let tcp = headers.get_mut(NETWORK_END..)?;
-    let tcp_len = u16::try_from(tcp.len() + out.len).ok()?;
+    let (_, tcp_len) = out.told_lengths()?;
     let sum = pseudo_header(
         out.envelope.source,
         out.envelope.destination,
@@ -318,12 +398,12 @@ fn build_headers(frame: &mut [u8], out: &Outgoing<'_>) -> Option<()> {
     };
     ethernet.emit(frame)?;
     let network = frame.get_mut(EthernetHeader::LEN..)?;
-    let header_len = out.header.header_len();
+    let (total_len, _) = out.told_lengths()?;
     let ip = Ipv4Header {
         source,
         destination,
         protocol: PROTOCOL_TCP,
-        total_len: u16::try_from(Ipv4Header::LEN + header_len + out.len).ok()?,
+        total_len,
         identification,
         ttl: TTL,
         dont_fragment: true,
@@ -400,33 +480,40 @@ fn lend_and_attach_pieces<Q: TxQueue, M: DmaMemory>(
 #[inline]
 fn hand_to_device<Q: TxQueue, M: DmaMemory>(
     frame: FrameBuilder<'_, Q, M>,
-    device: &Device,
+    out: &Outgoing<'_>,
 ) -> Result<FrameId, Blocked> {
-    Ok(frame.post(device.offload())?)
+    Ok(frame.post(out.device.offload(out))?)
 }
 
-/// Takes note of a segment that was posted.
+/// Takes note of what was posted.
 #[inline]
 fn count(stats: &mut ConnectionStats, out: &Outgoing<'_>, plan: Plan) {
+    let segments = out.segments();
     let sums = &mut stats.checksums;
     if out.device.sums_tcp() {
-        sums.tcp_device += 1;
+        sums.tcp_device += segments;
     } else {
-        sums.tcp_cpu += 1;
+        sums.tcp_cpu += segments;
     }
-    if out.device.sums_ipv4() {
-        sums.ipv4_device += 1;
+    // Each segment of a request gets a header of its own, and the device sums it.
+    if out.device.sums_ipv4() || out.segment_len > 0 {
+        sums.ipv4_device += segments;
     } else {
-        sums.ipv4_cpu += 1;
+        sums.ipv4_cpu += segments;
     }
     if out.len == 0 {
         stats.control_segments += 1;
         return;
     }
-    stats.data.add(out.len);
+    stats.data.add_segments(segments, out.len);
+    if out.segment_len > 0 {
+        stats.segmented.requests += 1;
+        stats.segmented.segments += segments;
+        stats.segmented.bytes += out.len as u64;
+    }
     match plan {
         Plan::Share => {
-            stats.shared_segments += 1;
+            stats.shared_segments += segments;
             stats.shared_bytes += out.len as u64;
         }
         Plan::Rescue { prefix } => {

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use pagewire_hal::{
     Capabilities, ChecksumOffload, Granule, Instant, MacAddress, PoolLayout, RegionId, RxChecksum,
-    TxPort,
+    Segmentation, TxPort,
 };
-use pagewire_models::fake::{FakeHandle, FakeTx};
 use pagewire_models::host::{Host, HostConfig, HostMemory};
 use pagewire_tcp::{ConnectionId, Slice, Stack, StackConfig};
 
 pub(crate) mod segment;
+pub(crate) mod segmenting;
 #[allow(unused_imports)] // as above
 pub(crate) use segment::{ACK, FIN, PSH, RST, SYN, Segment, arp_reply, parse_arp_request};
+use segmenting::{SegmentingHandle, SegmentingTx};
 
 pub(crate) const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub(crate) const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -34,7 +35,16 @@ pub(crate) struct Setup {
     pub(crate) checksum: ChecksumOffload,
     pub(crate) ring_len: usize,
     pub(crate) large_buffers: usize,
+    pub(crate) segmentation: Option<Segmentation>,
     pub(crate) config: StackConfig,
+}
+
+/// Segmentation of IPv4 with the limits of most devices.
+pub(crate) fn segmentation(seed_has_length: bool) -> Segmentation {
+    let mut limits = Segmentation::new(65535, 192);
+    limits.ipv4 = true;
+    limits.seed_has_length = seed_has_length;
+    limits
 }
 
 impl Default for Setup {
@@ -48,6 +58,7 @@ impl Default for Setup {
             checksum: ChecksumOffload::TCP_IPV4 | ChecksumOffload::IPV4_HEADER,
             ring_len: 1024,
             large_buffers: 64,
+            segmentation: None,
             config: StackConfig {
                 mac: MacAddress(OUR_MAC),
                 address: Ipv4Addr::from(OUR_IP),
@@ -63,8 +74,8 @@ impl Default for Setup {
 
 pub(crate) struct World {
     pub(crate) host: Host,
-    pub(crate) handle: FakeHandle,
-    pub(crate) stack: Stack<FakeTx, HostMemory>,
+    pub(crate) handle: SegmentingHandle,
+    pub(crate) stack: Stack<SegmentingTx, HostMemory>,
     pub(crate) now: Instant,
     /// Frames complete as soon as they are sent.
     pub(crate) completes: bool,
@@ -85,7 +96,8 @@ impl World {
         capabilities.min_frame_len = setup.min_frame_len;
         capabilities.max_frame_len = 9728;
         capabilities.tx_checksum = setup.checksum;
-        let (queue, handle) = FakeTx::new(&host, capabilities, setup.ring_len);
+        capabilities.segmentation = setup.segmentation;
+        let (queue, handle) = SegmentingTx::new(&host, capabilities, setup.ring_len);
         let layout = PoolLayout {
             small_len: 128,
             small_count: 256,

@@ -26,16 +26,16 @@ pub(crate) struct Segment {
     pub(crate) identification: u16,
 }
 
-fn u16_of(bytes: &[u8], at: usize) -> u16 {
+pub(crate) fn u16_of(bytes: &[u8], at: usize) -> u16 {
     u16::from(bytes[at]) << 8 | u16::from(bytes[at + 1])
 }
 
-fn u32_of(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn u32_of(bytes: &[u8], at: usize) -> u32 {
     u32::from(u16_of(bytes, at)) << 16 | u32::from(u16_of(bytes, at + 2))
 }
 
 /// The ones' complement sum, two bytes at a time.
-fn sum(bytes: &[u8], start: u32) -> u16 {
+pub(crate) fn sum(bytes: &[u8], start: u32) -> u16 {
     let mut sum = start;
     for pair in bytes.chunks(2) {
         let low = pair.get(1).copied().unwrap_or(0);
@@ -45,7 +45,7 @@ fn sum(bytes: &[u8], start: u32) -> u16 {
     sum as u16
 }
 
-fn pseudo(source: &[u8], destination: &[u8], len: usize) -> u32 {
+pub(crate) fn pseudo(source: &[u8], destination: &[u8], len: usize) -> u32 {
     let mut bytes = [source, destination].concat();
     bytes.extend_from_slice(&[0, 6, (len >> 8) as u8, len as u8]);
     u32::from(sum(&bytes, 0))

@@ -1,0 +1,118 @@
+//! Requests for segmentation (TSO): how much goes to the device in one frame, which it cuts into
+//! segments.
+//!
+//! A request is what could have gone as single segments, one after the other: it is a multiple of
+//! the segment length but at the end of the data, it fits both windows, and a last segment that
+//! is short is in it only where it might have gone by itself. What is sent again is never a
+//! request: after a loss it is a few segments at a time, and only they are lost.
+//!
+//! A device that does not gather gets none: all of the payload would have to be copied behind the
+//! header, and the buffers for that would be of 64 KiB each.
+//!
+//! # How long
+//!
+//! Besides the device's limit, that of the IPv4 length field, the windows and the page budget
+//! (see [`plan`](crate::plan)) there is the ACK clock to think of: a window that leaves in one
+//! burst comes back in one, and finds every queue on the way empty before and full behind it. So
+//!
+//! - a request is no more than *half* the window (the smaller of the congestion window and the
+//!   peer's), and
+//! - one that could be no more than a *third* of it waits for further ACKs, or each ACK would let
+//!   a request of two or three segments go, for ever. It waits only while much more than that is
+//!   in flight and nothing hints at a loss: then ACKs are sure to come, of the receiver or of the
+//!   retransmission timer's making.
+//!
+//! Linux does likewise, with a third for both (`tcp_tso_should_defer` and
+//! `tcp_tso_win_divisor`), and lets its pacing rate bound the length. There is no pacing here;
+//! a half is what lets a window of 128 KiB already fill requests of 64 KiB.
+
+use pagewire_hal::{Capabilities, ChecksumOffload};
+
+use crate::connection::Connection;
+use crate::connection_output::Allowed;
+use crate::transmit::NETWORK_END;
+use crate::wire::{EthernetHeader, Ipv4Header};
+
+/// A request is at most the window divided by this.
+const LONGEST: u32 = 2;
+/// A request that is shorter than the window divided by this may wait for more room.
+const WORTHWHILE: u32 = 3;
+
+/// The device's segmentation of TCP over IPv4.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segmenting {
+    max_payload_len: usize,
+    max_header_len: usize,
+    seed_has_length: bool,
+}
+
+impl Segmenting {
+    /// `None` where the device does not do it, or does not gather.
+    pub(crate) fn new(capabilities: &Capabilities) -> Option<Self> {
+        let sums = capabilities.tx_checksum.contains(ChecksumOffload::TCP_IPV4);
+        let limits = capabilities
+            .segmentation
+            .filter(|limits| limits.ipv4 && sums && capabilities.gathers())?;
+        Some(Self {
+            max_payload_len: limits.max_payload_len as usize,
+            max_header_len: usize::from(limits.max_header_len),
+            seed_has_length: limits.seed_has_length,
+        })
+    }
+
+    /// Whether the headers of a request tell its length.
+    pub(crate) const fn seed_has_length(&self) -> bool {
+        self.seed_has_length
+    }
+
+    /// Most payload bytes of a request behind a TCP header of `tcp_header_len` bytes; 0 if the
+    /// device does not repeat one that long. No more than the length field of IPv4 can tell, also
+    /// where the device wants none told: only virtual devices could take more, and 64 KiB are
+    /// enough to make the cost of a frame small.
+    pub(crate) fn most(&self, tcp_header_len: usize) -> u32 {
+        if NETWORK_END + tcp_header_len > self.max_header_len {
+            return 0;
+        }
+        let packet = usize::from(u16::MAX) - Ipv4Header::LEN - tcp_header_len;
+        self.max_payload_len.min(packet) as u32
+    }
+}
+
+// What the network headers take is what the length field does not count, and what it counts.
+const _: () = assert!(NETWORK_END == EthernetHeader::LEN + Ipv4Header::LEN);
+
+impl Connection {
+    /// Step 4a for a request, where one full segment may go and the device takes `most` bytes:
+    /// how many may go with it. `None` if it is better to wait.
+    pub(crate) fn request_may_go(&self, pipe: u32, nagle: bool, most: u32) -> Option<Allowed> {
+        let segment_len = self.segment_len.max(1);
+        let multiple = |bytes: u32| bytes - bytes % segment_len;
+        let congestion = self.congestion_window();
+        let room = self
+            .window
+            .saturating_sub(self.flight_size())
+            .min(congestion.saturating_sub(pipe));
+        let window = congestion.min(self.window);
+        let most = most.min(window / LONGEST);
+        let unsent = u32::try_from(self.unsent()).unwrap_or(u32::MAX);
+        let len = multiple(unsent.min(room).min(most)).max(segment_len);
+        let rest = unsent.saturating_sub(len);
+        if rest >= segment_len {
+            let worthwhile = multiple(most.min(window / WORTHWHILE));
+            let waits = len < worthwhile && pipe > 0 && self.all_seems_well();
+            return (!waits).then_some(Allowed { len, fin: false });
+        }
+        // The data ends here. What is left of it is less than a segment, and subject to the same
+        // rules as by itself; the FIN takes a sequence number, and so needs room for it.
+        let fin = self.fin_due() && room > unsent;
+        let rest_goes =
+            rest > 0 && unsent <= room.min(most) && (fin || !nagle || rest >= self.max_window / 2);
+        if rest_goes {
+            return Some(Allowed { len: unsent, fin });
+        }
+        Some(Allowed {
+            len,
+            fin: fin && rest == 0,
+        })
+    }
+}
