@@ -3,6 +3,7 @@
 use pagewire_hal::{MacAddress, NicError};
 
 use crate::Features;
+use crate::pairs::MAX_PAIRS;
 
 /// Bytes of an Ethernet header.
 pub(crate) const ETHERNET_HEADER: u32 = 14;
@@ -24,6 +25,9 @@ pub struct Config {
     /// Descriptors in the receive ring, each with a buffer for the largest frame: a power of two
     /// from 1 to 32768, or fewer, as above. The buffers are one piece of memory.
     pub rx_descriptors: u16,
+    /// Pairs of queues, from 1 to 8, or as many as the device has if those are fewer. Each has
+    /// rings and buffers as above. More than one takes MQ and the control queue.
+    pub queue_pairs: u16,
     /// Longest network-layer packet in bytes, from 576 to 9000, or what the device says if that
     /// is less; a frame is 14 bytes longer.
     pub mtu: u16,
@@ -51,6 +55,7 @@ impl Default for Config {
         Self {
             tx_descriptors: 256,
             rx_descriptors: 256,
+            queue_pairs: 1,
             mtu: 1500,
             max_fragments: None,
             features: Features::all().difference(Features::RING_PACKED),
@@ -69,6 +74,8 @@ impl Config {
             "rx_descriptors is a power of two from 1 to 32768"
         } else if !(MIN_MTU..=MAX_MTU).contains(&self.mtu) {
             "mtu is from 576 to 9000"
+        } else if !(1..=MAX_PAIRS).contains(&self.queue_pairs) {
+            "queue_pairs is from 1 to 8"
         } else if self.max_fragments == Some(0) {
             "max_fragments is at least 1"
         } else if self.mac_address.is_some_and(MacAddress::is_multicast) {

@@ -3,18 +3,12 @@
 //! by itself; tests play the device's part with [`Fake::fetch`], [`Fake::complete`] and
 //! [`Fake::deliver`].
 
-use core::ptr::NonNull;
 use core::time::Duration;
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::boxed::Box;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::vec;
 use std::vec::Vec;
 
+use pagewire_hal::DomainId;
 use pagewire_hal::barrier::has_unpublished_stores;
-use pagewire_hal::{
-    DeviceAddress, DmaMemory, DomainId, Instant, Platform, PlatformError, Registers,
-};
 
 use crate::Features;
 use crate::fake_ring::Chain;
@@ -34,11 +28,13 @@ pub(crate) enum Fault {
 
 pub(crate) const RX: usize = 0;
 pub(crate) const TX: usize = 1;
+/// Queues of eight pairs, and the control queue.
+const QUEUES: usize = 17;
 pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 const MSIX: usize = 0xD0;
-const PCIE: usize = 0xE0;
-const COMMON_BAR: u8 = 4;
-const NOTIFY_BAR: u8 = 2;
+pub(crate) const PCIE: usize = 0xE0;
+pub(crate) const COMMON_BAR: u8 = 4;
+pub(crate) const NOTIFY_BAR: u8 = 2;
 const NET: u32 = 0x1000;
 const NOTIFY: u32 = 0x40;
 const MULTIPLIER: u32 = 4;
@@ -65,30 +61,34 @@ pub(crate) struct Device {
     select: [u32; 2],
     pub(crate) config_vector: u16,
     queue: u16,
-    pub(crate) queues: [Queue; 2],
+    pub(crate) queues: [Queue; QUEUES],
     /// Of packed rings: id and length in descriptors of what was fetched and is not used.
-    pub(crate) lens: [Vec<(u16, u16)>; 2],
+    pub(crate) lens: [Vec<(u16, u16)>; QUEUES],
     /// Configuration of the network device.
     pub(crate) net: [u8; 12],
     /// Doorbells: the offset in the BAR and the value.
     pub(crate) bells: Vec<(u32, u16)>,
+    /// What the control queue answers, if it does.
+    pub(crate) answer: Option<u8>,
+    pub(crate) pairs_in_use: u16,
     pub(crate) faults: Vec<Fault>,
-    pub(crate) fired: [bool; 3],
+    /// A bit for each vector.
+    pub(crate) fired: u64,
     /// Vectors that the platform grants, and those that are on.
     pub(crate) vectors: u16,
     pub(crate) enabled_vectors: u16,
     /// Vectors that the device has resources for.
     pub(crate) resources: u16,
-    memory: Vec<Piece>,
-    next_address: u64,
-    nanos: u64,
+    pub(crate) memory: Vec<Piece>,
+    pub(crate) next_address: u64,
+    pub(crate) nanos: u64,
 }
 
 #[derive(Clone, Copy)]
-struct Piece {
-    address: u64,
-    pointer: usize,
-    len: usize,
+pub(crate) struct Piece {
+    pub(crate) address: u64,
+    pub(crate) pointer: usize,
+    pub(crate) len: usize,
 }
 
 impl Device {
@@ -105,7 +105,7 @@ impl Device {
             // In an I/O BAR: the next of its type is taken.
             (2, 0, 0, 64),
             (1, COMMON_BAR, 0, 56),
-            (2, NOTIFY_BAR, NOTIFY, 8),
+            (2, NOTIFY_BAR, NOTIFY, MULTIPLIER * QUEUES as u32),
             (4, COMMON_BAR, NET, 12),
         ] {
             let next = at + 20;
@@ -137,12 +137,14 @@ impl Device {
             select: [0; 2],
             config_vector: 0xFFFF,
             queue: 0,
-            queues: [queue; 2],
-            lens: [Vec::new(), Vec::new()],
+            queues: [queue; QUEUES],
+            lens: [const { Vec::new() }; QUEUES],
             net,
             bells: Vec::new(),
+            answer: Some(0),
+            pairs_in_use: 1,
             faults: Vec::new(),
-            fired: [false; 3],
+            fired: 0,
             vectors: 64,
             enabled_vectors: 0,
             resources: 64,
@@ -152,14 +154,15 @@ impl Device {
         }
     }
 
-    fn has(&self, fault: Fault) -> bool {
+    pub(crate) fn has(&self, fault: Fault) -> bool {
         self.faults.contains(&fault)
     }
 
     fn reset(&mut self) {
         self.accepted = 0;
         self.config_vector = 0xFFFF;
-        self.lens = [Vec::new(), Vec::new()];
+        self.lens = [const { Vec::new() }; QUEUES];
+        self.pairs_in_use = 1;
         for queue in &mut self.queues {
             *queue = Queue {
                 max: queue.max,
@@ -175,7 +178,7 @@ impl Device {
         self.queues.get_mut(usize::from(self.queue))
     }
 
-    fn read(&mut self, bar: u8, offset: u32, width: u32) -> u32 {
+    pub(crate) fn read(&mut self, bar: u8, offset: u32, width: u32) -> u32 {
         let ones = u32::MAX >> (32 - 8 * width);
         if self.has(Fault::Removed) || bar != COMMON_BAR {
             return ones;
@@ -196,7 +199,7 @@ impl Device {
                 _ => 0,
             },
             (16, 2) => u32::from(self.config_vector),
-            (18, 2) => self.queues.len() as u32,
+            (18, 2) => u32::from(2 * self.max_pairs() + 1),
             (20, 1) => u32::from(self.status),
             (21, 1) => 0,
             (24, 2) => u32::from(queue.size),
@@ -207,7 +210,7 @@ impl Device {
         }
     }
 
-    fn write(&mut self, bar: u8, offset: u32, width: u32, value: u32) {
+    pub(crate) fn write(&mut self, bar: u8, offset: u32, width: u32, value: u32) {
         if self.has(Fault::Removed) {
             return;
         }
@@ -216,6 +219,9 @@ impl Device {
             assert!(!has_unpublished_stores(), "a doorbell before its barrier");
             assert_ne!(self.status & 4, 0, "no doorbell before DRIVER_OK");
             self.bells.push((offset, value as u16));
+            if value as u16 == 2 * self.max_pairs() && self.answer.is_some() {
+                self.obey();
+            }
             return;
         }
         let vector = value as u16;
@@ -239,6 +245,32 @@ impl Device {
             }
             (22, 2) => self.queue = value as u16,
             _ => self.write_queue(offset, width, value, vector),
+        }
+    }
+
+    pub(crate) fn max_pairs(&self) -> u16 {
+        u16::from_le_bytes([self.net[8], self.net[9]]).clamp(1, 8)
+    }
+
+    /// Takes the command from the control queue, and answers.
+    fn obey(&mut self) {
+        let index = usize::from(2 * self.max_pairs());
+        let chain = self.fetch_next(index).expect("a command");
+        let [(command, 4, false), (answer, 1, true)] = chain.pieces[..] else {
+            panic!("not a command of four bytes: {:?}", chain.pieces);
+        };
+        let byte = |at: u64| self.load::<u8>(command + at);
+        assert_eq!([byte(0), byte(1)], [4, 0], "MQ_VQ_PAIRS_SET");
+        let pairs = u16::from_le_bytes([byte(2), byte(3)]);
+        assert!(pairs > 0 && pairs <= self.max_pairs());
+        for queue in self.queues.iter().take(2 * usize::from(pairs)) {
+            assert!(queue.enabled, "queues are configured before the command");
+        }
+        let said = self.answer.unwrap_or(0);
+        self.store(answer, said);
+        self.complete_next(index, u32::from(chain.head), 1, 1);
+        if said == 0 {
+            self.pairs_in_use = pairs;
         }
     }
 
@@ -308,8 +340,8 @@ impl Device {
 /// A clone is the same device.
 #[derive(Clone)]
 pub(crate) struct Fake {
-    device: Arc<Mutex<Device>>,
-    domain: DomainId,
+    pub(crate) device: Arc<Mutex<Device>>,
+    pub(crate) domain: DomainId,
 }
 
 impl Fake {
@@ -349,9 +381,14 @@ impl Fake {
 
     /// Fetches and completes all that is available in the transmit queue, in order.
     pub(crate) fn transmit(&self) -> Vec<Chain> {
+        self.transmit_on(TX)
+    }
+
+    /// The same of another pair's queue.
+    pub(crate) fn transmit_on(&self, index: usize) -> Vec<Chain> {
         let mut chains = Vec::new();
-        while let Some(chain) = self.fetch(TX) {
-            self.complete(TX, u32::from(chain.head), 0);
+        while let Some(chain) = self.fetch(index) {
+            self.complete(index, u32::from(chain.head), 0);
             chains.push(chain);
         }
         chains
@@ -365,7 +402,18 @@ impl Fake {
 
     /// The same with a header.
     pub(crate) fn deliver_with(&self, header: &[u8; 12], frame: &[u8], len: u32) -> bool {
-        let Some(chain) = self.fetch(RX) else {
+        self.deliver_on(RX, header, frame, len)
+    }
+
+    /// The same on another pair's queue.
+    pub(crate) fn deliver_on(
+        &self,
+        index: usize,
+        header: &[u8; 12],
+        frame: &[u8],
+        len: u32,
+    ) -> bool {
+        let Some(chain) = self.fetch(index) else {
             return false;
         };
         let (address, room, writable) = chain.pieces[0];
@@ -374,7 +422,7 @@ impl Fake {
         for (at, byte) in (address..).zip(header.iter().chain(frame)) {
             self.device().store(at, *byte);
         }
-        self.complete(RX, u32::from(chain.head), len);
+        self.complete(index, u32::from(chain.head), len);
         true
     }
 
@@ -385,173 +433,5 @@ impl Fake {
             .take(len)
             .map(|address| device.load(address))
             .collect()
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct FakeRegisters {
-    device: Arc<Mutex<Device>>,
-    bar: u8,
-}
-
-impl FakeRegisters {
-    fn lock(&self) -> MutexGuard<'_, Device> {
-        self.device.lock().expect("not poisoned")
-    }
-}
-
-impl Registers for FakeRegisters {
-    fn read(&self, offset: u32) -> u32 {
-        self.lock().read(self.bar, offset, 4)
-    }
-
-    unsafe fn write(&self, offset: u32, value: u32) {
-        self.lock().write(self.bar, offset, 4, value);
-    }
-
-    fn read16(&self, offset: u32) -> u16 {
-        self.lock().read(self.bar, offset, 2) as u16
-    }
-
-    unsafe fn write16(&self, offset: u32, value: u16) {
-        self.lock().write(self.bar, offset, 2, u32::from(value));
-    }
-
-    fn read8(&self, offset: u32) -> u8 {
-        self.lock().read(self.bar, offset, 1) as u8
-    }
-
-    unsafe fn write8(&self, offset: u32, value: u8) {
-        self.lock().write(self.bar, offset, 1, u32::from(value));
-    }
-}
-
-pub(crate) struct FakeMemory {
-    pointer: NonNull<u8>,
-    layout: Layout,
-    address: u64,
-    len: usize,
-    domain: DomainId,
-    device: Arc<Mutex<Device>>,
-}
-
-// SAFETY: the value is the only owner of its heap memory; tests reach it from one thread.
-unsafe impl Send for FakeMemory {}
-
-// SAFETY: the heap memory stays where it is until the drop; the fake device finds it at
-// `address` by its table.
-unsafe impl DmaMemory for FakeMemory {
-    fn pointer(&self) -> NonNull<u8> {
-        self.pointer
-    }
-
-    fn address(&self) -> DeviceAddress {
-        DeviceAddress(self.address)
-    }
-
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn domain(&self) -> DomainId {
-        self.domain
-    }
-}
-
-impl Drop for FakeMemory {
-    fn drop(&mut self) {
-        let device = self.device.lock();
-        let mut device = device.unwrap_or_else(|broken| broken.into_inner());
-        device.memory.retain(|piece| piece.address != self.address);
-        // SAFETY: allocated with this layout in `allocate`, and nobody has it any more.
-        unsafe { dealloc(self.pointer.as_ptr(), self.layout) };
-    }
-}
-
-// SAFETY: a `Fake` is used by one driver at a time; the test's clone only plays the device. Its
-// memory has its domain.
-unsafe impl Platform for Fake {
-    type Registers = FakeRegisters;
-    type Memory = FakeMemory;
-    type Slots = Box<[u64]>;
-
-    fn read_config(&self, offset: u16) -> u32 {
-        let device = self.device();
-        if device.has(Fault::Removed) {
-            return u32::MAX;
-        }
-        let word = device.config[usize::from(offset) / 4 % 64];
-        let pending = usize::from(offset) == PCIE + 8 && device.has(Fault::StuckPending);
-        word | u32::from(pending) << 21
-    }
-
-    unsafe fn write_config(&mut self, offset: u16, value: u32) {
-        let mut device = self.device();
-        let old = device.config[usize::from(offset) / 4 % 64];
-        device.config[usize::from(offset) / 4 % 64] = old & 0xFFFF_0000 | value & 0xFFFF;
-    }
-
-    fn map_bar(&mut self, bar: u8) -> Result<FakeRegisters, PlatformError> {
-        match bar {
-            COMMON_BAR | NOTIFY_BAR => Ok(FakeRegisters {
-                device: self.device.clone(),
-                bar,
-            }),
-            _ => Err(PlatformError::NoBar(bar)),
-        }
-    }
-
-    fn allocate(&mut self, len: usize, align: usize) -> Result<FakeMemory, PlatformError> {
-        let mut device = self.device();
-        let layout =
-            Layout::from_size_align(len.max(1), align).map_err(|_| PlatformError::OutOfMemory)?;
-        // SAFETY: the layout has at least one byte.
-        let pointer = unsafe { alloc_zeroed(layout) };
-        let pointer = NonNull::new(pointer).ok_or(PlatformError::OutOfMemory)?;
-        let address = device.next_address.next_multiple_of(align as u64);
-        device.next_address = address + len as u64 + 0x1000;
-        device.memory.push(Piece {
-            address,
-            pointer: pointer.as_ptr() as usize,
-            len,
-        });
-        Ok(FakeMemory {
-            pointer,
-            layout,
-            address,
-            len,
-            domain: self.domain,
-            device: self.device.clone(),
-        })
-    }
-
-    fn slots(&mut self, count: usize) -> Result<Box<[u64]>, PlatformError> {
-        Ok(vec![0; count].into_boxed_slice())
-    }
-
-    fn domain(&self) -> DomainId {
-        self.domain
-    }
-
-    fn enable_interrupts(&mut self, vectors: u16) -> Result<u16, PlatformError> {
-        let mut device = self.device();
-        device.enabled_vectors = vectors.min(device.vectors);
-        // As a real one may: what fired before is forgotten.
-        device.fired = [false; 3];
-        Ok(device.enabled_vectors)
-    }
-
-    fn take_interrupt(&mut self, vector: u16) -> bool {
-        let mut device = self.device();
-        let fired = device.fired.get_mut(usize::from(vector));
-        fired.is_some_and(core::mem::take)
-    }
-
-    fn now(&self) -> Instant {
-        Instant::from_nanos(self.device().nanos)
-    }
-
-    fn wait(&self, duration: Duration) {
-        self.advance(duration);
     }
 }

@@ -163,26 +163,36 @@ impl Device {
     }
 }
 
+impl Device {
+    /// See [`Fake::fetch`].
+    pub(crate) fn fetch_next(&mut self, index: usize) -> Option<Chain> {
+        assert!(self.queues[index].enabled, "queue {index} is not enabled");
+        if self.is_packed() {
+            self.fetch_packed(index)
+        } else {
+            self.fetch_split(index)
+        }
+    }
+
+    /// See [`Fake::complete_many`].
+    pub(crate) fn complete_next(&mut self, index: usize, id: u32, len: u32, count: u16) {
+        if self.is_packed() {
+            self.complete_packed(index, id, len, count);
+        } else {
+            self.complete_split(index, id, len, count);
+        }
+    }
+}
+
 impl Fake {
     /// The next buffer that is available in queue `index`.
     pub(crate) fn fetch(&self, index: usize) -> Option<Chain> {
-        let mut device = self.device();
-        assert!(device.queues[index].enabled, "queue {index} is not enabled");
-        if device.is_packed() {
-            device.fetch_packed(index)
-        } else {
-            device.fetch_split(index)
-        }
+        self.device().fetch_next(index)
     }
 
     /// Says that the buffer `id`, with `len` bytes written, and `count - 1` before it are used.
     pub(crate) fn complete_many(&self, index: usize, id: u32, len: u32, count: u16) {
-        let mut device = self.device();
-        if device.is_packed() {
-            device.complete_packed(index, id, len, count);
-        } else {
-            device.complete_split(index, id, len, count);
-        }
+        self.device().complete_next(index, id, len, count);
     }
 
     /// Says that the buffer `id` is used.

@@ -26,6 +26,10 @@ bitflags! {
         const HOST_TSO6 = 1 << 12;
         /// The device tells the state of the link.
         const STATUS = 1 << 16;
+        /// There is a control queue. Only accepted with MQ, which needs it.
+        const CTRL_VQ = 1 << 17;
+        /// There are several pairs of queues.
+        const MQ = 1 << 22;
         /// One descriptor of the ring may stand for a table of descriptors.
         const INDIRECT_DESC = 1 << 28;
         /// Notifications are asked for by index.
@@ -47,7 +51,7 @@ bitflags! {
     }
 }
 
-const NAMES: [(Features, &str); 15] = [
+const NAMES: [(Features, &str); 17] = [
     (Features::CSUM, "csum"),
     (Features::GUEST_CSUM, "guest_csum"),
     (Features::MTU, "mtu"),
@@ -55,6 +59,8 @@ const NAMES: [(Features, &str); 15] = [
     (Features::HOST_TSO4, "host_tso4"),
     (Features::HOST_TSO6, "host_tso6"),
     (Features::STATUS, "status"),
+    (Features::CTRL_VQ, "ctrl_vq"),
+    (Features::MQ, "mq"),
     (Features::INDIRECT_DESC, "indirect_desc"),
     (Features::EVENT_IDX, "event_idx"),
     (Features::VERSION_1, "version_1"),
@@ -71,14 +77,17 @@ impl Features {
         .union(Self::ACCESS_PLATFORM)
         .union(Self::ORDER_PLATFORM);
 
-    /// What remains of `self` when bits are left out that others need: segmentation needs CSUM
-    /// (virtio 1.3, section 5.1.3.1).
-    pub(crate) const fn consistent(self) -> Self {
-        if self.contains(Self::CSUM) {
-            self
-        } else {
-            self.difference(Self::HOST_TSO4.union(Self::HOST_TSO6))
+    /// What remains of `self` when bits are left out that others need (virtio 1.3, section
+    /// 5.1.3.1): segmentation needs CSUM, MQ needs CTRL_VQ, which is of no use here without MQ.
+    pub(crate) fn consistent(self) -> Self {
+        let mut rest = self;
+        if !rest.contains(Self::CSUM) {
+            rest.remove(Self::HOST_TSO4 | Self::HOST_TSO6);
         }
+        if !rest.contains(Self::CTRL_VQ | Self::MQ) {
+            rest.remove(Self::CTRL_VQ | Self::MQ);
+        }
+        rest
     }
 }
 

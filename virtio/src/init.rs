@@ -6,7 +6,8 @@ use core::time::Duration;
 use pagewire_hal::{NicError, Platform, Registers, pci};
 
 use crate::Features;
-use crate::config::{MAX_MTU, MIN_MTU};
+use crate::config::{Config, MAX_MTU, MIN_MTU};
+use crate::control::ControlQueue;
 use crate::link;
 use crate::regs::{
     Area, DEVICE_FEATURE, DEVICE_FEATURE_SELECT, DEVICE_STATUS, DRIVER_FEATURE,
@@ -20,11 +21,6 @@ use crate::tx::VirtioTx;
 /// How long a device may take to reset. The specification sets no limit, and Linux waits for
 /// ever.
 const RESET_LIMIT: Duration = Duration::from_secs(1);
-
-/// The receive queue of the first pair (virtio 1.3, section 5.1.2).
-pub(crate) const RECEIVE_QUEUE: u16 = 0;
-/// The transmit queue of the first pair.
-pub(crate) const TRANSMIT_QUEUE: u16 = 1;
 
 /// Begins to reset the device: it reaches no memory when its status reads 0 (virtio 1.3, section
 /// 2.4.2).
@@ -84,14 +80,15 @@ fn add_status<R: Registers>(common: &Area<R>, status: Status) {
     common.write8(DEVICE_STATUS, now | status.bits());
 }
 
-/// Of `wanted`, what the device offers and what can be used.
-pub(crate) fn choose<R: Registers>(device: &Structures<R>, wanted: Features) -> Features {
+/// Of what the configuration wants, what the device offers and what can be used.
+fn choose<R: Registers>(device: &Structures<R>, config: &Config) -> Features {
     let offered = Features::from_bits_truncate(offered(&device.common));
-    let mut features = offered & (wanted | Features::ALWAYS);
+    let mut features = offered & (config.features | Features::ALWAYS);
     let len = device.device.as_ref().map_or(0, Area::len);
     for (feature, needed) in [
         (Features::MAC, 6),
         (Features::STATUS, 8),
+        (Features::MQ, 10),
         (Features::MTU, 12),
     ] {
         if len < needed {
@@ -100,11 +97,17 @@ pub(crate) fn choose<R: Registers>(device: &Structures<R>, wanted: Features) -> 
     }
     // With MTU there must be buffers for frames of that size.
     if features.contains(Features::MTU)
-        && let Some(config) = &device.device
-        && !(MIN_MTU..=MAX_MTU).contains(&link::mtu(config))
+        && let Some(area) = &device.device
+        && !(MIN_MTU..=MAX_MTU).contains(&link::mtu(area))
     {
         log::warn!("virtio-net: the device's MTU is out of range and not used");
         features.remove(Features::MTU);
+    }
+    // The device may have as many as 32768 (virtio 1.3, section 5.1.4.1); more is nonsense.
+    if let Some(area) = &device.device
+        && (config.queue_pairs == 1 || !(2..=0x8000).contains(&link::max_pairs(area)))
+    {
+        features.remove(Features::MQ);
     }
     features.consistent()
 }
@@ -116,13 +119,13 @@ pub(crate) fn choose<R: Registers>(device: &Structures<R>, wanted: Features) -> 
 /// The device is legacy, does not offer what it offered before, or refuses.
 pub(crate) fn negotiate<R: Registers>(
     device: &Structures<R>,
-    wanted: Features,
+    config: &Config,
     again: Option<Features>,
 ) -> Result<Features, NicError> {
     let common = &device.common;
     add_status(common, Status::ACKNOWLEDGE);
     add_status(common, Status::DRIVER);
-    let features = choose(device, wanted);
+    let features = choose(device, config);
     if !features.contains(Features::VERSION_1) {
         return Err(NicError::NotOffered {
             what: "virtio 1.x interface (no VERSION_1: a legacy device)",
@@ -168,6 +171,30 @@ pub(crate) fn queue_size<R: Registers>(
     Ok(1 << size)
 }
 
+/// Descriptors in the rings of all pairs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueSizes {
+    pub(crate) transmit: u16,
+    pub(crate) receive: u16,
+}
+
+/// The sizes for `pairs` pairs of queues, the same for all.
+pub(crate) fn queue_sizes<R: Registers>(
+    device: &Structures<R>,
+    pairs: u16,
+    config: &Config,
+) -> Result<QueueSizes, NicError> {
+    let mut sizes = QueueSizes {
+        transmit: config.tx_descriptors,
+        receive: config.rx_descriptors,
+    };
+    for pair in 0..pairs {
+        sizes.receive = queue_size(device, 2 * pair, sizes.receive)?;
+        sizes.transmit = queue_size(device, 2 * pair + 1, sizes.transmit)?;
+    }
+    Ok(sizes)
+}
+
 /// Finds the doorbell of queue `index`, before anything of the queue is programmed.
 pub(crate) fn doorbell<R: Registers>(
     device: &Structures<R>,
@@ -206,27 +233,48 @@ unsafe fn program<R: Registers>(device: &Structures<R>, index: u16, size: u32, p
     common.write16(QUEUE_ENABLE, 1);
 }
 
-/// Where both queues' doorbells are.
-pub(crate) type Doorbells<R> = (Doorbell<R>, Doorbell<R>);
-
-/// Starts a device that has agreed on its features: rings, bus mastering, and last the receive
-/// buffers.
-pub(crate) fn start<P: Platform>(
-    platform: &mut P,
+/// Finds the doorbells of a pair.
+///
+/// # Errors
+/// The device no longer has such queues.
+pub(crate) fn find_doorbells<P: Platform>(
     device: &Structures<P::Registers>,
-    (tx_bell, rx_bell): Doorbells<P::Registers>,
+    tx: &mut VirtioTx<P>,
+    rx: &mut VirtioRx<P>,
+) -> Result<(), NicError> {
+    rx.set_bell(doorbell(device, rx.id().receive(), rx.size())?);
+    tx.set_bell(doorbell(device, tx.id().transmit(), tx.size())?);
+    Ok(())
+}
+
+/// Tells the device, which has agreed on its features, of a pair of queues.
+pub(crate) fn program_pair<P: Platform>(
+    device: &Structures<P::Registers>,
     tx: &mut VirtioTx<P>,
     rx: &mut VirtioRx<P>,
 ) {
-    let parts = rx.prepare(rx_bell);
+    let parts = rx.prepare();
     // SAFETY: the ring is empty, in custody as not quiet, and offers only buffers that are too.
-    unsafe { program(device, RECEIVE_QUEUE, rx.size(), parts) };
-    let parts = tx.prepare(tx_bell);
+    unsafe { program(device, rx.id().receive(), rx.size(), parts) };
+    let parts = tx.prepare();
     // SAFETY: the ring is empty and in custody as not quiet; the callers of `post` answer for the
     // frames.
-    unsafe { program(device, TRANSMIT_QUEUE, tx.size(), parts) };
+    unsafe { program(device, tx.id().transmit(), tx.size(), parts) };
+}
+
+/// Tells the device of the control queue.
+pub(crate) fn program_control<P: Platform>(
+    device: &Structures<P::Registers>,
+    control: &mut ControlQueue<P>,
+) {
+    let parts = control.prepare();
+    // SAFETY: the ring is empty, and it and the command are in custody as not quiet.
+    unsafe { program(device, control.index(), control.size(), parts) };
+}
+
+/// Lets the device run, when it has been told of all queues.
+pub(crate) fn run<P: Platform>(platform: &mut P, device: &Structures<P::Registers>) {
     // SAFETY: all that the device was told of is in custody as not quiet.
     unsafe { pci::start_bus_mastering(platform) };
     add_status(&device.common, Status::DRIVER_OK);
-    rx.offer_all();
 }

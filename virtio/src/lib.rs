@@ -1,16 +1,25 @@
-//! virtio-net 1.x over PCI: split and packed rings, gather with indirect descriptors, checksum and TCP
-//! segmentation offload, MSI-X.
+//! virtio-net 1.x over PCI: split and packed rings, gather with indirect descriptors, checksum and
+//! TCP segmentation offload, several pairs of queues, MSI-X.
 //!
-//! [`VirtioNet::open`] takes a [`Platform`] and yields a [`Nic`] with one pair of queues. Modern
-//! devices only: 1af4:1041, and 1af4:1000 where that has the modern interface beside the legacy
-//! one.
+//! [`VirtioNet::open`] takes a [`Platform`] and yields a [`Nic`] with up to eight pairs of queues
+//! ([`Config::queue_pairs`]). Modern devices only: 1af4:1041, and 1af4:1000 where that has the
+//! modern interface beside the legacy one.
 //!
 //! # What is negotiated
 //! [`Features`] lists the bits that are implemented; [`VirtioNet::features`] tells which of them
 //! this device and the driver agreed on, and its `Display` names them. Nothing else is ever
-//! accepted. Not implemented: the segmentation of received frames (GUEST_TSO), mergeable receive buffers (a buffer
-//! holds the longest frame), several queue pairs and the control queue, reset of single queues,
-//! speed and duplex.
+//! accepted. Not implemented: the segmentation of received frames (GUEST_TSO), mergeable receive
+//! buffers (a buffer holds the longest frame), filters and other commands of the control queue,
+//! reset of single queues, speed and duplex.
+//!
+//! # Several pairs
+//! With MQ the control queue takes one command, which puts the pairs to use: opening waits for the
+//! answer. [`restart`](Nic::restart) does not: the command is in the ring before the first frame
+//! is, which is all that the specification asks of a driver, and [`poll`](Nic::poll) looks for
+//! the answer. A device that refuses, or that does not answer for a second, is
+//! [`Hung`](Phase::Hung). Vectors, where there are enough: 2i for the receive queue of pair i,
+//! 2i + 1 for its transmit queue, the last one for changes of the link. With fewer, vector i is
+//! that of pair i; with fewer still, pairs share them.
 //!
 //! # Differences from a NIC with registers
 //! - The device counts nothing, so [`Nic::statistics`] is all zeros: what the control part could
@@ -43,8 +52,10 @@
 #[cfg(test)]
 extern crate std;
 
+mod capabilities;
 mod checksum;
 mod config;
+mod control;
 mod desc;
 mod features;
 mod ids;
@@ -52,6 +63,7 @@ mod init;
 mod interrupts;
 mod link;
 mod packed;
+mod pairs;
 mod regs;
 mod reset;
 mod ring;
@@ -63,13 +75,15 @@ mod tx;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod fake_platform;
+#[cfg(test)]
 mod fake_ring;
 #[cfg(test)]
 mod tests;
 
 use pagewire_hal::{
-    Capabilities, Causes, ChecksumOffload, DomainId, Instant, LinkState, MacAddress, Nic, NicError,
-    Phase, Platform, QueueOwner, QueuePair, Segmentation, Statistics, Token, pci,
+    Capabilities, Causes, DomainId, Instant, LinkState, MacAddress, Nic, NicError, Phase, Platform,
+    QueuePair, Statistics, Token, pci,
 };
 
 pub use config::Config;
@@ -78,24 +92,12 @@ pub use ids::{DeviceInfo, supported};
 pub use rx::VirtioRx;
 pub use tx::{TxCounters, VirtioTx};
 
-use config::ETHERNET_HEADER;
-use init::{Doorbells, RECEIVE_QUEUE, TRANSMIT_QUEUE};
+use capabilities::{capabilities, station_address};
+use control::{Answer, ControlQueue};
 use interrupts::Interrupts;
+use pairs::{Lent, Pairs};
 use regs::{DEVICE_STATUS, Status, Structures};
 use reset::{State, Step, Stop};
-
-/// QEMU's elements have at most 1024 pieces (`VIRTQUEUE_MAX_SIZE`), as has Linux' writev, and the
-/// header may become a piece of its own there.
-const MAX_CHAIN: u16 = 1023;
-/// No virtual device pads, and what is behind it may be a wire: so the shortest frame is that of
-/// Ethernet, without its frame check sequence.
-const MIN_FRAME_LEN: u32 = 60;
-/// Payload of a request for segmentation: with the longest IPv4 and TCP headers (60 bytes each)
-/// the packet's length fits its 16-bit field.
-const MAX_SEGMENTATION_PAYLOAD: u32 = 65_535 - 120;
-/// The specification sets no limit; this is more than Ethernet, VLAN, IPv6 with the longest TCP
-/// header have, with room for extension headers.
-const MAX_SEGMENTATION_HEADER: u16 = 255;
 
 /// A virtio network device: the control part.
 ///
@@ -110,10 +112,8 @@ pub struct VirtioNet<P: Platform> {
     mac: MacAddress,
     /// Where the PCI Express capability is.
     pcie: Option<u16>,
-    /// The queues until they are taken.
-    queues: Option<(VirtioTx<P>, VirtioRx<P>)>,
-    /// What names our queues.
-    owner: QueueOwner,
+    pairs: Pairs<P>,
+    control: Option<ControlQueue<P>>,
     state: State,
     interrupts: Interrupts,
 }
@@ -168,23 +168,26 @@ impl<P: Platform> VirtioNet<P> {
         let pcie = pci::find_pcie(&platform);
         init::reset(&platform, &device)?;
         pci::stop_bus_mastering(&mut platform);
-        let features = init::negotiate(&device, config.features, None)?;
+        let features = init::negotiate(&device, config, None)?;
         let mac = station_address(&device, features, config)?;
         let own_mtu = match &device.device {
             Some(area) if features.contains(Features::MTU) => link::mtu(area),
             _ => config.mtu,
         };
+        let (pairs, control) = make_control(&mut platform, &device, features, config)?;
+        let sizes = init::queue_sizes(&device, pairs, config)?;
         let mtu = config.mtu.min(own_mtu);
-        let tx_size = init::queue_size(&device, TRANSMIT_QUEUE, config.tx_descriptors)?;
-        let rx_size = init::queue_size(&device, RECEIVE_QUEUE, config.rx_descriptors)?;
-        let capabilities = capabilities(config, features, mtu, tx_size);
-        let interrupts = Interrupts::plan(&mut platform, 1);
-        let owner = QueueOwner::new_unique();
-        let mut tx = VirtioTx::new(&mut platform, owner, capabilities, features, tx_size)?;
+        let capabilities = capabilities(config, features, mtu, sizes.transmit, pairs);
+        let interrupts = Interrupts::plan(&mut platform, pairs);
         // Frames of the device's MTU may arrive, whatever the user chose.
         let buffer_len = config::buffer_len(config.mtu.max(own_mtu));
-        let receive = (config, mac);
-        let mut rx = VirtioRx::new(&mut platform, owner, features, rx_size, buffer_len, receive)?;
+        let pairs = Pairs::new(pairs, |id| {
+            let platform = &mut platform;
+            let tx = VirtioTx::new(platform, id, capabilities, features, sizes.transmit)?;
+            let receive = (config, mac);
+            let rx = VirtioRx::new(platform, id, features, sizes.receive, buffer_len, receive)?;
+            Ok((tx, rx))
+        })?;
         let mut nic = Self {
             platform,
             device,
@@ -194,14 +197,13 @@ impl<P: Platform> VirtioNet<P> {
             capabilities,
             mac,
             pcie,
-            owner,
-            queues: None,
+            pairs,
+            control,
             state: State::Quiet,
             interrupts,
         };
-        let bells = nic.doorbells(tx.size(), rx.size())?;
-        nic.start(bells, &mut tx, &mut rx);
-        nic.queues = Some((tx, rx));
+        nic.start(&mut [])?;
+        nic.wait_for_control()?;
         log::info!("{} with station address {mac}: {features}", info.name);
         Ok(nic)
     }
@@ -218,62 +220,96 @@ impl<P: Platform> VirtioNet<P> {
         self.features
     }
 
-    fn doorbells(&self, tx: u32, rx: u32) -> Result<Doorbells<P::Registers>, NicError> {
-        Ok((
-            init::doorbell(&self.device, TRANSMIT_QUEUE, tx)?,
-            init::doorbell(&self.device, RECEIVE_QUEUE, rx)?,
-        ))
-    }
-
-    /// Starts a device that has agreed on its features.
-    fn start(
-        &mut self,
-        bells: Doorbells<P::Registers>,
-        tx: &mut VirtioTx<P>,
-        rx: &mut VirtioRx<P>,
-    ) {
-        self.interrupts.map(&self.device);
-        init::start(&mut self.platform, &self.device, bells, tx, rx);
+    /// Starts a device that has agreed on its features: rings, bus mastering, the receive buffers,
+    /// and last the command that puts all pairs to use.
+    ///
+    /// # Errors
+    /// The device no longer has what it had: it was told of nothing.
+    fn start(&mut self, lent: &mut [Lent<'_, P>]) -> Result<(), NicError> {
+        let device = &self.device;
+        self.pairs
+            .each(lent, |_, tx, rx| init::find_doorbells(device, tx, rx))?;
+        if let Some(control) = &mut self.control {
+            control.set_bell(init::doorbell(device, control.index(), control.size())?);
+        }
+        self.interrupts.map(device);
+        self.pairs.each(lent, |_, tx, rx| {
+            init::program_pair(device, tx, rx);
+            Ok(())
+        })?;
+        if let Some(control) = &mut self.control {
+            init::program_control(device, control);
+        }
+        init::run(&mut self.platform, device);
         self.state = State::Running;
-    }
-
-    /// Whether `queues` is the pair that was taken, and nothing else.
-    fn check_quiet(
-        &self,
-        queues: &[QueuePair<'_, VirtioTx<P>, VirtioRx<P>>],
-    ) -> Result<(), NicError> {
-        if self.state != State::Quiet {
-            return Err(NicError::WrongPhase);
-        }
-        let is_ours = |pair: &QueuePair<'_, VirtioTx<P>, VirtioRx<P>>| {
-            pair.tx.owner() == self.owner && pair.rx.owner() == self.owner
-        };
-        if !queues.iter().all(is_ours) {
-            return Err(NicError::Config {
-                what: "a queue pair of another device was handed in",
-            });
-        }
-        if queues.is_empty() && self.queues.is_none() {
-            return Err(NicError::QueueMissing { index: 0 });
+        self.pairs.each(lent, |_, _, rx| {
+            rx.offer_all();
+            Ok(())
+        })?;
+        if let Some(control) = &mut self.control {
+            control.ask();
         }
         Ok(())
     }
 
-    /// Calls `with` with the pair, wherever it is. `check_quiet` has found it to be there.
-    fn with_pair(
-        &mut self,
-        queues: &mut [QueuePair<'_, VirtioTx<P>, VirtioRx<P>>],
-        with: impl FnOnce(&mut Self, &mut VirtioTx<P>, &mut VirtioRx<P>) -> Result<(), NicError>,
-    ) -> Result<(), NicError> {
-        if let Some((mut tx, mut rx)) = self.queues.take() {
-            let result = with(self, &mut tx, &mut rx);
-            self.queues = Some((tx, rx));
-            result
-        } else if let Some(pair) = queues.first_mut() {
-            with(self, pair.tx, pair.rx)
-        } else {
-            Err(NicError::QueueMissing { index: 0 })
+    /// At open: waits until all pairs are in use. If the device refuses, it is reset, and what it
+    /// was told of is freed if it becomes quiet.
+    fn wait_for_control(&mut self) -> Result<(), NicError> {
+        let Some(control) = &mut self.control else {
+            return Ok(());
+        };
+        let Err(error) = control.wait(&self.platform) else {
+            return Ok(());
+        };
+        let reset = init::reset(&self.platform, &self.device);
+        pci::stop_bus_mastering(&mut self.platform);
+        if reset.is_ok() && !pci::transactions_pending(&self.platform, self.pcie) {
+            // SAFETY: the status reads 0, bus mastering is off and nothing is pending. The queues
+            // are dropped next.
+            unsafe { self.set_quiet(&mut []) };
         }
+        Err(error)
+    }
+
+    /// Lets the memory of all queues be freed on drop.
+    ///
+    /// # Safety
+    /// The device is quiet, and is told of the queues again by [`start`](Self::start) only.
+    unsafe fn set_quiet(&mut self, lent: &mut [Lent<'_, P>]) {
+        // It does not fail, as the closure does not.
+        let _ = self.pairs.each(lent, |_, tx, rx| {
+            // SAFETY: the caller's promise; `start` prepares the queues before it tells the
+            // device of them.
+            unsafe { tx.set_quiet() };
+            // SAFETY: as above.
+            unsafe { rx.set_quiet() };
+            Ok(())
+        });
+        if let Some(control) = &mut self.control {
+            // SAFETY: as above.
+            unsafe { control.set_quiet() };
+        }
+    }
+
+    /// Stops the queues and hands back all tokens.
+    ///
+    /// # Errors
+    /// As [`Nic::release`]: nothing has been changed.
+    fn drain(
+        &mut self,
+        lent: &mut [Lent<'_, P>],
+        released: &mut dyn FnMut(u16, Token),
+    ) -> Result<(), NicError> {
+        if self.state != State::Quiet {
+            return Err(NicError::WrongPhase);
+        }
+        self.pairs.check(lent)?;
+        self.pairs.each(lent, |position, tx, rx| {
+            rx.stop();
+            // SAFETY: the state is `Quiet`: the device knows no ring and is no bus master.
+            unsafe { tx.drain(&mut |token| released(position, token)) };
+            Ok(())
+        })
     }
 
     fn fail(&mut self, error: NicError) -> NicError {
@@ -305,61 +341,39 @@ impl<P: Platform> VirtioNet<P> {
                 after: reset::RESET_LIMIT,
             });
         }
-        init::negotiate(&self.device, self.config.features, Some(self.features))?;
+        init::negotiate(&self.device, &self.config, Some(self.features))?;
         Ok(())
     }
 }
 
-fn station_address<R: pagewire_hal::Registers>(
-    device: &Structures<R>,
+/// How many pairs there are, and the control queue if it takes one. Its index follows from what
+/// the device has, not from what is used (virtio 1.3, section 5.1.2).
+fn make_control<P: Platform>(
+    platform: &mut P,
+    device: &Structures<P::Registers>,
     features: Features,
     config: &Config,
-) -> Result<MacAddress, NicError> {
-    if !features.contains(Features::MAC) {
-        return config.mac_address.ok_or(NicError::Config {
-            what: "the device has no station address: mac_address is needed",
+) -> Result<(u16, Option<ControlQueue<P>>), NicError> {
+    let (true, Some(area)) = (features.contains(Features::MQ), &device.device) else {
+        return Ok((1, None));
+    };
+    let most = link::max_pairs(area);
+    let pairs = most.min(config.queue_pairs);
+    // `choose` has checked that this does not overflow, but the device may have changed its mind.
+    let index = most.saturating_mul(2);
+    if init::queue_size(device, index, control::DESCRIPTORS)? < control::DESCRIPTORS {
+        return Err(NicError::NotOffered {
+            what: "control queue that holds a command",
         });
     }
-    let mac = link::mac_address(device).ok_or(NicError::NotOffered {
-        what: "station address that can be read: it changes all the time",
-    })?;
-    if mac.is_multicast() || mac.0 == [0; 6] {
-        return Err(NicError::BadMacAddress(mac));
-    }
-    Ok(mac)
-}
-
-/// What the device can do with `features` and a transmit ring of `size` descriptors.
-fn capabilities(config: &Config, features: Features, mtu: u16, size: u16) -> Capabilities {
-    let mut capabilities = Capabilities::minimal();
-    // A chain is never longer than the queue, in an indirect table either (virtio 1.3, section
-    // 2.7.5.3.1).
-    let bound = config.max_fragments.unwrap_or(u16::MAX);
-    capabilities.max_fragments = size.min(MAX_CHAIN).min(bound);
-    capabilities.max_frame_len = u32::from(mtu) + ETHERNET_HEADER;
-    capabilities.max_fragment_len = capabilities.max_frame_len;
-    capabilities.min_frame_len = MIN_FRAME_LEN;
-    capabilities.head_room = desc::HEADER_LEN as u16;
-    capabilities.dma_address_bits = 64;
-    if features.contains(Features::CSUM) {
-        capabilities.tx_checksum = ChecksumOffload::TRANSPORT;
-    }
-    let mut limits = Segmentation::new(MAX_SEGMENTATION_PAYLOAD, MAX_SEGMENTATION_HEADER);
-    limits.ipv4 = features.contains(Features::HOST_TSO4);
-    limits.ipv6 = features.contains(Features::HOST_TSO6);
-    limits.seed_has_length = true;
-    if limits.ipv4 || limits.ipv6 {
-        capabilities.segmentation = Some(limits);
-        capabilities.max_fragment_len =
-            MAX_SEGMENTATION_PAYLOAD + u32::from(MAX_SEGMENTATION_HEADER);
-    }
-    capabilities
+    let control = ControlQueue::new(platform, features, index, pairs)?;
+    Ok((pairs, Some(control)))
 }
 
 // SAFETY: tokens are handed back by `VirtioTx::drain`, in the state `Quiet` only, which the
 // device reaches when its status reads 0, bus mastering is off and nothing is pending.
-// `check_quiet` lets through the one pair that is ours, so its position is 0. The queues are
-// borrowed, not moved. `allocate` is the platform's, whose memory has the platform's domain.
+// `Pairs::check` lets through all pairs that are ours and no others; `Pairs::each` gives each its
+// position. The queues are borrowed, not moved. `allocate` is the platform's, whose memory has the platform's domain.
 unsafe impl<P: Platform> Nic for VirtioNet<P> {
     type Tx = VirtioTx<P>;
     type Rx = VirtioRx<P>;
@@ -386,7 +400,7 @@ unsafe impl<P: Platform> Nic for VirtioNet<P> {
     }
 
     fn take_queues(&mut self, index: u16) -> Option<(Self::Tx, Self::Rx)> {
-        if index == 0 { self.queues.take() } else { None }
+        self.pairs.take(index)
     }
 
     fn link(&mut self) -> LinkState {
@@ -421,7 +435,8 @@ unsafe impl<P: Platform> Nic for VirtioNet<P> {
             return self.go_on(stop, now);
         }
         let status = Status::from_bits_retain(self.device.common.read8(DEVICE_STATUS));
-        if status.contains(Status::NEEDS_RESET) {
+        let refused = |control: &mut ControlQueue<P>| control.answer(now) == Answer::Refused;
+        if status.contains(Status::NEEDS_RESET) || self.control.as_mut().is_some_and(refused) {
             return Ok(Phase::Hung);
         }
         Ok(Phase::Running(self.link()))
@@ -440,20 +455,13 @@ unsafe impl<P: Platform> Nic for VirtioNet<P> {
         queues: &mut [QueuePair<'_, Self::Tx, Self::Rx>],
         released: &mut dyn FnMut(u16, Token),
     ) -> Result<(), NicError> {
-        self.check_quiet(queues)?;
-        self.with_pair(queues, |nic, tx, rx| {
-            if nic.device.is_gone() {
-                return Err(NicError::Removed);
-            }
-            rx.stop();
-            // SAFETY: the state is `Quiet`: the device knows no ring and is no bus master.
-            unsafe { tx.drain(&mut |token| released(0, token)) };
-            let agreed = nic.negotiate_again();
-            let bells = agreed.and_then(|()| nic.doorbells(tx.size(), rx.size()));
-            let bells = bells.inspect_err(|_| init::begin_reset(&nic.device))?;
-            nic.start(bells, tx, rx);
-            Ok(())
-        })
+        self.drain(queues, released)?;
+        if self.device.is_gone() {
+            return Err(NicError::Removed);
+        }
+        let agreed = self.negotiate_again();
+        let started = agreed.and_then(|()| self.start(queues));
+        started.inspect_err(|_| init::begin_reset(&self.device))
     }
 
     fn release(
@@ -461,17 +469,9 @@ unsafe impl<P: Platform> Nic for VirtioNet<P> {
         queues: &mut [QueuePair<'_, Self::Tx, Self::Rx>],
         released: &mut dyn FnMut(u16, Token),
     ) -> Result<(), NicError> {
-        self.check_quiet(queues)?;
-        self.with_pair(queues, |_, tx, rx| {
-            rx.stop();
-            // SAFETY: the state is `Quiet`.
-            unsafe { tx.drain(&mut |token| released(0, token)) };
-            // SAFETY: the state is `Quiet`, and `restart`, the only way out of it, prepares the
-            // queues before it tells the device of them.
-            unsafe { tx.set_quiet() };
-            // SAFETY: as above.
-            unsafe { rx.set_quiet() };
-            Ok(())
-        })
+        self.drain(queues, released)?;
+        // SAFETY: the state is `Quiet`, and `restart` is the only way out of it.
+        unsafe { self.set_quiet(queues) };
+        Ok(())
     }
 }

@@ -1,9 +1,11 @@
-//! The configuration of a network device: station address, link, MTU (virtio 1.3, section 5.1.4).
+//! The configuration of a network device: station address, link, queue pairs, MTU (virtio 1.3, section 5.1.4).
 
 use pagewire_hal::{LinkState, MacAddress, Registers};
 
 use crate::Features;
-use crate::regs::{Area, CONFIG_GENERATION, NET_MAC, NET_MTU, NET_STATUS, Structures};
+use crate::regs::{
+    Area, CONFIG_GENERATION, NET_MAC, NET_MAX_PAIRS, NET_MTU, NET_STATUS, Structures,
+};
 
 /// The link is up.
 const LINK_UP: u16 = 1;
@@ -29,6 +31,11 @@ pub(crate) fn mac_address<R: Registers>(device: &Structures<R>) -> Option<MacAdd
 /// The largest MTU that the device tells, in bytes.
 pub(crate) fn mtu<R: Registers>(config: &Area<R>) -> u16 {
     config.read16(NET_MTU)
+}
+
+/// The pairs of queues that a device with MQ has.
+pub(crate) fn max_pairs<R: Registers>(config: &Area<R>) -> u16 {
+    config.read16(NET_MAX_PAIRS)
 }
 
 /// The link as of now. Without STATUS it is taken to be up (virtio 1.3, section 5.1.4.2). Its

@@ -14,8 +14,8 @@
 use pagewire_hal::{DescriptorRing, DeviceAddress, NicError, Platform, QueueError, barrier};
 
 use crate::Features;
-use crate::desc::{INDIRECT, NEXT, PACKED_AVAILABLE, PACKED_USED, PackedDescriptor, WRITE};
-use crate::ring::{self, Parts, TABLE_LEN, Used};
+use crate::desc::{INDIRECT, NEXT, PACKED_AVAILABLE, PACKED_USED, PackedDescriptor};
+use crate::ring::{self, Direction, Parts, TABLE_LEN, Used};
 use crate::shadow::Shadow;
 
 /// Words of a descriptor.
@@ -27,7 +27,7 @@ const EVENT_AT: u32 = 2;
 /// The wrap counter of that position.
 const EVENT_WRAP: u32 = 1 << 15;
 
-/// A packed ring of buffers that the device reads, or of buffers that it writes.
+/// A packed ring.
 pub(crate) struct PackedRing<P: Platform> {
     descriptors: DescriptorRing<P::Memory, u32>,
     /// One word: when the driver wants to be interrupted.
@@ -38,8 +38,10 @@ pub(crate) struct PackedRing<P: Platform> {
     tables: Option<DescriptorRing<P::Memory, PackedDescriptor>>,
     shadow: Shadow<P::Slots>,
     size: u32,
-    /// [`WRITE`], or 0 for a ring of buffers that the device reads.
+    /// Of all pieces of a buffer but the last.
     flags: u16,
+    /// Of the last piece.
+    last_flags: u16,
     event_index: bool,
     in_order: bool,
     /// Position of the next descriptor to write.
@@ -65,17 +67,18 @@ impl<P: Platform> PackedRing<P> {
         platform: &mut P,
         size: u16,
         features: Features,
-        device_writes: bool,
+        direction: Direction,
     ) -> Result<Self, NicError> {
         let count = u32::from(size);
         let descriptors = ring::memory(platform, WORDS * count)?;
         let driver_event = ring::memory(platform, 1)?;
         let device_event = ring::memory(platform, 1)?;
-        let tables = if ring::has_tables(features, size, device_writes) {
+        let tables = if ring::has_tables(features, size, direction) {
             Some(ring::memory(platform, count * TABLE_LEN)?)
         } else {
             None
         };
+        let (flags, last_flags) = direction.flags();
         Ok(Self {
             descriptors,
             driver_event,
@@ -83,7 +86,8 @@ impl<P: Platform> PackedRing<P> {
             tables,
             shadow: Shadow::new(platform, size)?,
             size: count,
-            flags: if device_writes { WRITE } else { 0 },
+            flags,
+            last_flags,
             event_index: features.contains(Features::EVENT_IDX),
             in_order: features.contains(Features::IN_ORDER),
             next: 0,
@@ -205,8 +209,12 @@ impl<P: Platform> PackedRing<P> {
         } else {
             for (address, len) in pieces {
                 left -= 1;
-                let more = if left > 0 { NEXT } else { 0 };
-                self.write(id, address, len, self.flags | more);
+                let flags = if left > 0 {
+                    self.flags | NEXT
+                } else {
+                    self.last_flags
+                };
+                self.write(id, address, len, flags);
             }
         }
         let len = self.next.wrapping_sub(start);

@@ -56,6 +56,8 @@ pub(crate) const QUEUE_DEVICE: u32 = 48;
 pub(crate) const NET_MAC: u32 = 0;
 /// Link status in bit 0. 16 bits.
 pub(crate) const NET_STATUS: u32 = 6;
+/// Most pairs of queues, with MQ. 16 bits.
+pub(crate) const NET_MAX_PAIRS: u32 = 8;
 /// Largest MTU. 16 bits.
 pub(crate) const NET_MTU: u32 = 10;
 

@@ -13,6 +13,7 @@ use pagewire_hal::{DescriptorRing, DeviceAddress, NicError, Platform, QueueError
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::Features;
+use crate::desc::WRITE;
 use crate::packed::PackedRing;
 use crate::split::SplitRing;
 
@@ -29,6 +30,28 @@ pub(crate) struct Parts {
     pub(crate) driver: DeviceAddress,
     /// What the device writes.
     pub(crate) device: DeviceAddress,
+}
+
+/// What the device does with the buffers of a ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Direction {
+    /// It reads them.
+    Read,
+    /// It writes them. They are of one piece.
+    Write,
+    /// It reads all pieces but the last one, where it writes its answer.
+    Command,
+}
+
+impl Direction {
+    /// Flags of all pieces but the last, and of the last.
+    pub(crate) const fn flags(self) -> (u16, u16) {
+        match self {
+            Self::Read => (0, 0),
+            Self::Write => (WRITE, WRITE),
+            Self::Command => (0, WRITE),
+        }
+    }
 }
 
 /// A buffer that the device is done with.
@@ -60,9 +83,9 @@ where
 }
 
 /// Whether a ring of `size` descriptors has indirect tables. Buffers that the device writes are of
-/// one piece here, and need none.
-pub(crate) fn has_tables(features: Features, size: u16, device_writes: bool) -> bool {
-    !device_writes && size > 1 && features.contains(Features::INDIRECT_DESC)
+/// one piece here, and commands are rare.
+pub(crate) fn has_tables(features: Features, size: u16, direction: Direction) -> bool {
+    direction == Direction::Read && size > 1 && features.contains(Features::INDIRECT_DESC)
 }
 
 /// Whether a list of so many pieces goes into a table, where there are tables.
@@ -71,7 +94,7 @@ pub(crate) fn fits_table(pieces: usize) -> bool {
     (2..=TABLE_LEN as usize).contains(&pieces)
 }
 
-/// A ring of buffers that the device reads, or of buffers that it writes.
+/// A ring of buffers.
 pub(crate) enum Ring<P: Platform> {
     /// Descriptor table, available ring, used ring.
     Split(SplitRing<P>),
@@ -91,17 +114,17 @@ macro_rules! either {
 
 impl<P: Platform> Ring<P> {
     /// A ring of `size` descriptors, a power of two up to 32768, that the device has not been
-    /// told of. `device_writes` says for what buffers.
+    /// told of.
     pub(crate) fn new(
         platform: &mut P,
         size: u16,
         features: Features,
-        device_writes: bool,
+        direction: Direction,
     ) -> Result<Self, NicError> {
         if features.contains(Features::RING_PACKED) {
-            PackedRing::new(platform, size, features, device_writes).map(Self::Packed)
+            PackedRing::new(platform, size, features, direction).map(Self::Packed)
         } else {
-            SplitRing::new(platform, size, features, device_writes).map(Self::Split)
+            SplitRing::new(platform, size, features, direction).map(Self::Split)
         }
     }
 

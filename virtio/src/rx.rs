@@ -6,15 +6,16 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use pagewire_hal::{
-    Custody, DmaMemory, MacAddress, NicError, Platform, QueueError, QueueOwner, RxChecksum,
-    RxCounters, RxFrame, RxQueue, Verdict,
+    Custody, DmaMemory, MacAddress, NicError, Platform, QueueError, RxChecksum, RxCounters,
+    RxFrame, RxQueue, Verdict,
 };
 use zerocopy::IntoBytes;
 
 use crate::config::{Config, ETHERNET_HEADER};
 use crate::desc::{HEADER_LEN, NetHeader};
+use crate::pairs::QueueId;
 use crate::regs::Doorbell;
-use crate::ring::{Parts, Ring, Used};
+use crate::ring::{Direction, Parts, Ring, Used};
 use crate::{Features, checksum};
 
 /// Which frames are handed over. The device filters nothing: it would take its control queue.
@@ -41,7 +42,7 @@ impl Filter {
 /// [`release`](pagewire_hal::Nic::release), its ring and its buffers are leaked, as the device
 /// may still write to them.
 pub struct VirtioRx<P: Platform> {
-    owner: QueueOwner,
+    id: QueueId,
     bell: Option<Doorbell<P::Registers>>,
     ring: Ring<P>,
     buffers: Custody<P::Memory>,
@@ -70,14 +71,14 @@ impl<P: Platform> VirtioRx<P> {
     /// not been told of.
     pub(crate) fn new(
         platform: &mut P,
-        owner: QueueOwner,
+        id: QueueId,
         features: Features,
         size: u16,
         buffer_len: u32,
         (config, mac): (&Config, MacAddress),
     ) -> Result<Self, NicError> {
         let buffer_shift = buffer_len.trailing_zeros();
-        let ring = Ring::new(platform, size, features, true)?;
+        let ring = Ring::new(platform, size, features, Direction::Write)?;
         let bytes = usize::from(size) << buffer_shift;
         let mut buffers = Custody::new(platform.allocate(bytes, 4096)?);
         // SAFETY: the device has not been told of this memory.
@@ -88,7 +89,7 @@ impl<P: Platform> VirtioRx<P> {
             });
         }
         Ok(Self {
-            owner,
+            id,
             bell: None,
             ring,
             buffers,
@@ -105,9 +106,9 @@ impl<P: Platform> VirtioRx<P> {
         })
     }
 
-    /// Whose queue it is.
-    pub(crate) fn owner(&self) -> QueueOwner {
-        self.owner
+    /// Which queue it is.
+    pub(crate) fn id(&self) -> QueueId {
+        self.id
     }
 
     /// Descriptors in the ring.
@@ -115,11 +116,14 @@ impl<P: Platform> VirtioRx<P> {
         self.ring.size()
     }
 
+    pub(crate) fn set_bell(&mut self, bell: Doorbell<P::Registers>) {
+        self.bell = Some(bell);
+    }
+
     /// Empties the ring, which the device, reset, is to be told of next.
-    pub(crate) fn prepare(&mut self, bell: Doorbell<P::Registers>) -> Parts {
+    pub(crate) fn prepare(&mut self) -> Parts {
         // SAFETY: saying "not quiet" only keeps memory longer.
         unsafe { self.buffers.set_quiet(false) };
-        self.bell = Some(bell);
         self.down = false;
         self.ring.prepare()
     }

@@ -8,14 +8,14 @@
 use pagewire_hal::{DescriptorRing, DeviceAddress, NicError, Platform, QueueError, barrier};
 
 use crate::Features;
-use crate::desc::{Descriptor, INDIRECT, NEXT, WRITE};
-use crate::ring::{self, Parts, TABLE_LEN, Used};
+use crate::desc::{Descriptor, INDIRECT, NEXT};
+use crate::ring::{self, Direction, Parts, TABLE_LEN, Used};
 use crate::shadow::Shadow;
 
 /// The device does not want to be notified.
 const NO_NOTIFY: u32 = 1;
 
-/// A split ring of buffers that the device reads, or of buffers that it writes.
+/// A split ring.
 pub(crate) struct SplitRing<P: Platform> {
     table: DescriptorRing<P::Memory, Descriptor>,
     available: DescriptorRing<P::Memory, u16>,
@@ -23,8 +23,10 @@ pub(crate) struct SplitRing<P: Platform> {
     /// The indirect tables, that of descriptor i from index i · [`TABLE_LEN`] on.
     tables: Option<DescriptorRing<P::Memory, Descriptor>>,
     shadow: Shadow<P::Slots>,
-    /// [`WRITE`], or 0 for a ring of buffers that the device reads.
+    /// Of all pieces of a buffer but the last.
     flags: u16,
+    /// Of the last piece.
+    last_flags: u16,
     event_index: bool,
     in_order: bool,
     /// Buffers added, modulo 2^16.
@@ -40,29 +42,31 @@ pub(crate) struct SplitRing<P: Platform> {
 
 impl<P: Platform> SplitRing<P> {
     /// A ring of `size` descriptors, a power of two up to 32768, that the device has not been
-    /// told of. `device_writes` says for what buffers.
+    /// told of.
     pub(crate) fn new(
         platform: &mut P,
         size: u16,
         features: Features,
-        device_writes: bool,
+        direction: Direction,
     ) -> Result<Self, NicError> {
         let count = u32::from(size);
         let table = ring::memory(platform, count)?;
         let available = ring::memory(platform, count + 3)?;
         let used = ring::memory(platform, 2 * count + 2)?;
-        let tables = if ring::has_tables(features, size, device_writes) {
+        let tables = if ring::has_tables(features, size, direction) {
             Some(ring::memory(platform, count * TABLE_LEN)?)
         } else {
             None
         };
+        let (flags, last_flags) = direction.flags();
         Ok(Self {
             table,
             available,
             used,
             tables,
             shadow: Shadow::new(platform, size)?,
-            flags: if device_writes { WRITE } else { 0 },
+            flags,
+            last_flags,
             event_index: features.contains(Features::EVENT_IDX),
             in_order: features.contains(Features::IN_ORDER),
             produced: 0,
@@ -183,7 +187,11 @@ impl<P: Platform> SplitRing<P> {
         for (address, len) in pieces {
             left -= 1;
             let next = self.shadow.next(index);
-            let flags = self.flags | if left > 0 { NEXT } else { 0 };
+            let flags = if left > 0 {
+                self.flags | NEXT
+            } else {
+                self.last_flags
+            };
             let descriptor = Descriptor::new(address, len, flags, next);
             self.table.write(u32::from(index), descriptor);
             last = index;

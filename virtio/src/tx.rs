@@ -11,13 +11,14 @@ use core::ptr::NonNull;
 
 use pagewire_hal::{
     Capabilities, DeviceAddress, DomainId, Fragment, NicError, Platform, PostError, QueueError,
-    QueueOwner, Token, TxFrame, TxQueue,
+    Token, TxFrame, TxQueue,
 };
 
 use crate::Features;
 use crate::desc::{HEADER_LEN, NetHeader};
+use crate::pairs::QueueId;
 use crate::regs::Doorbell;
-use crate::ring::{Parts, Ring};
+use crate::ring::{Direction, Parts, Ring};
 
 /// The transmit half of a queue pair.
 ///
@@ -28,7 +29,7 @@ use crate::ring::{Parts, Ring};
 ///
 /// Dropped without `release`, its ring is leaked, as the device may still read it.
 pub struct VirtioTx<P: Platform> {
-    owner: QueueOwner,
+    id: QueueId,
     bell: Option<Doorbell<P::Registers>>,
     ring: Ring<P>,
     capabilities: Capabilities,
@@ -67,15 +68,15 @@ impl<P: Platform> VirtioTx<P> {
     /// A queue of `size` descriptors that the device has not been told of.
     pub(crate) fn new(
         platform: &mut P,
-        owner: QueueOwner,
+        id: QueueId,
         capabilities: Capabilities,
         features: Features,
         size: u16,
     ) -> Result<Self, NicError> {
         Ok(Self {
-            owner,
+            id,
             bell: None,
-            ring: Ring::new(platform, size, features, false)?,
+            ring: Ring::new(platform, size, features, Direction::Read)?,
             capabilities,
             domain: platform.domain(),
             counters: TxCounters::default(),
@@ -90,9 +91,9 @@ impl<P: Platform> VirtioTx<P> {
         self.counters
     }
 
-    /// Whose queue it is.
-    pub(crate) fn owner(&self) -> QueueOwner {
-        self.owner
+    /// Which queue it is.
+    pub(crate) fn id(&self) -> QueueId {
+        self.id
     }
 
     /// Descriptors in the ring.
@@ -100,9 +101,12 @@ impl<P: Platform> VirtioTx<P> {
         self.ring.size()
     }
 
-    /// Empties the ring, which the device, reset, is to be told of next.
-    pub(crate) fn prepare(&mut self, bell: Doorbell<P::Registers>) -> Parts {
+    pub(crate) fn set_bell(&mut self, bell: Doorbell<P::Registers>) {
         self.bell = Some(bell);
+    }
+
+    /// Empties the ring, which the device, reset, is to be told of next.
+    pub(crate) fn prepare(&mut self) -> Parts {
         self.down = false;
         self.ring.prepare()
     }

@@ -40,11 +40,11 @@ fn vectors_are_mapped_before_the_queues_are_enabled_and_turned_on_later() {
     let mut bench = bench(64, 64);
     assert_eq!(vectors(&bench), [0, 1, 2]);
     assert_eq!(bench.fake.device().enabled_vectors, 0, "off at first");
-    bench.fake.device().fired = [true; 3];
+    bench.fake.device().fired = 0b111;
     assert_eq!(bench.nic.take_interrupts(), Causes::empty());
     assert_eq!(bench.nic.enable_interrupts(), Ok(3));
     assert_eq!(bench.fake.device().enabled_vectors, 3);
-    bench.fake.device().fired = [true, false, true];
+    bench.fake.device().fired = 0b101;
     assert_eq!(bench.nic.take_interrupts(), Causes::RECEIVE | Causes::LINK);
     assert_eq!(bench.nic.take_interrupts(), Causes::empty());
 }
@@ -53,7 +53,7 @@ fn vectors_are_mapped_before_the_queues_are_enabled_and_turned_on_later() {
 fn interrupts_that_are_enabled_twice_lose_no_message() {
     let mut bench = bench(64, 64);
     assert_eq!(bench.nic.enable_interrupts(), Ok(3));
-    bench.fake.device().fired = [false, true, false];
+    bench.fake.device().fired = 0b010;
     assert_eq!(bench.nic.enable_interrupts(), Ok(3));
     assert_eq!(bench.nic.take_interrupts(), Causes::TRANSMIT);
 }
@@ -81,7 +81,7 @@ fn what_there_is_of_vectors_is_shared() {
         let mut bench = bench(granted, resources);
         assert_eq!(vectors(&bench), expected);
         assert_eq!(bench.nic.enable_interrupts(), Ok(count));
-        bench.fake.device().fired = [true, false, false];
+        bench.fake.device().fired = 0b001;
         assert_eq!(bench.nic.take_interrupts(), first);
     }
 }

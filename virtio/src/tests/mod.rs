@@ -2,6 +2,7 @@
 
 mod interrupts;
 mod open;
+mod pairs;
 mod random;
 mod receive;
 mod reset;
@@ -15,7 +16,8 @@ use pagewire_hal::{
     DeviceAddress, DmaMemory, Fragment, Nic, Offload, Platform, PostError, Token, TxFrame, TxQueue,
 };
 
-use crate::fake::{Fake, FakeMemory};
+use crate::fake::Fake;
+use crate::fake_platform::FakeMemory;
 use crate::{Config, Features, VirtioNet, VirtioRx, VirtioTx};
 
 /// Where the first fragment begins in the memory of a [`Bench`].
@@ -58,7 +60,7 @@ impl Bench {
             features: Features::all(),
             ..Config::default()
         };
-        for queue in &mut fake.device().queues {
+        for queue in fake.device().queues.iter_mut() {
             queue.max = queue.max.max(size);
         }
         Self::of(fake, &config)
@@ -85,21 +87,23 @@ impl Bench {
         offload: Offload,
         token: u32,
     ) -> Result<(), PostError> {
-        // SAFETY: the memory has 4096 bytes.
-        let first: NonNull<u8> = unsafe { self.memory.pointer().add(FIRST) };
-        let frame = TxFrame {
-            fragments,
-            offload,
-            first: Some(first),
-        };
-        // SAFETY: the fake device reads the first fragment at most, whose memory the bench keeps;
-        // nobody else uses its head room.
-        unsafe { self.tx.post(&frame, Token(token)) }
+        post_to(&mut self.tx, &self.memory, fragments, offload, token)
     }
 
     pub(super) fn post(&mut self, count: usize, token: u32) -> Result<(), PostError> {
         let fragments = self.fragments(count);
         self.post_list(&fragments, Offload::NONE, token)
+    }
+
+    /// The same on a queue of another pair.
+    pub(super) fn post_on(
+        &self,
+        tx: &mut VirtioTx<Fake>,
+        count: usize,
+        token: u32,
+    ) -> Result<(), PostError> {
+        let fragments = self.fragments(count);
+        post_to(tx, &self.memory, &fragments, Offload::NONE, token)
     }
 
     /// Reclaims and returns the tokens.
@@ -109,4 +113,23 @@ impl Bench {
         assert_eq!(count, Ok(tokens.len()));
         tokens
     }
+}
+
+fn post_to(
+    tx: &mut VirtioTx<Fake>,
+    memory: &FakeMemory,
+    fragments: &[Fragment],
+    offload: Offload,
+    token: u32,
+) -> Result<(), PostError> {
+    // SAFETY: the memory has 4096 bytes.
+    let first: NonNull<u8> = unsafe { memory.pointer().add(FIRST) };
+    let frame = TxFrame {
+        fragments,
+        offload,
+        first: Some(first),
+    };
+    // SAFETY: the fake device reads the first fragment at most, whose memory the bench keeps;
+    // nobody else uses its head room.
+    unsafe { tx.post(&frame, Token(token)) }
 }

@@ -15,7 +15,8 @@ fn error(fake: &Fake, config: &Config) -> NicError {
 #[test]
 fn what_is_offered_and_implemented_is_negotiated_and_nothing_else() {
     let bench = Bench::new();
-    let expected = Features::all() - Features::IN_ORDER - Features::RING_PACKED;
+    let several_pairs = Features::MQ | Features::CTRL_VQ;
+    let expected = Features::all() - Features::IN_ORDER - Features::RING_PACKED - several_pairs;
     assert_eq!(bench.nic.features(), expected);
     assert_eq!(bench.fake.device().accepted, expected.bits());
     assert_eq!(bench.fake.device().status, 0x0F);
@@ -186,6 +187,14 @@ fn values_out_of_range_are_refused() {
         },
         Config {
             mtu: 575,
+            ..Config::default()
+        },
+        Config {
+            queue_pairs: 0,
+            ..Config::default()
+        },
+        Config {
+            queue_pairs: 9,
             ..Config::default()
         },
         Config {
