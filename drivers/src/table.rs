@@ -100,8 +100,18 @@ static E1000E: [KnownDevice; 12] = [
 ];
 
 static VIRTIO_NET: [KnownDevice; 2] = [
-    tested(VIRTIO, 0x1041, "virtio-net", "the model"),
-    tested(VIRTIO, 0x1000, "virtio-net transitional", "nothing yet"),
+    tested(
+        VIRTIO,
+        0x1041,
+        "virtio-net",
+        "the model; QEMU's virtio-net, without an operating system",
+    ),
+    tested(
+        VIRTIO,
+        0x1000,
+        "virtio-net transitional",
+        "QEMU's virtio-net, without an operating system",
+    ),
 ];
 
 /// The driver for a PCI device; `None` if there is none. That a driver takes a device does not

@@ -5,16 +5,22 @@ cd "$(dirname "$0")/../.."
 
 usage() {
     cat <<'TEXT'
-Usage: examples/bare/run.sh [--max-fragments N] [--check]
+Usage: examples/bare/run.sh [--nic NAME] [--max-fragments N] [--check]
 
 Builds an image that needs no operating system, boots it in QEMU (no KVM, no root), lets it send
 the file that is linked into it to a program of this machine, and compares the digests. Prints the
 size of the image, the table that the image printed on its serial port, and the time from the
 start of QEMU to its end.
 
+  --nic NAME          what QEMU puts in the slot; the image finds out which it is:
+                        e1000e                Intel 82574L (the default)
+                        virtio                virtio-net that is also a legacy device (1af4:1000)
+                        virtio-modern         virtio-net that is not (1af4:1041)
+                        all                   one after the other
   --max-fragments N   the NIC may gather N fragments a frame, header included (default: its own
-                      64): with 2 the page budget binds, with 1 everything is copied
-  --check             also boots images that fail on purpose and looks at their exit status
+                      bound): with 2 the page budget binds, with 1 everything is copied
+  --check             runs with all of them (unless --nic says which), then boots images that fail
+                      on purpose and looks at their exit status
 
 Needs cargo, a C linker, and QEMU: the one that PAGEWIRE_QEMU names, else what tests/lab/get-qemu
 has fetched. PAGEWIRE_QEMU=none skips all of it, which is a failure if CI is set.
@@ -26,17 +32,29 @@ TEXT
 
 fail() { echo "run.sh: $1" >&2; exit "${2:-1}"; }
 
-bound="" check=no
+every_nic=(e1000e virtio virtio-modern)
+bound="" check=no nics=()
 while [ $# -gt 0 ]; do
     case "$1" in
         -h|--help) usage; exit 0 ;;
         --max-fragments)
             [[ "${2:-}" =~ ^[1-9][0-9]{0,4}$ ]] || fail "--max-fragments takes a number from 1" 2
             bound=$2; shift 2 ;;
+        --nic)
+            case "${2:-}" in
+                e1000e|virtio|virtio-modern) nics=("$2") ;;
+                all) nics=("${every_nic[@]}") ;;
+                *) fail "--nic takes e1000e, virtio, virtio-modern or all" 2 ;;
+            esac
+            shift 2 ;;
         --check) check=yes; shift ;;
         *) fail "unknown option $1 (see run.sh --help)" 2 ;;
     esac
 done
+if [ ${#nics[@]} = 0 ]; then
+    nics=(e1000e)
+    [ "$check" = no ] || nics=("${every_nic[@]}")
+fi
 
 if [ "${PAGEWIRE_QEMU:-}" = none ]; then
     echo "skipped: bare metal (PAGEWIRE_QEMU=none)"
@@ -89,13 +107,22 @@ trap at_end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# Chooses a NIC for QEMU: sets `device`, and `name` to what the image must call it.
+plug_in() {
+    case "$1" in
+        e1000e) device=e1000e name="e1000e 82574L" ;;
+        virtio) device=virtio-net-pci name="virtio-net transitional" ;;
+        virtio-modern) device=virtio-net-pci,disable-legacy=on name="virtio-net" ;;
+    esac
+}
+
 # Boots the image with a command line; its serial port goes to $scratch/serial. Sets `status`.
 boot() {
     status=0
     timeout -k 5 90 "$qemu" -machine q35 -accel tcg -m 128M -kernel "$image" -append "$*" \
         -nodefaults -display none -serial stdio -no-reboot \
         -device isa-debug-exit,iobase=0xf4,iosize=4 \
-        -netdev user,id=net -device e1000e,netdev=net \
+        -netdev user,id=net -device "$device,netdev=net" \
         </dev/null >"$scratch/serial" 2>"$scratch/qemu" &
     children+=($!)
     # In the background, so that a signal to this script is not held up by it.
@@ -133,6 +160,7 @@ transfer() {
     printf 'from the start of QEMU to its end: %d ms\n' $(((end - begin) / 1000000))
     [ "$status" = 33 ] || fail "QEMU ended with status $status instead of 33"
     [ "$judged" = 0 ] || fail "the receiver ended with status $judged"
+    [ "$(row through)" = "$name" ] || fail "the image took $device for \"$(row through)\""
     local digest shared copied
     digest=$(row "SHA-256 of the file")
     [ -n "$digest" ] && grep -qx "equal $digest" "$scratch/receiver" || fail "the digests differ"
@@ -155,10 +183,14 @@ provoked() {
         show
         fail "\"$line\" ended with status $status instead of $must, or without \"$said\""
     fi
-    echo "\"$line\": status $status, as it must be"
+    echo "$device, \"$line\": status $status, as it must be"
 }
 
-transfer
+for nic in "${nics[@]}"; do
+    echo "--nic $nic"
+    plug_in "$nic"
+    transfer
+done
 if [ "$check" = yes ]; then
     provoked 35 "port=1" "failed: " # nobody listens: refused
     provoked 35 "" "failed: no port"
@@ -168,4 +200,8 @@ if [ "$check" = yes ]; then
     provoked 35 "port=$port provoke=digest" "different: "
     if wait "$receiver"; then fail "the receiver took a wrong digest for right"; fi
     echo "a wrong digest is noticed"
+    device=virtio-net-pci,disable-modern=on,disable-legacy=off
+    provoked 35 "port=1" "failed: the device has no virtio 1.x interface"
+    device=e1000 # the 82540EM, which no driver here takes
+    provoked 35 "port=1" "failed: there is no NIC; known are 8086:10d3"
 fi

@@ -1,6 +1,6 @@
-//! Pagewire without an operating system: boots in QEMU, drives its 82574L, sends a file that is
-//! linked into the image over TCP, says how, and powers off. `run.sh` does it all; the README
-//! says what is where.
+//! Pagewire without an operating system: boots in QEMU, drives the NIC that PCI shows, sends a
+//! file that is linked into the image over TCP, says how, and powers off. `run.sh` does it all;
+//! the README says what is where.
 #![no_std]
 #![no_main]
 
@@ -27,7 +27,7 @@ use core::arch::global_asm;
 use core::fmt::Write;
 use core::net::{Ipv4Addr, SocketAddrV4};
 
-use pagewire_e1000e::{Config, E1000e, supported};
+use pagewire_drivers::{AnyNic, Config, KnownIds, known};
 use pagewire_hal::DomainId;
 use sha2::{Digest, Sha256};
 
@@ -98,10 +98,11 @@ fn run(boot: &Boot) -> Result<(Report, String), Failure> {
     if let Some(fault) = boot.option("provoke") {
         provoke(fault, &file, &mut digest);
     }
-    let known = |vendor, device| supported(vendor, device).is_some_and(|info| info.tested);
+    let tested = |vendor, device| known(vendor, device).is_some_and(|it| it.tested_on.is_some());
     // SAFETY: the first and only call.
-    let function = unsafe { Function::find(known) }.ok_or("there is no NIC of the driver's")?;
-    let nic = E1000e::open(Pc::new(function, domain, clock), &config)?;
+    let function = unsafe { Function::find(tested) };
+    let function = function.ok_or_else(|| format!("there is no NIC; known are {KnownIds}"))?;
+    let nic = AnyNic::open(Pc::new(function, domain, clock), &config)?;
     let remote = SocketAddrV4::new(HOST, port);
     let report = Sender::new(clock, nic)?.run(file, &digest, remote)?;
     Ok((report, digest))

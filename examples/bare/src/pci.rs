@@ -15,8 +15,10 @@ const HEADER_TYPE: u16 = 0x0c;
 const MULTIFUNCTION: u32 = 1 << 23;
 const BAR0: u16 = 0x10;
 const BARS: u8 = 6;
-/// A memory BAR of 32 bits has zeros here; one of 64 bits is not handled.
+/// Zeros for a memory BAR of 32 bits, [`BAR_64`] for one of 64, which takes the next BAR's place
+/// for its upper half.
 const BAR_KIND: u32 = 0b111;
+const BAR_64: u32 = 0b100;
 const BAR_FLAGS: u32 = 0b1111;
 
 /// A PCI function of the machine.
@@ -82,12 +84,25 @@ impl Function {
     }
 
     /// Physical address and bytes of memory BAR `index`, where the firmware has put it.
-    pub(crate) fn bar(&mut self, index: u8) -> Option<(u32, u32)> {
-        let at = BAR0 + u16::from(index) * 4;
-        let bar = self.read(at);
-        if index >= BARS || bar & BAR_KIND != 0 {
+    pub(crate) fn bar(&mut self, index: u8) -> Option<(u64, u32)> {
+        let place = |index: u8| BAR0 + u16::from(index) * 4;
+        let mut first = 0;
+        while first < index.min(BARS) {
+            let wide = self.read(place(first)) & BAR_KIND == BAR_64;
+            first += if wide { 2 } else { 1 };
+        }
+        // In between is the upper half of another.
+        if first != index || index >= BARS {
             return None;
         }
+        let at = place(index);
+        let low = self.read(at);
+        let wide = match low & BAR_KIND {
+            0 => false,
+            BAR_64 => index + 1 < BARS,
+            _ => return None,
+        };
+        let high = if wide { self.read(at + 4) } else { 0 };
         let command = self.read(COMMAND) & 0xffff;
         let mut write = |offset, value| {
             // SAFETY: the length is asked for while the function decodes no memory, and the
@@ -96,10 +111,15 @@ impl Function {
             self.read(offset)
         };
         write(COMMAND, command & !MEMORY);
-        let mask = write(at, u32::MAX) & !BAR_FLAGS;
-        write(at, bar);
+        let mut mask = u64::from(write(at, u32::MAX) & !BAR_FLAGS) | u64::from(u32::MAX) << 32;
+        write(at, low);
+        if wide {
+            mask &= u64::from(write(at + 4, u32::MAX)) << 32 | u64::from(u32::MAX);
+            write(at + 4, high);
+        }
         write(COMMAND, command);
-        let base = bar & !BAR_FLAGS;
-        (base != 0 && mask != 0).then_some((base, mask.wrapping_neg()))
+        let base = u64::from(high) << 32 | u64::from(low & !BAR_FLAGS);
+        let len = u32::try_from(mask.wrapping_neg()).ok()?;
+        (base != 0 && len != 0).then_some((base, len))
     }
 }

@@ -6,6 +6,7 @@ use alloc::alloc::{alloc_zeroed, dealloc};
 use alloc::boxed::Box;
 use alloc::vec;
 use core::alloc::Layout;
+use core::ops::Range;
 use core::ptr::{self, NonNull};
 use core::time::Duration;
 
@@ -16,8 +17,8 @@ use pagewire_hal::{
 use crate::clock::Clock;
 use crate::pci::Function;
 
-/// `boot.s` maps from here to 4 GiB uncached; below is RAM.
-const DEVICES: u32 = 0x8000_0000;
+/// `boot.s` maps this uncached; below is RAM, and above nothing is mapped.
+const DEVICES: Range<u64> = 0x8000_0000..1 << 32;
 
 /// Memory from the heap, given back when it is dropped.
 pub(crate) struct Memory {
@@ -95,7 +96,8 @@ unsafe impl Platform for Pc {
     fn map_bar(&mut self, index: u8) -> Result<Self::Registers, PlatformError> {
         let none = PlatformError::NoBar(index);
         let (base, len) = self.function.bar(index).ok_or(none)?;
-        if base < DEVICES {
+        let end = base.saturating_add(u64::from(len));
+        if base < DEVICES.start || end > DEVICES.end {
             return Err(none);
         }
         let base = ptr::with_exposed_provenance_mut(base as usize);

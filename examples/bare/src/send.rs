@@ -10,7 +10,7 @@ use core::error::Error;
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::time::Duration;
 
-use pagewire_e1000e::{E1000e, E1000eRx, E1000eTx};
+use pagewire_drivers::{AnyNic, AnyRx, AnyTx, Description};
 use pagewire_hal::{
     DmaBuffer, Granule, Instant, LedgerCounters, Nic, Phase, PortPair, RegionId, RxQueue, TxPort,
 };
@@ -39,7 +39,7 @@ pub(crate) type Failure = Box<dyn Error>;
 
 /// What was found out.
 pub(crate) struct Report {
-    pub(crate) nic: &'static str,
+    pub(crate) nic: Description,
     pub(crate) max_fragments: u16,
     pub(crate) bytes: usize,
     pub(crate) stats: ConnectionStats,
@@ -53,16 +53,16 @@ pub(crate) struct Report {
 /// Everything that takes part.
 pub(crate) struct Sender {
     clock: Clock,
-    nic: E1000e<Pc>,
-    rx: E1000eRx<Pc>,
-    stack: Stack<E1000eTx<Pc>, Memory>,
+    nic: AnyNic<Pc>,
+    rx: AnyRx<Pc>,
+    stack: Stack<AnyTx<Pc>, Memory>,
     scratch: Vec<u8>,
     watched: Instant,
 }
 
 impl Sender {
     /// A stack on the first queue pair of `nic`.
-    pub(crate) fn new(clock: Clock, mut nic: E1000e<Pc>) -> Result<Self, Failure> {
+    pub(crate) fn new(clock: Clock, mut nic: AnyNic<Pc>) -> Result<Self, Failure> {
         let (tx, rx) = nic.take_queues(0).ok_or("the NIC has no queues")?;
         let page = Granule::from_bytes(PAGE).ok_or("a page is a power of two")?;
         // A time is not random, but nothing on this machine is, and nobody is on QEMU's own
@@ -76,6 +76,7 @@ impl Sender {
             secret,
             ..StackConfig::default()
         };
+        let longest = nic.capabilities().max_receive_len() as usize;
         let layout = config.pool_layout(nic.capabilities(), FRAMES, page);
         let stack = Stack::new(TxPort::new(&mut nic, tx, &layout)?, config)?;
         Ok(Self {
@@ -83,7 +84,7 @@ impl Sender {
             nic,
             rx,
             stack,
-            scratch: vec![0; 2048],
+            scratch: vec![0; longest.max(2048)],
             watched: Instant::ZERO,
         })
     }
@@ -213,7 +214,7 @@ impl Sender {
         let counts = port.counters().by_fragments.iter();
         let stats = self.stack.connection_stats(connection);
         Ok(Report {
-            nic: self.nic.name(),
+            nic: self.nic.describe(),
             max_fragments: port.capabilities().max_fragments,
             bytes: 0,
             stats: stats.ok_or("the connection is gone")?.clone(),

@@ -20,7 +20,10 @@ pub(crate) fn print(report: &Report, digest: &str) {
     let segments = stats.data.segments;
     let frames = report.by_fragments.iter().map(|(_, count)| count).sum();
     let over_budget = rescued.segments + copied.over_budget.segments;
-    row("through", report.nic);
+    row("through", report.nic.name);
+    if let Some(features) = report.nic.features {
+        row("  negotiated", &features.to_string());
+    }
     row("bytes of the file", &grouped(report.bytes as u64));
     row("bytes shared", &part(stats.shared_bytes, payload));
     for (name, bytes) in [
