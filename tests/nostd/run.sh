@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Links hal, e1000e and tcp into a program without std, libc and start files, and starts it.
+# Links hal, all drivers and tcp into a program without std, libc and start files, and starts it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 if [ "$(uname -sm)" != "Linux x86_64" ]; then

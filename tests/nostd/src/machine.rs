@@ -1,5 +1,5 @@
 //! A machine without a NIC: the platform traits on plain memory, and a program on top that would
-//! drive an 82574L if there were one.
+//! drive a NIC if there were one.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -8,7 +8,7 @@ use core::net::{Ipv4Addr, SocketAddrV4};
 use core::ptr::NonNull;
 use core::time::Duration;
 
-use pagewire_e1000e::{Config, E1000e};
+use pagewire_drivers::{AnyNic, Config};
 use pagewire_hal::{
     DeviceAddress, DmaMemory, DomainId, Granule, Instant, Nic, NicError, Platform, PlatformError,
     PoolLayout, Registers, RxQueue, TxPort,
@@ -147,7 +147,7 @@ pub(crate) fn send_something() -> i32 {
 }
 
 fn drive(machine: Machine) -> Result<(), NicError> {
-    let mut nic = E1000e::open(machine, &Config::default())?;
+    let mut nic = AnyNic::open(machine, &Config::default())?;
     let Some((tx, mut rx)) = nic.take_queues(0) else {
         return Err(NicError::NotOffered {
             what: "queue pair 0",

@@ -1,5 +1,5 @@
-//! A program without std, libc and start files that holds all of hal, e1000e and tcp: it opens an
-//! 82574L and sends. Started on Linux, where it finds no NIC, it leaves with status 0 if the
+//! A program without std, libc and start files that holds all of hal, the drivers and tcp: it opens
+//! a NIC and sends. Started on Linux, where it finds no NIC, it leaves with status 0 if the
 //! driver says so.
 //!
 //! It proves that the three link and run without std; that they drive a NIC is proved elsewhere.
