@@ -2,7 +2,8 @@
 //!
 //! [`Qtest::start`] runs `qemu-system-x86_64` with `accel=qtest`: a machine whose processor does
 //! nothing, whose ports and memory this program reads and writes over a socket. The machine's
-//! memory is a memfd that both map, so DMA is direct. The wire is a pair of datagram sockets.
+//! memory is a memfd that both map, so DMA is direct. The wire is a pair of datagram sockets, or a
+//! TAP interface of Linux ([`Netdev`]).
 //!
 //! Time is real: QEMU's own clock, which stands still under qtest, is moved on every
 //! millisecond.
@@ -15,11 +16,13 @@ mod connection;
 mod find;
 mod memory;
 mod monitor;
+mod netdev;
 mod pages;
 mod pci;
 mod platform;
 mod process;
 mod region;
+mod virtio;
 mod wire;
 
 use std::fmt;
@@ -36,18 +39,19 @@ use tempfile::TempDir;
 
 pub use find::{QemuMissing, find_qemu};
 pub use memory::QtestMemory;
+pub use netdev::{Netdev, TapQueues};
 pub use platform::{QtestPlatform, QtestRegisters};
 pub use region::QtestRegion;
+pub use virtio::{VirtioInterface, VirtioOptions, VirtioOptionsError};
 pub use wire::{QtestWire, QtestWireCounters};
 
 use clock::Clock;
 use connection::Connection;
 use memory::{PAGE, Ram};
 use monitor::Monitor;
+use netdev::NETDEV;
 use process::Process;
 
-/// The name of the network backend, which QEMU's monitor knows it by.
-const NETDEV: &str = "wire";
 /// The q35 machine has up to 2 GiB below the hole for BARs.
 const MOST_RAM: usize = 2 << 30;
 const LEAST_RAM: usize = 2 << 20;
@@ -59,8 +63,10 @@ pub struct QtestOptions {
     /// The program: a qemu-system-x86_64 of version 11.0 or newer.
     pub qemu: PathBuf,
     /// The device as QEMU's option `-device` has it, with properties if wanted: "e1000e", or
-    /// "e1000e,mac=52:54:00:12:34:56".
+    /// "e1000e,mac=52:54:00:12:34:56". [`VirtioOptions`] writes it for a virtio-net device.
     pub device: String,
+    /// What the device is plugged into.
+    pub netdev: Netdev,
     /// Memory of the machine in bytes, from 2 MiB to 2 GiB, a multiple of 4 KiB. Only what is
     /// used is taken from the host.
     pub ram: usize,
@@ -72,12 +78,13 @@ pub struct QtestOptions {
 }
 
 impl QtestOptions {
-    /// An e1000e with 64 MiB of memory, regions in pieces of 4 KiB, and a limit of 10 seconds.
+    /// An e1000e on datagram sockets, with 64 MiB of memory, regions in pieces of 4 KiB, and a limit of 10 seconds.
     #[must_use]
     pub fn new(qemu: impl Into<PathBuf>) -> Self {
         Self {
             qemu: qemu.into(),
             device: "e1000e".into(),
+            netdev: Netdev::Dgram,
             ram: 64 << 20,
             granule: Granule::from_bytes(PAGE).unwrap_or(Granule::CONTIGUOUS),
             limit: Duration::from_secs(10),
@@ -113,7 +120,8 @@ pub struct Qtest {
 }
 
 impl Qtest {
-    /// Starts QEMU, places the device's BARs and connects the wire. Takes about 100 ms.
+    /// Starts QEMU, places the device's BARs and connects the wire. Takes about 100 ms. A TAP
+    /// interface should be up before, or QEMU's first frames are lost.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for options out of range; [`ErrorKind::TimedOut`] if QEMU
@@ -129,7 +137,10 @@ impl Qtest {
         let paths = Paths::new(folder.path());
         let listener = UnixListener::bind(&paths.qtest)?;
         let link = Arc::new(AtomicBool::new(true));
-        let wire = QtestWire::bind(&paths.near, Arc::clone(&link))?;
+        let wire = match options.netdev {
+            Netdev::Dgram => Some(QtestWire::bind(&paths.near, Arc::clone(&link))?),
+            Netdev::Tap(_) => None,
+        };
         let command = command(options, &ram, &paths);
         let process = Process::start(command, &paths.errors, clock)?;
         let connection = accept(&listener, &process, &paths, options.limit)?;
@@ -143,11 +154,13 @@ impl Qtest {
         process.tell_time(connection.clone());
         let platform = QtestPlatform::new(connection.clone(), Arc::clone(&ram), clock);
         let platform = platform.map_err(explain)?;
-        wire.connect(&paths.far).map_err(explain)?;
+        if let Some(wire) = &wire {
+            wire.connect(&paths.far).map_err(explain)?;
+        }
         let monitor = Monitor::connect(&paths.monitor, options.limit).map_err(explain)?;
         Ok(Self {
             platform: Some(platform),
-            wire: Some(wire),
+            wire,
             connection,
             monitor,
             link,
@@ -163,7 +176,7 @@ impl Qtest {
         self.platform.take()
     }
 
-    /// The far end of the device's wire; `None` if it was taken already.
+    /// The far end of the device's wire; `None` if it was taken already, or is a TAP interface.
     pub const fn take_wire(&mut self) -> Option<QtestWire> {
         self.wire.take()
     }
@@ -267,7 +280,6 @@ fn escape(path: &Path) -> String {
 }
 
 fn command(options: &QtestOptions, ram: &Ram, paths: &Paths) -> Command {
-    let (near, far) = (escape(&paths.near), escape(&paths.far));
     let size = options.ram / 1024;
     let mut command = Command::new(&options.qemu);
     command.args(["-machine", "q35,accel=qtest,memory-backend=ram"]);
@@ -293,9 +305,8 @@ fn command(options: &QtestOptions, ram: &Ram, paths: &Paths) -> Command {
             "memory-backend-file,id=ram,size={size}k,share=on,mem-path={}",
             ram.path()
         ));
-    command.arg("-netdev").arg(format!(
-        "dgram,id={NETDEV},local.type=unix,local.path={far},remote.type=unix,remote.path={near}"
-    ));
+    let (near, far) = (escape(&paths.near), escape(&paths.far));
+    options.netdev.add(&mut command, &near, &far);
     // Without an option ROM: there is no firmware to run it.
     let (device, slot) = (&options.device, pci::DEVICE);
     command

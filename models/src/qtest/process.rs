@@ -38,6 +38,8 @@ impl Process {
             .name("qtest".into())
             .spawn(move || {
                 let child = command.spawn().map(|child| Arc::new(Mutex::new(child)));
+                // With it go the descriptors that only QEMU keeps.
+                drop(command);
                 let is_started = child.is_ok();
                 // Who asked waits for it below.
                 if to_us.send(child).is_ok() && is_started {

@@ -10,6 +10,6 @@ pub use impaired::{Impaired, Impairment, ImpairmentCounters};
 pub use pair::{DEFAULT_CAPACITY, PairEnd, Plug, pair, pair_with_capacity};
 pub use recorder::{Recorder, Recording};
 #[cfg(target_os = "linux")]
-pub use tap::{Tap, TapCounters};
+pub use tap::{Tap, TapCounters, open_vnet_tap, open_vnet_tap_queues};
 
 pub use crate::device::Wire;

@@ -49,20 +49,7 @@ impl Tap {
     /// What the system said, and what can be done about it. [`ErrorKind::InvalidInput`] if
     /// `name` is empty, has a NUL, or is longer than 15 bytes.
     pub fn open(name: &str) -> io::Result<Self> {
-        let mut request = interface_request(name)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(CLONE_DEVICE)
-            .map_err(|error| explain_open(&error))?;
-        // SAFETY: the descriptor is open, and TUNSETIFF reads and writes one `ifreq`, which
-        // `request` is.
-        let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &mut request) };
-        if result < 0 {
-            return Err(explain_attach(name, &io::Error::last_os_error()));
-        }
-        Ok(Self::new(file))
+        Ok(Self::new(attach(name, 0)?))
     }
 
     /// A TAP interface that somebody else has opened and attached (`IFF_TAP | IFF_NO_PI`), a
@@ -149,8 +136,56 @@ impl Wire for Tap {
     }
 }
 
-/// What TUNSETIFF is told: the name, frames with their Ethernet header and nothing before it.
-fn interface_request(name: &str) -> io::Result<libc::ifreq> {
+/// Attaches to TAP interface `name`, or makes it, as [`Tap::open`] does, but for another program
+/// (QEMU): before each frame there is a virtio-net header, so that checksums and TCP segments
+/// that are still to be made are the kernel's work, and may be left to the reader.
+///
+/// Until that program says otherwise (TUNSETOFFLOAD), the kernel leaves nothing to the reader.
+///
+/// # Errors
+/// As [`Tap::open`].
+pub fn open_vnet_tap(name: &str) -> io::Result<OwnedFd> {
+    Ok(attach(name, libc::IFF_VNET_HDR)?.into())
+}
+
+/// As [`open_vnet_tap`], with `queues` descriptors for one interface, each a queue of its own
+/// (Linux has up to 256). All are attached: the kernel spreads connections over them.
+///
+/// # Errors
+/// As [`Tap::open`], also if `queues` is 0 or more than Linux has.
+pub fn open_vnet_tap_queues(name: &str, queues: u16) -> io::Result<Vec<OwnedFd>> {
+    if queues == 0 {
+        let what = "a TAP interface has at least one queue";
+        return Err(io::Error::new(ErrorKind::InvalidInput, what));
+    }
+    let flags = libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    (0..queues)
+        .map(|_| Ok(attach(name, flags)?.into()))
+        .collect()
+}
+
+/// A descriptor that does not block, attached to TAP interface `name` with `flags` of TUNSETIFF
+/// beside those that say that a frame begins with its Ethernet header.
+fn attach(name: &str, flags: libc::c_int) -> io::Result<File> {
+    let mut request = interface_request(name, flags)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(CLONE_DEVICE)
+        .map_err(|error| explain_open(&error))?;
+    // SAFETY: the descriptor is open, and TUNSETIFF reads and writes one `ifreq`, which
+    // `request` is.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &mut request) };
+    if result < 0 {
+        return Err(explain_attach(name, &io::Error::last_os_error()));
+    }
+    Ok(file)
+}
+
+/// What TUNSETIFF is told: the name, frames with their Ethernet header, no packet information
+/// before it, and `flags`.
+fn interface_request(name: &str, flags: libc::c_int) -> io::Result<libc::ifreq> {
     // SAFETY: an `ifreq` is integers, arrays and unions of such: all zeros are a value of it.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     let bytes = name.as_bytes();
@@ -166,7 +201,7 @@ fn interface_request(name: &str) -> io::Result<libc::ifreq> {
         *to = from.cast_signed() as libc::c_char;
     }
     // The flags are small; the field has 16 bits.
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | flags) as libc::c_short;
     Ok(request)
 }
 
@@ -186,7 +221,9 @@ fn explain_attach(name: &str, error: &io::Error) -> io::Error {
              (`ip tuntap add … mode tap user …`)"
         }
         Some(libc::EBUSY) => "another program is attached to it",
-        Some(libc::EINVAL) => "an interface of this name exists and is no TAP interface",
+        Some(libc::EINVAL) => {
+            "an interface of this name exists and is no TAP interface, or one of other options"
+        }
         _ => "the system gives no reason that we know",
     };
     io::Error::new(
