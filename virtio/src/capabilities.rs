@@ -19,6 +19,11 @@ const MAX_SEGMENTATION_PAYLOAD: u32 = 65_535 - 120;
 /// header have, with room for extension headers.
 const MAX_SEGMENTATION_HEADER: u16 = 255;
 
+/// A received frame that is joined from segments: the longest packet that the IP headers can tell
+/// the length of (IPv6's does not count its own 40 bytes; no device is known to go beyond 65535
+/// with them).
+const MAX_JOINED_LEN: u32 = 65_535 + ETHERNET_HEADER;
+
 /// The station address: the device's, or that of the configuration.
 pub(crate) fn station_address<R: Registers>(
     device: &Structures<R>,
@@ -59,6 +64,9 @@ pub(crate) fn capabilities(
     capabilities.head_room = desc::HEADER_LEN as u16;
     capabilities.dma_address_bits = 64;
     capabilities.queue_pairs = pairs;
+    if features.intersects(Features::GUEST_TSO4 | Features::GUEST_TSO6) {
+        capabilities.max_joined_len = MAX_JOINED_LEN;
+    }
     if features.contains(Features::CSUM) {
         capabilities.tx_checksum = ChecksumOffload::TRANSPORT;
     }

@@ -9,47 +9,88 @@ use core::ptr::NonNull;
 
 use pagewire_hal::{RxChecksum, RxFrame};
 
-/// Bytes that are copied and summed at once. Even, so that only the last piece can be odd.
-const PIECE: usize = 256;
+/// Bytes that are copied and summed at once. Even, so that only the last of a piece can be odd.
+const CHUNK: usize = 256;
 
-/// Stores the checksum of the bytes from `start` to the end of the frame at `start + offset`.
-/// False if it would not be inside the frame: nothing is written then.
-///
-/// # Safety
-/// The `len` bytes at `frame` are readable, writable, initialised and nobody else's but for the
-/// device, which should not write them any more.
-pub(crate) unsafe fn complete(frame: NonNull<u8>, len: usize, start: usize, offset: usize) -> bool {
-    // Both come from 16-bit fields: no overflow.
-    let place = start + offset;
-    if place + 2 > len {
-        return false;
+/// A checksum that is being completed, piece by piece.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Completion {
+    /// First byte of the frame that is summed.
+    start: usize,
+    /// Where the result belongs.
+    place: usize,
+    /// Bytes of the frame that were seen.
+    seen: usize,
+    sum: u64,
+    /// The two bytes at `place`, when they were seen.
+    field: [Option<NonNull<u8>>; 2],
+}
+
+impl Completion {
+    /// Of the bytes from `start` to the end of the frame, to be stored at `start + offset`.
+    pub(crate) fn new((start, offset): (u16, u16)) -> Self {
+        let start = usize::from(start);
+        Self {
+            start,
+            place: start + usize::from(offset),
+            seen: 0,
+            sum: 0,
+            field: [None; 2],
+        }
     }
-    let mut sum = 0u64;
-    let mut at = start;
-    while at < len {
-        let count = PIECE.min(len - at);
-        // SAFETY: `at` is inside the frame.
-        let piece = unsafe { frame.add(at) };
-        // SAFETY: `count` bytes from there are, too.
-        let piece = unsafe { RxFrame::new(piece, count, RxChecksum::default()) };
-        let mut copy = [0; PIECE];
-        piece.copy_to(&mut copy);
-        // An odd byte at the end is summed with the zero behind it.
-        sum += words(&copy);
-        at += count;
+
+    /// Sums the next `len` bytes of the frame, at `piece`.
+    ///
+    /// # Safety
+    /// Until [`finish`](Self::finish) the bytes are readable, writable, initialised and nobody
+    /// else's but for the device, which should not write them any more.
+    pub(crate) unsafe fn add(&mut self, piece: NonNull<u8>, len: usize) {
+        for (at, byte) in (self.place..).zip(&mut self.field) {
+            if let Some(at) = at.checked_sub(self.seen)
+                && at < len
+            {
+                // SAFETY: `at` is inside the piece.
+                *byte = Some(unsafe { piece.add(at) });
+            }
+        }
+        let mut at = self.start.saturating_sub(self.seen);
+        while at < len {
+            let count = CHUNK.min(len - at);
+            // SAFETY: `at` is inside the piece.
+            let chunk = unsafe { piece.add(at) };
+            // SAFETY: `count` bytes from there are, too.
+            let chunk = unsafe { RxFrame::new(chunk, count, RxChecksum::default()) };
+            let mut copy = [0; CHUNK];
+            chunk.copy_to(&mut copy);
+            // An odd byte at the end is summed with the zero behind it. What begins at an odd
+            // place is summed with its bytes swapped (RFC 1071, section 2).
+            let is_odd = (self.seen + at - self.start) % 2 == 1;
+            self.sum += words(&copy) << if is_odd { 8 } else { 0 };
+            at += count;
+        }
+        self.seen += len;
     }
-    let [high, low] = fold(sum).to_be_bytes();
-    for (at, byte) in [(place, high), (place + 1, low)] {
-        // SAFETY: both are inside the frame, as checked above.
-        let byte_there = unsafe { frame.add(at) };
-        // SAFETY: the caller promised writable bytes. Volatile, as the device shares them.
-        unsafe { byte_there.write_volatile(byte) };
+
+    /// Stores the checksum, when all of the frame was added. False if its place is not inside the
+    /// frame: nothing is written then.
+    ///
+    /// # Safety
+    /// As [`add`](Self::add).
+    pub(crate) unsafe fn finish(self) -> bool {
+        let [Some(high), Some(low)] = self.field else {
+            return false;
+        };
+        let [first, second] = fold(self.sum).to_be_bytes();
+        for (place, byte) in [(high, first), (low, second)] {
+            // SAFETY: the caller promised writable bytes. Volatile, as the device shares them.
+            unsafe { place.write_volatile(byte) };
+        }
+        true
     }
-    true
 }
 
 /// The sum of the 16-bit words, which are big-endian.
-fn words(bytes: &[u8; PIECE]) -> u64 {
+fn words(bytes: &[u8; CHUNK]) -> u64 {
     let (pairs, _) = bytes.as_chunks::<2>();
     let sum: u32 = pairs
         .iter()
@@ -67,5 +108,49 @@ fn fold(mut sum: u64) -> u16 {
     match !(sum as u16) {
         0 => 0xFFFF,
         checksum => checksum,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+
+    fn complete(frame: &mut [u8], cuts: &[usize], (start, offset): (u16, u16)) -> bool {
+        let mut completion = Completion::new((start, offset));
+        let base = NonNull::from(&mut *frame).cast::<u8>();
+        let (mut from, end) = (0, frame.len());
+        for to in cuts.iter().copied().chain([end]) {
+            // SAFETY: the piece is in `frame`, which nobody else uses.
+            unsafe { completion.add(base.add(from), to - from) };
+            from = to;
+        }
+        // SAFETY: as above.
+        unsafe { completion.finish() }
+    }
+
+    #[test]
+    fn a_frame_in_pieces_has_the_same_checksum_wherever_it_is_cut() {
+        let bytes: Vec<u8> = (0..1001u32).map(|at| (at * 97 >> 3) as u8).collect();
+        for place in [(34u16, 16u16), (35, 16), (34, 6), (0, 0), (14, 985)] {
+            let mut whole = bytes.clone();
+            assert!(complete(&mut whole, &[], place), "{place:?}");
+            assert_ne!(whole, bytes, "{place:?}");
+            let at = usize::from(place.0 + place.1);
+            for cut in [1, 33, 34, 35, 36, at, at + 1, at + 2, 300, 301, 999, 1000] {
+                let mut twice = bytes.clone();
+                let second = (cut + 257).clamp(cut, 1001);
+                assert!(complete(&mut twice, &[cut, second], place));
+                assert_eq!(twice, whole, "{place:?} cut at {cut} and {second}");
+            }
+        }
+        let mut same = bytes.clone();
+        assert!(
+            !complete(&mut same, &[500], (500, 500)),
+            "its second byte is outside"
+        );
+        assert!(!complete(&mut same, &[], (u16::MAX, u16::MAX)));
+        assert_eq!(same, bytes);
     }
 }

@@ -101,7 +101,7 @@ pub(crate) struct NetHeader {
     segment_len: [u8; 2],
     checksum_start: [u8; 2],
     checksum_offset: [u8; 2],
-    /// Of a transmitted frame: 0.
+    /// Buffers that a received frame lies in, with MRG_RXBUF. Of a transmitted frame: 0.
     buffers: [u8; 2],
 }
 
@@ -112,10 +112,34 @@ impl NetHeader {
     /// Where the sum of a received frame begins, and where its complement belongs from there on,
     /// if that is to be completed.
     #[inline]
-    pub(crate) fn incomplete_checksum(&self) -> Option<(usize, usize)> {
-        let place = |field: [u8; 2]| usize::from(u16::from_le_bytes(field));
+    pub(crate) fn incomplete_checksum(&self) -> Option<(u16, u16)> {
+        let place = u16::from_le_bytes;
         (self.flags & NEEDS_CHECKSUM != 0)
             .then(|| (place(self.checksum_start), place(self.checksum_offset)))
+    }
+
+    /// Whether a received frame was joined from segments, or never segmented.
+    #[inline]
+    pub(crate) const fn is_joined(&self) -> bool {
+        self.segmentation != 0
+    }
+
+    /// Whether these were TCP over IPv4. GSO_ECN, the highest bit, is not negotiated.
+    #[inline]
+    pub(crate) const fn is_joined_ipv4(&self) -> bool {
+        self.segmentation == GSO_TCPV4
+    }
+
+    /// Whether these were TCP over IPv6.
+    #[inline]
+    pub(crate) const fn is_joined_ipv6(&self) -> bool {
+        self.segmentation == GSO_TCPV6
+    }
+
+    /// How many buffers a received frame lies in.
+    #[inline]
+    pub(crate) const fn buffers(&self) -> u16 {
+        u16::from_le_bytes(self.buffers)
     }
 
     /// Whether the device has verified the transport checksum of a received frame.

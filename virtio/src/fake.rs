@@ -405,7 +405,8 @@ impl Fake {
         self.deliver_on(RX, header, frame, len)
     }
 
-    /// The same on another pair's queue.
+    /// The same on another pair's queue. With MRG_RXBUF the frame goes into as many buffers as it
+    /// takes; the header says how many, unless it says something already.
     pub(crate) fn deliver_on(
         &self,
         index: usize,
@@ -413,16 +414,38 @@ impl Fake {
         frame: &[u8],
         len: u32,
     ) -> bool {
-        let Some(chain) = self.fetch(index) else {
-            return false;
-        };
-        let (address, room, writable) = chain.pieces[0];
-        assert!(writable && chain.pieces.len() == 1);
-        assert!(frame.len() + 12 <= room as usize);
-        for (at, byte) in (address..).zip(header.iter().chain(frame)) {
-            self.device().store(at, *byte);
+        let merges = self.device().accepted & Features::MRG_RXBUF.bits() != 0;
+        let bytes: Vec<u8> = header.iter().chain(frame).copied().collect();
+        let mut used: Vec<(u64, u16, usize)> = Vec::new();
+        let mut done = 0;
+        while done < bytes.len() {
+            assert!(
+                used.is_empty() || merges,
+                "the frame does not fit its buffer"
+            );
+            let Some(chain) = self.fetch(index) else {
+                return false;
+            };
+            let [(address, room, true)] = chain.pieces[..] else {
+                panic!("not a buffer: {:?}", chain.pieces);
+            };
+            let part = &bytes[done..bytes.len().min(done + room as usize)];
+            for (at, byte) in (address..).zip(part) {
+                self.device().store(at, *byte);
+            }
+            used.push((address, chain.head, part.len()));
+            done += part.len();
         }
-        self.complete(index, u32::from(chain.head), len);
+        if merges && header[10..] == [0, 0] {
+            let [low, high] = (used.len() as u16).to_le_bytes();
+            self.device().store(used[0].0 + 10, low);
+            self.device().store(used[0].0 + 11, high);
+        }
+        let lie = len.wrapping_sub(bytes.len() as u32);
+        for (at, (_, head, part)) in used.iter().enumerate() {
+            let lie = if at + 1 == used.len() { lie } else { 0 };
+            self.complete(index, u32::from(*head), (*part as u32).wrapping_add(lie));
+        }
         true
     }
 

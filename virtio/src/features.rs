@@ -20,10 +20,16 @@ bitflags! {
         const MTU = 1 << 3;
         /// The device has a station address.
         const MAC = 1 << 5;
+        /// The device may hand over TCP segments over IPv4 joined to a frame of up to 64 KiB.
+        const GUEST_TSO4 = 1 << 7;
+        /// The same over IPv6.
+        const GUEST_TSO6 = 1 << 8;
         /// The device segments TCP over IPv4.
         const HOST_TSO4 = 1 << 11;
         /// The device segments TCP over IPv6.
         const HOST_TSO6 = 1 << 12;
+        /// A received frame may lie in several buffers.
+        const MRG_RXBUF = 1 << 15;
         /// The device tells the state of the link.
         const STATUS = 1 << 16;
         /// There is a control queue. Only accepted with MQ, which needs it.
@@ -51,13 +57,16 @@ bitflags! {
     }
 }
 
-const NAMES: [(Features, &str); 17] = [
+const NAMES: [(Features, &str); 20] = [
     (Features::CSUM, "csum"),
     (Features::GUEST_CSUM, "guest_csum"),
     (Features::MTU, "mtu"),
     (Features::MAC, "mac"),
+    (Features::GUEST_TSO4, "guest_tso4"),
+    (Features::GUEST_TSO6, "guest_tso6"),
     (Features::HOST_TSO4, "host_tso4"),
     (Features::HOST_TSO6, "host_tso6"),
+    (Features::MRG_RXBUF, "mrg_rxbuf"),
     (Features::STATUS, "status"),
     (Features::CTRL_VQ, "ctrl_vq"),
     (Features::MQ, "mq"),
@@ -78,11 +87,16 @@ impl Features {
         .union(Self::ORDER_PLATFORM);
 
     /// What remains of `self` when bits are left out that others need (virtio 1.3, section
-    /// 5.1.3.1): segmentation needs CSUM, MQ needs CTRL_VQ, which is of no use here without MQ.
+    /// 5.1.3.1): segmentation needs CSUM, on receive GUEST_CSUM; MQ needs CTRL_VQ, which is of no
+    /// use here without MQ. That GUEST_TSO needs MRG_RXBUF is this driver's choice: every buffer
+    /// would have to hold 64 KiB.
     pub(crate) fn consistent(self) -> Self {
         let mut rest = self;
         if !rest.contains(Self::CSUM) {
             rest.remove(Self::HOST_TSO4 | Self::HOST_TSO6);
+        }
+        if !rest.contains(Self::GUEST_CSUM | Self::MRG_RXBUF) {
+            rest.remove(Self::GUEST_TSO4 | Self::GUEST_TSO6);
         }
         if !rest.contains(Self::CTRL_VQ | Self::MQ) {
             rest.remove(Self::CTRL_VQ | Self::MQ);

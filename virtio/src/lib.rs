@@ -8,9 +8,16 @@
 //! # What is negotiated
 //! [`Features`] lists the bits that are implemented; [`VirtioNet::features`] tells which of them
 //! this device and the driver agreed on, and its `Display` names them. Nothing else is ever
-//! accepted. Not implemented: the segmentation of received frames (GUEST_TSO), mergeable receive
-//! buffers (a buffer holds the longest frame), filters and other commands of the control queue,
-//! reset of single queues, speed and duplex.
+//! accepted. Not implemented: filters and other commands of the control queue, reset of single
+//! queues, speed and duplex.
+//!
+//! # Long frames
+//! With MRG_RXBUF, which is accepted wherever it is offered, a receive buffer has 2 KiB and longer
+//! frames lie in several. With GUEST_TSO4 or GUEST_TSO6, which the program has to ask for
+//! ([`Config::features`]), it receives frames of up to
+//! [`max_receive_len`](Capabilities::max_receive_len) bytes that were joined from segments. Frames
+//! longer than what the capabilities say are dropped and counted, also where the device's MTU is
+//! larger than the program's.
 //!
 //! # Several pairs
 //! With MQ the control queue takes one command, which puts the pairs to use: opening waits for the
@@ -52,6 +59,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod arrival;
 mod capabilities;
 mod checksum;
 mod config;
@@ -92,6 +100,7 @@ pub use ids::{DeviceInfo, supported};
 pub use rx::VirtioRx;
 pub use tx::{TxCounters, VirtioTx};
 
+use arrival::Reception;
 use capabilities::{capabilities, station_address};
 use control::{Answer, ControlQueue};
 use interrupts::Interrupts;
@@ -180,12 +189,13 @@ impl<P: Platform> VirtioNet<P> {
         let capabilities = capabilities(config, features, mtu, sizes.transmit, pairs);
         let interrupts = Interrupts::plan(&mut platform, pairs);
         // Frames of the device's MTU may arrive, whatever the user chose.
-        let buffer_len = config::buffer_len(config.mtu.max(own_mtu));
+        let longest = (config.mtu.max(own_mtu), capabilities.max_joined_len);
+        let buffer_len = config::buffer_len(features, sizes.receive, longest.0, longest.1);
+        let reception = Reception::new(config, mac, features, &capabilities);
         let pairs = Pairs::new(pairs, |id| {
             let platform = &mut platform;
             let tx = VirtioTx::new(platform, id, capabilities, features, sizes.transmit)?;
-            let receive = (config, mac);
-            let rx = VirtioRx::new(platform, id, features, sizes.receive, buffer_len, receive)?;
+            let rx = VirtioRx::new(platform, id, features, sizes.receive, buffer_len, reception)?;
             Ok((tx, rx))
         })?;
         let mut nic = Self {

@@ -1,5 +1,9 @@
-//! The receive queue: each buffer is one descriptor and holds the longest frame, so that
-//! MRG_RXBUF is not needed.
+//! The receive queue.
+//!
+//! Without MRG_RXBUF each buffer holds the longest frame. With it a buffer has 2 KiB, which holds
+//! a frame of the usual 1514 bytes, and longer frames lie in several: then all but the last are
+//! full, and the device says in the header of the first how many there are (virtio 1.3, section
+//! 5.1.6.4.1). It makes them used together, so none is waited for.
 
 use core::cell::Cell;
 use core::marker::PhantomData;
@@ -7,34 +11,20 @@ use core::ptr::NonNull;
 
 use pagewire_hal::{
     Custody, DmaMemory, MacAddress, NicError, Platform, QueueError, RxChecksum, RxCounters,
-    RxFrame, RxQueue, Verdict,
+    RxFrame, RxPiece, RxQueue,
 };
-use zerocopy::IntoBytes;
 
-use crate::config::{Config, ETHERNET_HEADER};
+use crate::Features;
+use crate::arrival::{Arrival, Dropped, Reception};
+use crate::config::{ETHERNET_HEADER, SMALL_BUFFER};
 use crate::desc::{HEADER_LEN, NetHeader};
 use crate::pairs::QueueId;
 use crate::regs::Doorbell;
 use crate::ring::{Direction, Parts, Ring, Used};
-use crate::{Features, checksum};
 
-/// Which frames are handed over. The device filters nothing: it would take its control queue.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Filter {
-    pub(crate) mac: MacAddress,
-    pub(crate) all_multicast: bool,
-    pub(crate) promiscuous: bool,
-}
-
-impl Filter {
-    fn passes(&self, to: MacAddress) -> bool {
-        if to.is_multicast() {
-            self.all_multicast || to == MacAddress::BROADCAST
-        } else {
-            self.promiscuous || to == self.mac
-        }
-    }
-}
+/// Buffers beyond the first that a frame can lie in: the longest that is joined from segments has
+/// 65535 bytes of IP behind an Ethernet header.
+const MAX_REST: usize = (HEADER_LEN + ETHERNET_HEADER + 65_535) as usize / SMALL_BUFFER as usize;
 
 /// The receive half of a queue pair.
 ///
@@ -48,9 +38,7 @@ pub struct VirtioRx<P: Platform> {
     buffers: Custody<P::Memory>,
     /// Base-2 logarithm of the bytes in a buffer.
     buffer_shift: u32,
-    /// GUEST_CSUM: the header says something of the checksum.
-    has_checksum: bool,
-    filter: Filter,
+    reception: Reception,
     counters: RxCounters,
     down: bool,
     /// `Cell` is not `Sync`: a queue has one user at a time.
@@ -75,7 +63,7 @@ impl<P: Platform> VirtioRx<P> {
         features: Features,
         size: u16,
         buffer_len: u32,
-        (config, mac): (&Config, MacAddress),
+        reception: Reception,
     ) -> Result<Self, NicError> {
         let buffer_shift = buffer_len.trailing_zeros();
         let ring = Ring::new(platform, size, features, Direction::Write)?;
@@ -94,12 +82,7 @@ impl<P: Platform> VirtioRx<P> {
             ring,
             buffers,
             buffer_shift,
-            has_checksum: features.contains(Features::GUEST_CSUM),
-            filter: Filter {
-                mac,
-                all_multicast: config.all_multicast,
-                promiscuous: config.promiscuous,
-            },
+            reception,
             counters: RxCounters::default(),
             down: true,
             not_sync: PhantomData,
@@ -178,84 +161,134 @@ impl<P: Platform> VirtioRx<P> {
         }
     }
 
-    /// The length of the frame in a buffer, without the device's header, if it is one.
+    /// Takes a used buffer, and returns where it is and what length the device wrote. It goes back
+    /// to the ring at once, but the device does not get it before [`notify`](Self::notify): so
+    /// each goes back once, whatever becomes of its frame, also if a callback unwinds.
     ///
     /// # Errors
     /// A length beyond the buffer: what else the device wrote is not to be trusted.
     #[inline]
-    fn judge(&mut self, used: Used) -> Result<Option<usize>, QueueError> {
-        let Some(len) = used.len else {
-            // "Used completely" (virtio 1.3, section 2.7.9), which no frame is here.
-            self.counters.nonsense += 1;
-            return Ok(None);
+    fn take(&mut self, used: Used) -> Result<(NonNull<u8>, usize), QueueError> {
+        let room = 1 << self.buffer_shift;
+        let len = match used.len {
+            Some(len) if len > room => return Err(QueueError::BadLength { len }),
+            Some(len) => len,
+            // "Used completely" (virtio 1.3, section 2.7.9), which no frame is that has to fit one
+            // buffer.
+            None if self.reception.merges() => room,
+            None => 0,
         };
-        if len > 1 << self.buffer_shift {
-            self.counters.nonsense += 1;
-            return Err(QueueError::BadLength { len });
-        }
-        if len < HEADER_LEN + ETHERNET_HEADER {
-            self.counters.nonsense += 1;
-            return Ok(None);
-        }
-        Ok(Some((len - HEADER_LEN) as usize))
-    }
-
-    /// What the header at `buffer` says of the checksum of the frame of `len` bytes at `frame`,
-    /// which is complete after this. `None` if that makes no sense.
-    ///
-    /// # Safety
-    /// Header and frame are memory of `self.buffers`, which the device was not given again.
-    #[inline]
-    unsafe fn checksum(
-        &self,
-        buffer: NonNull<u8>,
-        frame: NonNull<u8>,
-        len: usize,
-    ) -> Option<RxChecksum> {
-        let mut checksum = RxChecksum::default();
-        if !self.has_checksum {
-            return Some(checksum);
-        }
-        // SAFETY: the caller's promise.
-        let header = unsafe { RxFrame::new(buffer, HEADER_LEN as usize, checksum) };
-        let mut copy = NetHeader::default();
-        header.copy_to(copy.as_mut_bytes());
-        if let Some((start, offset)) = copy.incomplete_checksum() {
-            // SAFETY: the caller's promise.
-            if !unsafe { checksum::complete(frame, len, start, offset) } {
-                return None;
-            }
-            checksum.transport = Verdict::Good;
-        } else if copy.is_verified() {
-            checksum.transport = Verdict::Good;
-        }
-        Some(checksum)
-    }
-
-    /// Hands the frame of `len` bytes in buffer `index` to `frame`, if it is one that is wanted.
-    #[inline]
-    fn deliver(&mut self, index: u32, len: usize, frame: &mut impl FnMut(RxFrame<'_>)) -> bool {
-        let offset = self.offset(index);
+        self.offer(used.token);
+        let offset = self.offset(used.token);
         // SAFETY: `new` checked that the memory holds as many buffers as the ring has
         // descriptors, and `offset` masks the index.
         let buffer = unsafe { self.buffers.memory().pointer().add(offset) };
-        // SAFETY: `judge` checked that the buffer holds more than the header.
-        let pointer = unsafe { buffer.add(HEADER_LEN as usize) };
-        // SAFETY: `judge` checked that header and `len` bytes are in the buffer, which is ours.
-        let Some(checksum) = (unsafe { self.checksum(buffer, pointer, len) }) else {
+        Ok((buffer, len as usize))
+    }
+
+    /// Hands the frame that begins in a used buffer to `frame`, if it is one that is wanted.
+    ///
+    /// # Errors
+    /// The device wrote what leaves it unclear where the next frame begins.
+    #[inline]
+    fn receive_one(
+        &mut self,
+        used: Used,
+        frame: &mut impl FnMut(RxFrame<'_>),
+    ) -> Result<bool, QueueError> {
+        let (buffer, len) = self.take(used)?;
+        let Some(len) = len
+            .checked_sub(HEADER_LEN as usize)
+            .filter(|len| *len >= ETHERNET_HEADER as usize)
+        else {
             self.counters.nonsense += 1;
-            return false;
+            return Ok(false);
         };
-        // SAFETY: as above; `self.buffers` keeps the buffer while `self` is borrowed.
-        let received = unsafe { RxFrame::new(pointer, len, checksum) };
+        // SAFETY: a buffer holds a header.
+        let header = unsafe { self.reception.header(buffer) };
+        // SAFETY: `take` checked that the buffer holds more than the header.
+        let start = unsafe { buffer.add(HEADER_LEN as usize) };
+        // SAFETY: `take` checked that header and `len` bytes are in the buffer, which is ours:
+        // the device gets it when `notify` is called, after the last use of the piece.
+        let first = unsafe { RxPiece::new(start, len) };
         let mut to = [0; 6];
-        received.copy_to(&mut to);
-        if !self.filter.passes(MacAddress(to)) {
-            return false;
+        RxFrame::scattered(first, &[], RxChecksum::default()).copy_to(&mut to);
+        let mut arrival = self.reception.judge(&header, MacAddress(to));
+        if let Ok(arrival) = &mut arrival {
+            // SAFETY: as above.
+            unsafe { arrival.add(start, len) };
         }
-        self.counters.delivered += 1;
-        frame(received);
-        true
+        if self.reception.merges() && header.buffers() != 1 {
+            return self.gather(&header, arrival, first, frame);
+        }
+        Ok(self.deliver(arrival, first, &[], frame))
+    }
+
+    /// Goes on with a frame of which there is more than `first`.
+    fn gather(
+        &mut self,
+        header: &NetHeader,
+        mut arrival: Result<Arrival, Dropped>,
+        first: RxPiece,
+        frame: &mut impl FnMut(RxFrame<'_>),
+    ) -> Result<bool, QueueError> {
+        let room = 1 << self.buffer_shift;
+        let index = u32::from(header.buffers());
+        // All but the last are full.
+        let mut is_full = first.len() == room - HEADER_LEN as usize;
+        let mut rest = [first; MAX_REST];
+        let mut count = 0;
+        for _ in 1..index {
+            // There are at most as many rounds as buffers that are out.
+            let Some(used) = self.ring.take_used()? else {
+                return Err(QueueError::BadIndex { index });
+            };
+            let (start, len) = self.take(used)?;
+            if !is_full || len == 0 {
+                arrival = arrival.and(Err(Dropped::Nonsense));
+            }
+            is_full = len == room;
+            if let Ok(arrival) = &mut arrival {
+                // SAFETY: `take` checked that the bytes are in the buffer, which is ours.
+                unsafe { arrival.add(start, len) };
+            }
+            match rest.get_mut(count) {
+                // SAFETY: as above, until `notify`.
+                Some(piece) => *piece = unsafe { RxPiece::new(start, len) },
+                None => arrival = arrival.and(Err(Dropped::TooLong)),
+            }
+            count += 1;
+        }
+        if count == 0 {
+            // A frame in no buffer.
+            arrival = Err(Dropped::Nonsense);
+        }
+        let rest = rest.get(..count).unwrap_or_default();
+        Ok(self.deliver(arrival, first, rest, frame))
+    }
+
+    /// Hands over a frame that is complete, or counts why it does not.
+    #[inline]
+    fn deliver(
+        &mut self,
+        arrival: Result<Arrival, Dropped>,
+        first: RxPiece,
+        rest: &[RxPiece],
+        frame: &mut impl FnMut(RxFrame<'_>),
+    ) -> bool {
+        // SAFETY: the pieces are in buffers that the device was not given again.
+        let finished = arrival.and_then(|arrival| unsafe { arrival.finish() });
+        match finished {
+            Ok(checksum) => {
+                self.counters.delivered += 1;
+                frame(RxFrame::scattered(first, rest, checksum));
+                return true;
+            }
+            Err(Dropped::Filtered) => {}
+            Err(Dropped::TooLong) => self.counters.too_long += 1,
+            Err(Dropped::Nonsense) => self.counters.nonsense += 1,
+        }
+        false
     }
 }
 
@@ -279,19 +312,12 @@ impl<P: Platform> RxQueue for VirtioRx<P> {
                 Ok(None) if self.ring.arm() => continue,
                 Ok(None) => break,
                 Err(error) => {
-                    self.counters.nonsense += 1;
                     result = Err(error);
                     break;
                 }
             };
-            match self.judge(used) {
-                Ok(Some(len)) => {
-                    // The device does not get the buffer before `notify`, so a frame whose
-                    // callback unwinds costs nothing but itself.
-                    self.offer(used.token);
-                    count += usize::from(self.deliver(used.token, len, frame));
-                }
-                Ok(None) => self.offer(used.token),
+            match self.receive_one(used, frame) {
+                Ok(delivered) => count += usize::from(delivered),
                 Err(error) => {
                     result = Err(error);
                     break;
@@ -300,6 +326,7 @@ impl<P: Platform> RxQueue for VirtioRx<P> {
         }
         if let Err(error) = result {
             self.down = true;
+            self.counters.nonsense += 1;
             return Err(error);
         }
         self.notify();

@@ -1,6 +1,7 @@
 //! Unit tests on the [fake platform](crate::fake).
 
 mod interrupts;
+mod merge;
 mod open;
 mod pairs;
 mod random;
