@@ -139,6 +139,7 @@ impl AnyBench {
         let mut config = Config::default();
         config.tx_descriptors = if seed.is_multiple_of(2) { 256 } else { 16 };
         config.rx_descriptors = 64;
+        config.queue_pairs = 1 + seed as u16 % 3;
         config.all_multicast = seed.is_multiple_of(3);
         let host = machine(seed, granule);
         let slot = plug_in(&host, kind, seed, None);
@@ -324,6 +325,10 @@ fn each_driver_judges_its_own_configuration() {
     for kind in [Kind::E1000e, Kind::Virtio] {
         let mut config = Config::default();
         config.tx_descriptors = 24;
+        let refused = open(kind, None, &config).unwrap_err();
+        assert!(matches!(refused, NicError::Config { .. }), "{kind:?}");
+        let mut config = Config::default();
+        config.queue_pairs = 9;
         let refused = open(kind, None, &config).unwrap_err();
         assert!(matches!(refused, NicError::Config { .. }), "{kind:?}");
         let mut config = Config::default();

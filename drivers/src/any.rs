@@ -36,9 +36,10 @@ impl<P: Platform> AnyNic<P> {
     /// [`NicError::UnknownDevice`] if there is no driver for the device
     /// ([`KnownIds`](crate::KnownIds) lists those that there are for);
     /// [`NicError::Removed`] if nobody answers; else what the driver says, among it
-    /// [`NicError::Config`] for a configuration that is out of its range, [`NicError::Untested`]
+    /// [`NicError::Config`] for a configuration that is out of range, [`NicError::Untested`]
     /// and, for a virtio device that is legacy only, [`NicError::NotOffered`].
     pub fn open(platform: P, config: &Config) -> Result<Self, NicError> {
+        config.check()?;
         let (vendor, device) = pci::identity(&platform);
         if vendor == u16::MAX {
             return Err(NicError::Removed);

@@ -1,13 +1,16 @@
 //! What the user chooses, whichever device it turns out to be.
 
 use pagewire_e1000e as e1000e;
+use pagewire_hal::NicError;
 use pagewire_virtio as virtio;
+
+use crate::MAX_QUEUE_PAIRS;
 
 /// How a device is opened whose driver is not known before.
 ///
 /// What all drivers have is here once, and takes the place of the field of the same name in
 /// [`e1000e`](Self::e1000e) and [`virtio`](Self::virtio); what one driver alone has is there. A
-/// driver refuses what is out of its own range ([`NicError::Config`](pagewire_hal::NicError::Config)).
+/// driver refuses what is out of its own range ([`NicError::Config`]).
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Config {
@@ -17,6 +20,9 @@ pub struct Config {
     pub tx_descriptors: u16,
     /// Descriptors in each receive ring: a power of two from 8 to 4096.
     pub rx_descriptors: u16,
+    /// Pairs of queues, from 1 to 8, or as many as the device has if those are fewer (an 82574L has
+    /// one here).
+    pub queue_pairs: u16,
     /// An upper bound to the fragments of one frame, at least 1, where the device's own is too
     /// high for some reason.
     pub max_fragments: Option<u16>,
@@ -34,13 +40,14 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// An MTU of 1500, rings of 256 descriptors, the device's own bound to fragments, checksums by
+    /// An MTU of 1500, one pair of rings of 256 descriptors, the device's own bound to fragments, checksums by
     /// the device, all multicast frames, no frames for others; the drivers' own defaults.
     fn default() -> Self {
         Self {
             mtu: 1500,
             tx_descriptors: 256,
             rx_descriptors: 256,
+            queue_pairs: 1,
             max_fragments: None,
             checksum_offload: true,
             all_multicast: true,
@@ -73,6 +80,7 @@ impl Config {
         own.mtu = self.mtu;
         own.tx_descriptors = self.tx_descriptors;
         own.rx_descriptors = self.rx_descriptors;
+        own.queue_pairs = self.queue_pairs;
         own.max_fragments = self.max_fragments;
         if !self.checksum_offload {
             // Segmentation needs it: the driver then leaves that out as well.
@@ -81,5 +89,14 @@ impl Config {
         own.all_multicast = self.all_multicast;
         own.promiscuous = self.promiscuous;
         own
+    }
+    /// What is not a matter of the driver.
+    pub(crate) fn check(&self) -> Result<(), NicError> {
+        if !(1..=MAX_QUEUE_PAIRS).contains(&self.queue_pairs) {
+            return Err(NicError::Config {
+                what: "queue_pairs is from 1 to 8",
+            });
+        }
+        Ok(())
     }
 }

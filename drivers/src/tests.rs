@@ -56,6 +56,7 @@ fn what_is_common_reaches_each_driver() {
         mtu: 4000,
         tx_descriptors: 32,
         rx_descriptors: 64,
+        queue_pairs: 3,
         max_fragments: Some(5),
         checksum_offload: false,
         all_multicast: false,
@@ -88,6 +89,7 @@ fn what_is_common_reaches_each_driver() {
         virtio.promiscuous,
     );
     assert_eq!(format!("{seen:?}"), common);
+    assert_eq!(virtio.queue_pairs, 3);
     assert!(e1000e.allow_untested);
 }
 
@@ -96,4 +98,15 @@ fn the_defaults_are_those_of_the_drivers() {
     let config = Config::default();
     assert_eq!(config.for_e1000e(), pagewire_e1000e::Config::default());
     assert_eq!(config.for_virtio(), pagewire_virtio::Config::default());
+}
+
+#[test]
+fn the_number_of_queue_pairs_has_bounds() {
+    for (queue_pairs, good) in [(0, false), (1, true), (8, true), (9, false)] {
+        let config = Config {
+            queue_pairs,
+            ..Config::default()
+        };
+        assert_eq!(config.check().is_ok(), good, "{queue_pairs}");
+    }
 }
