@@ -122,8 +122,10 @@ mod tests {
         let base = NonNull::from(&mut *frame).cast::<u8>();
         let (mut from, end) = (0, frame.len());
         for to in cuts.iter().copied().chain([end]) {
+            // SAFETY: `from` is in `frame`, or at its end.
+            let piece = unsafe { base.add(from) };
             // SAFETY: the piece is in `frame`, which nobody else uses.
-            unsafe { completion.add(base.add(from), to - from) };
+            unsafe { completion.add(piece, to - from) };
             from = to;
         }
         // SAFETY: as above.
@@ -132,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_frame_in_pieces_has_the_same_checksum_wherever_it_is_cut() {
-        let bytes: Vec<u8> = (0..1001u32).map(|at| (at * 97 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..1001u32).map(|at| ((at * 97) >> 3) as u8).collect();
         for place in [(34u16, 16u16), (35, 16), (34, 6), (0, 0), (14, 985)] {
             let mut whole = bytes.clone();
             assert!(complete(&mut whole, &[], place), "{place:?}");

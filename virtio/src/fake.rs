@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     EndlessReset,
     /// PCIe transactions stay pending.
     StuckPending,
+    /// The reset of a queue never ends.
+    EndlessQueueReset,
     /// FEATURES_OK does not stick.
     RefusesFeatures,
     /// All ones.
@@ -46,6 +48,7 @@ pub(crate) struct Queue {
     pub(crate) size: u16,
     pub(crate) vector: u16,
     pub(crate) enabled: bool,
+    pub(crate) resetting: bool,
     /// Descriptors, driver's part, device's part.
     pub(crate) address: [u64; 3],
     /// Buffers, or descriptors of a packed ring, fetched and used, modulo 2^16.
@@ -71,6 +74,8 @@ pub(crate) struct Device {
     /// What the control queue answers, if it does.
     pub(crate) answer: Option<u8>,
     pub(crate) pairs_in_use: u16,
+    /// Queues that were reset alone, since the device was.
+    pub(crate) queues_reset: Vec<usize>,
     pub(crate) faults: Vec<Fault>,
     /// A bit for each vector.
     pub(crate) fired: u64,
@@ -104,7 +109,7 @@ impl Device {
             (1, 6, 0, 64),
             // In an I/O BAR: the next of its type is taken.
             (2, 0, 0, 64),
-            (1, COMMON_BAR, 0, 56),
+            (1, COMMON_BAR, 0, 60),
             (2, NOTIFY_BAR, NOTIFY, MULTIPLIER * QUEUES as u32),
             (4, COMMON_BAR, NET, 12),
         ] {
@@ -143,6 +148,7 @@ impl Device {
             bells: Vec::new(),
             answer: Some(0),
             pairs_in_use: 1,
+            queues_reset: Vec::new(),
             faults: Vec::new(),
             fired: 0,
             vectors: 64,
@@ -160,6 +166,7 @@ impl Device {
 
     fn reset(&mut self) {
         self.accepted = 0;
+        self.queues_reset.clear();
         self.config_vector = 0xFFFF;
         self.lens = [const { Vec::new() }; QUEUES];
         self.pairs_in_use = 1;
@@ -206,6 +213,7 @@ impl Device {
             (26, 2) => u32::from(queue.vector),
             (28, 2) => u32::from(queue.enabled),
             (30, 2) => u32::from(self.queue),
+            (58, 2) => u32::from(queue.resetting),
             _ => panic!("a read of {width} bytes at {offset}"),
         }
     }
@@ -284,8 +292,28 @@ impl Device {
         }
     }
 
+    fn reset_queue(&mut self, value: u32) {
+        assert_ne!(self.accepted & Features::RING_RESET.bits(), 0);
+        let resetting = self.has(Fault::EndlessQueueReset);
+        let index = usize::from(self.queue);
+        let queue = self.selected().expect("a queue that there is");
+        assert!(value == 1 && queue.enabled, "{value} to queue {index}");
+        *queue = Queue {
+            max: queue.max,
+            size: queue.max,
+            vector: 0xFFFF,
+            resetting,
+            ..Queue::default()
+        };
+        self.lens[index].clear();
+        self.queues_reset.push(index);
+    }
+
     fn write_queue(&mut self, offset: u32, width: u32, value: u32, vector: u16) {
         assert_ne!(self.status & 8, 0, "no queue before FEATURES_OK");
+        if offset == 58 {
+            return self.reset_queue(value);
+        }
         let vector = if offset == 26 {
             self.take_vector(vector)
         } else {

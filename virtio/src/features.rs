@@ -52,12 +52,14 @@ bitflags! {
         /// The device is hardware: memory is ordered as for a PCI device. This driver always
         /// orders it so.
         const ORDER_PLATFORM = 1 << 36;
+        /// Queues can be reset one by one.
+        const RING_RESET = 1 << 40;
         /// The header length of a frame to be segmented is exact.
         const GUEST_HDRLEN = 1 << 59;
     }
 }
 
-const NAMES: [(Features, &str); 20] = [
+const NAMES: [(Features, &str); 21] = [
     (Features::CSUM, "csum"),
     (Features::GUEST_CSUM, "guest_csum"),
     (Features::MTU, "mtu"),
@@ -77,6 +79,7 @@ const NAMES: [(Features, &str); 20] = [
     (Features::RING_PACKED, "ring_packed"),
     (Features::IN_ORDER, "in_order"),
     (Features::ORDER_PLATFORM, "order_platform"),
+    (Features::RING_RESET, "ring_reset"),
     (Features::GUEST_HDRLEN, "guest_hdrlen"),
 ];
 

@@ -10,9 +10,9 @@ use crate::config::{Config, MAX_MTU, MIN_MTU};
 use crate::control::ControlQueue;
 use crate::link;
 use crate::regs::{
-    Area, DEVICE_FEATURE, DEVICE_FEATURE_SELECT, DEVICE_STATUS, DRIVER_FEATURE,
-    DRIVER_FEATURE_SELECT, Doorbell, NUM_QUEUES, QUEUE_DESC, QUEUE_DEVICE, QUEUE_DRIVER,
-    QUEUE_ENABLE, QUEUE_SELECT, QUEUE_SIZE, Status, Structures,
+    Area, COMMON_LEN_WITH_RESET, DEVICE_FEATURE, DEVICE_FEATURE_SELECT, DEVICE_STATUS,
+    DRIVER_FEATURE, DRIVER_FEATURE_SELECT, Doorbell, NUM_QUEUES, QUEUE_DESC, QUEUE_DEVICE,
+    QUEUE_DRIVER, QUEUE_ENABLE, QUEUE_RESET, QUEUE_SELECT, QUEUE_SIZE, Status, Structures,
 };
 use crate::ring::Parts;
 use crate::rx::VirtioRx;
@@ -55,6 +55,26 @@ pub(crate) fn reset<P: Platform>(
     Ok(())
 }
 
+/// Begins to reset the queues of `pairs` pairs, one by one (virtio 1.3, section 2.6.1), of a device
+/// with RING_RESET: transmit queues first, as their memory is the program's. Not the control
+/// queue: QEMU has taken it for one of a pair, and looked beyond its tables.
+pub(crate) fn begin_queue_resets<R: Registers>(device: &Structures<R>, pairs: u16) {
+    let transmit = (0..pairs).map(|pair| 2 * pair + 1);
+    let receive = (0..pairs).map(|pair| 2 * pair);
+    for index in transmit.chain(receive) {
+        device.common.write16(QUEUE_SELECT, index);
+        device.common.write16(QUEUE_RESET, 1);
+    }
+}
+
+/// Whether these resets have finished.
+pub(crate) fn are_queues_reset<R: Registers>(device: &Structures<R>, pairs: u16) -> bool {
+    (0..2 * pairs).all(|index| {
+        device.common.write16(QUEUE_SELECT, index);
+        device.common.read16(QUEUE_RESET) == 0
+    })
+}
+
 /// Bit 10 of the PCI command register: no INTx messages (PCI Local Bus 3.0, section 6.2.2).
 const COMMAND: u16 = 0x04;
 const INTX_DISABLE: u32 = 1 << 10;
@@ -94,6 +114,9 @@ fn choose<R: Registers>(device: &Structures<R>, config: &Config) -> Features {
         if len < needed {
             features.remove(feature);
         }
+    }
+    if device.common.len() < COMMON_LEN_WITH_RESET {
+        features.remove(Features::RING_RESET);
     }
     // With MTU there must be buffers for frames of that size.
     if features.contains(Features::MTU)

@@ -8,8 +8,9 @@
 //! # What is negotiated
 //! [`Features`] lists the bits that are implemented; [`VirtioNet::features`] tells which of them
 //! this device and the driver agreed on, and its `Display` names them. Nothing else is ever
-//! accepted. Not implemented: filters and other commands of the control queue, reset of single
-//! queues, speed and duplex.
+//! accepted. Not implemented: filters and other commands of the control queue, speed and duplex.
+//! RING_RESET serves to stop the device, queue by queue and then as a whole; a queue that went down
+//! is not started again alone, as a [`Nic`] has no word for that.
 //!
 //! # Long frames
 //! With MRG_RXBUF, which is accepted wherever it is offered, a receive buffer has 2 KiB and longer
@@ -329,7 +330,8 @@ impl<P: Platform> VirtioNet<P> {
     }
 
     fn go_on(&mut self, stop: Stop, now: Instant) -> Result<Phase, NicError> {
-        match stop.step(&mut self.platform, &self.device, self.pcie, now) {
+        let pairs = self.capabilities.queue_pairs;
+        match stop.step(&mut self.platform, &self.device, pairs, self.pcie, now) {
             Step::Wait(stop) => {
                 self.state = State::Stopping(stop);
                 Ok(Phase::Stopping)
@@ -456,8 +458,9 @@ unsafe impl<P: Platform> Nic for VirtioNet<P> {
         if self.state != State::Running {
             return;
         }
-        init::begin_reset(&self.device);
-        self.state = State::Stopping(Stop::Reset(now));
+        let pairs = self.capabilities.queue_pairs;
+        let stop = Stop::begin(&self.device, self.features, pairs, now);
+        self.state = State::Stopping(stop);
     }
 
     fn restart(

@@ -18,6 +18,8 @@ const TYPE_DEVICE: u8 = 4;
 const CONFIG_SPACE: u16 = 256;
 /// Bytes of the common configuration that the driver uses: up to `queue_device`.
 const COMMON_LEN: u32 = 56;
+/// The same with RING_RESET: up to `queue_reset`.
+pub(crate) const COMMON_LEN_WITH_RESET: u32 = 60;
 
 /// Selects 32 feature bits of the device. 32 bits.
 pub(crate) const DEVICE_FEATURE_SELECT: u32 = 0;
@@ -51,6 +53,8 @@ pub(crate) const QUEUE_DESC: u32 = 32;
 pub(crate) const QUEUE_DRIVER: u32 = 40;
 /// Address of what the device writes. 64 bits.
 pub(crate) const QUEUE_DEVICE: u32 = 48;
+/// With RING_RESET: 1 resets the queue, and is read until that is done. 16 bits.
+pub(crate) const QUEUE_RESET: u32 = 58;
 
 /// Station address, in the configuration of a network device: six bytes.
 pub(crate) const NET_MAC: u32 = 0;

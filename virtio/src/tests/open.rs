@@ -28,7 +28,7 @@ fn what_is_offered_and_implemented_is_negotiated_and_nothing_else() {
     assert_eq!(
         name,
         "csum guest_csum mtu mac host_tso4 host_tso6 mrg_rxbuf status indirect_desc event_idx version_1 \
-         access_platform order_platform guest_hdrlen"
+         access_platform order_platform ring_reset guest_hdrlen"
     );
 }
 

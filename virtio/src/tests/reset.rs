@@ -135,6 +135,44 @@ fn rule_6_a_device_that_does_not_become_quiet_keeps_what_it_was_lent() {
 }
 
 #[test]
+fn queues_are_reset_one_by_one_before_the_device() {
+    for (pairs, expected) in [(1u8, &[1, 0][..]), (3, &[1, 3, 5, 0, 2, 4])] {
+        let fake = Fake::new();
+        fake.device().net[8] = pairs;
+        let config = Config {
+            queue_pairs: u16::from(pairs),
+            ..Config::default()
+        };
+        let mut nic = VirtioNet::open(fake.clone(), &config).expect("opens");
+        nic.begin_reset(at(0));
+        assert_eq!(fake.device().queues_reset, expected);
+        assert_eq!(fake.device().status, 0x0F, "the device is not reset yet");
+        assert_eq!(nic.poll(at(1)), Ok(Phase::Quiet));
+        assert_eq!(fake.device().status, 0);
+        assert_eq!(nic.restart(&mut [], &mut |_, _| {}), Ok(()));
+    }
+    // Not where it was not negotiated (the fake device asserts it), nor where the register is not
+    // there.
+    let fake = Fake::new();
+    fake.device().config[(0x40 + 3 * 20) / 4 + 3] = 56;
+    let mut nic = VirtioNet::open(fake, &Config::default()).expect("opens");
+    assert!(!nic.features().contains(Features::RING_RESET));
+    make_quiet(&mut nic);
+}
+
+#[test]
+fn queues_that_are_not_reset_in_time_are_reset_with_the_device() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.post(1, 3), Ok(()));
+    bench.fake.break_with(Fault::EndlessQueueReset);
+    bench.nic.begin_reset(at(0));
+    assert_eq!(bench.nic.poll(at(99)), Ok(Phase::Stopping));
+    assert_eq!(bench.fake.device().status, 0x0F);
+    assert_eq!(bench.nic.poll(at(100)), Ok(Phase::Quiet));
+    assert_eq!(restart(&mut bench), (Ok(()), [(0, 3)].into()));
+}
+
+#[test]
 fn release_stops_the_queues_and_lets_their_memory_go() {
     let mut bench = Bench::new();
     for token in 0..3 {
