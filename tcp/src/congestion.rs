@@ -5,6 +5,10 @@
 const MAX_WINDOW: u32 = 0xffff << 14;
 /// L: segments by which one ACK may open the window in slow start (RFC 3465 section 2.2).
 const SLOW_START_LIMIT: u32 = 2;
+/// L where segments leave in requests of several: a receiver that joins what arrives together
+/// acknowledges such a burst at once, and with two segments for each the window would hardly
+/// grow. RFC 3465 allows no more than 2; RFC 9406 has 8 for senders without pacing, as this is.
+const SLOW_START_LIMIT_OF_REQUESTS: u32 = 8;
 /// L in the slow start after a timeout: one ACK may then cover segments that had arrived long
 /// before, and says nothing of the rate of the path (RFC 3465 section 2.3).
 const SLOW_START_LIMIT_AFTER_TIMEOUT: u32 = 1;
@@ -189,6 +193,14 @@ impl NewReno {
         self.phase = Phase::TimedOut;
     }
 
+    /// Several segments have left as one request for segmentation: one ACK may open the window by
+    /// 8 segments in slow start from now on, instead of 2. After a timeout it stays 1.
+    pub fn sends_requests(&mut self) {
+        if self.limit == SLOW_START_LIMIT {
+            self.limit = SLOW_START_LIMIT_OF_REQUESTS;
+        }
+    }
+
     /// The SYN was sent more than once: the initial window is one MSS (RFC 5681 section 3.1).
     /// The threshold stays, as nothing is known of the path.
     pub fn handshake_retransmitted(&mut self) {
@@ -360,6 +372,20 @@ mod tests {
     }
 
     #[test]
+    fn an_ack_for_a_request_opens_by_eight_segments_until_a_timeout() {
+        let mut cc = NewReno::new(MSS);
+        cc.sends_requests();
+        cc.on_ack(5 * MSS, 10 * MSS);
+        assert_eq!(cc.window(), 15 * MSS);
+        cc.on_ack(10 * MSS, 15 * MSS);
+        assert_eq!(cc.window(), 23 * MSS);
+        cc.on_timeout(20 * MSS);
+        cc.sends_requests();
+        cc.on_ack(5 * MSS, MSS);
+        assert_eq!(cc.window(), 2 * MSS);
+    }
+
+    #[test]
     fn timeouts_in_a_row_halve_the_threshold_once() {
         let mut cc = NewReno::new(MSS);
         cc.on_timeout(20 * MSS);
@@ -423,6 +449,7 @@ mod tests {
         Timeout(u32),
         Mss(u32),
         LostSyn,
+        Requests,
     }
 
     fn any_event() -> impl Strategy<Value = Event> {
@@ -436,6 +463,7 @@ mod tests {
             any::<u32>().prop_map(Event::Timeout),
             any::<u32>().prop_map(Event::Mss),
             Just(Event::LostSyn),
+            Just(Event::Requests),
         ]
     }
 
@@ -460,6 +488,7 @@ mod tests {
                     Event::Timeout(flight) => cc.on_timeout(flight),
                     Event::Mss(mss) => cc.set_mss(mss),
                     Event::LostSyn => cc.handshake_retransmitted(),
+                    Event::Requests => cc.sends_requests(),
                 }
                 prop_assert!(cc.window() >= cc.mss && cc.mss > 0, "seed {}", seed());
                 prop_assert!(cc.window() <= MAX_WINDOW, "seed {}", seed());

@@ -58,6 +58,9 @@ pub(crate) struct Allowed {
     pub(crate) len: u32,
     /// The FIN goes with it.
     pub(crate) fin: bool,
+    /// Bytes of a request that is worth waiting for, if it is longer than `len` and fits the page
+    /// budget.
+    pub(crate) worth_waiting: u32,
 }
 
 impl Connection {
@@ -198,7 +201,9 @@ impl Connection {
                 return Err(Turn::More);
             }
             let start = self.next;
-            let Allowed { len, fin } = self.within_page_budget(out, allowed);
+            let Some(Allowed { len, fin, .. }) = self.within_page_budget(out, allowed) else {
+                break;
+            };
             let mut flags = TcpFlags::empty();
             flags.set(TcpFlags::FIN, fin);
             flags.set(
@@ -208,6 +213,9 @@ impl Connection {
             let frame = self.post(out, start, len, flags)?;
             if len < allowed.len {
                 self.stats.segmented.ended_by_budget += 1;
+            }
+            if len > self.segment_len {
+                self.congestion.sends_requests();
             }
             let segment = Segment {
                 start,
@@ -243,7 +251,7 @@ impl Connection {
         if one.len < self.segment_len || one.fin || most < 2 * self.segment_len {
             return Some(one);
         }
-        self.request_may_go(pipe, nagle, most)
+        Some(self.request_may_go(pipe, nagle, most))
     }
 
     /// Step 4a for one segment.
@@ -275,33 +283,46 @@ impl Connection {
             || (all && (idle || !nagle))
             || (len > 0 && len >= self.max_window / 2)
             || (len > 0 && self.forced);
-        worth.then_some(Allowed { len, fin })
+        worth.then_some(Allowed {
+            len,
+            fin,
+            worth_waiting: 0,
+        })
     }
 
     /// Step 4b for a request: ends it where the page budget ends. If that leaves no segment, one
-    /// goes by itself, and is rescued or copied.
+    /// goes by itself, and is rescued or copied. `None` if a longer one fits and is waited for.
     fn within_page_budget<Q: TxQueue, M: DmaMemory>(
         &self,
         out: &Output<'_, Q, M>,
         allowed: Allowed,
-    ) -> Allowed {
-        if allowed.len <= self.segment_len {
-            return allowed;
+    ) -> Option<Allowed> {
+        let longest = allowed.len.max(allowed.worth_waiting);
+        if longest <= self.segment_len {
+            return Some(allowed);
         }
         let fits = request_budget(
             out.port.ledger(),
             out.device,
             NETWORK_END + self.tcp_header_len(),
-            self.buffer.parts(self.next, allowed.len as usize),
+            self.buffer.parts(self.next, longest as usize),
             self.segment_len,
         );
-        match fits {
-            Request::Whole => allowed,
-            Request::Ended { len } => Allowed {
-                len: (len as u32).max(self.segment_len),
-                fin: false,
-            },
+        let fits = match fits {
+            Request::Whole => longest,
+            Request::Ended { len } => len as u32,
+        };
+        if fits > allowed.len {
+            return None;
         }
+        if fits == allowed.len {
+            return Some(allowed);
+        }
+        Some(Allowed {
+            len: fits.max(self.segment_len),
+            fin: false,
+            worth_waiting: 0,
+        })
     }
 
     /// Sends the ACKs that are owed and have not gone with data, and a probe that is due.

@@ -18,9 +18,9 @@
 //! - a request is no more than *half* the window (the smaller of the congestion window and the
 //!   peer's), and
 //! - one that could be no more than a *third* of it waits for further ACKs, or each ACK would let
-//!   a request of two or three segments go, for ever. It waits only while much more than that is
-//!   in flight and nothing hints at a loss: then ACKs are sure to come, of the receiver or of the
-//!   retransmission timer's making.
+//!   a request of two or three segments go, for ever. It waits only where the page budget would
+//!   let a longer one go, and while much more than that is in flight and nothing hints at a
+//!   loss: then ACKs are sure to come, of the receiver or of the retransmission timer's making.
 //!
 //! Linux does likewise, with a third for both (`tcp_tso_should_defer` and
 //! `tcp_tso_win_divisor`), and lets its pacing rate bound the length. There is no pacing here;
@@ -83,8 +83,8 @@ const _: () = assert!(NETWORK_END == EthernetHeader::LEN + Ipv4Header::LEN);
 
 impl Connection {
     /// Step 4a for a request, where one full segment may go and the device takes `most` bytes:
-    /// how many may go with it. `None` if it is better to wait.
-    pub(crate) fn request_may_go(&self, pipe: u32, nagle: bool, most: u32) -> Option<Allowed> {
+    /// how many may go with it.
+    pub(crate) fn request_may_go(&self, pipe: u32, nagle: bool, most: u32) -> Allowed {
         let segment_len = self.segment_len.max(1);
         let multiple = |bytes: u32| bytes - bytes % segment_len;
         let congestion = self.congestion_window();
@@ -99,20 +99,22 @@ impl Connection {
         let rest = unsent.saturating_sub(len);
         if rest >= segment_len {
             let worthwhile = multiple(most.min(window / WORTHWHILE));
-            let waits = len < worthwhile && pipe > 0 && self.all_seems_well();
-            return (!waits).then_some(Allowed { len, fin: false });
+            let may_wait = pipe > 0 && self.all_seems_well();
+            return Allowed {
+                len,
+                fin: false,
+                worth_waiting: if may_wait { worthwhile.min(unsent) } else { 0 },
+            };
         }
         // The data ends here. What is left of it is less than a segment, and subject to the same
         // rules as by itself; the FIN takes a sequence number, and so needs room for it.
         let fin = self.fin_due() && room > unsent;
         let rest_goes =
             rest > 0 && unsent <= room.min(most) && (fin || !nagle || rest >= self.max_window / 2);
-        if rest_goes {
-            return Some(Allowed { len: unsent, fin });
+        Allowed {
+            len: if rest_goes { unsent } else { len },
+            fin: fin && (rest_goes || rest == 0),
+            worth_waiting: 0,
         }
-        Some(Allowed {
-            len,
-            fin: fin && rest == 0,
-        })
     }
 }

@@ -255,7 +255,16 @@ fn rule_2_a_call_acknowledged_in_mid_segment_waits_for_the_device() {
 
 #[test]
 fn rule_3_a_retransmission_carries_the_bytes_as_they_were_sent() {
-    let mut w = World::new(&Setup::default());
+    for segmentation in [None, Some(common::segmentation(false))] {
+        sent_again_unchanged(&Setup {
+            segmentation,
+            ..Setup::default()
+        });
+    }
+}
+
+fn sent_again_unchanged(setup: &Setup) {
+    let mut w = World::new(setup);
     let (id, mut peer) = w.established(PeerOptions::default());
     let bytes: Arc<[u8]> = pattern(5000, 9).into();
     let region = w.shared_region(&bytes);
@@ -337,14 +346,21 @@ fn rule_6_a_buffer_is_released_exactly_once_on_every_way_out() {
     use End::{Abort, Ack, DeviceReset, Drop, Remove, Reset, Timeout};
     for end in [Ack, Reset, Abort, Remove, Timeout, DeviceReset, Drop] {
         for completes in [true, false] {
-            released_once(end, completes);
+            for segmentation in [None, Some(common::segmentation(true))] {
+                let setup = Setup {
+                    segmentation,
+                    ..Setup::default()
+                };
+                released_once(end, completes, &setup);
+            }
         }
     }
 }
 
-fn released_once(end: End, completes: bool) {
-    let case = format!("{end:?}, completes: {completes}");
-    let mut w = World::new(&Setup::default());
+fn released_once(end: End, completes: bool, setup: &Setup) {
+    let segmentation = setup.segmentation.is_some();
+    let case = format!("{end:?}, completes: {completes}, segmentation: {segmentation}");
+    let mut w = World::new(setup);
     let (id, mut peer) = w.established(PeerOptions::default());
     w.completes = completes;
     let bytes: Arc<[u8]> = pattern(10_000, 9).into();
