@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use far::Far;
 use pagewire::drivers::{AnyNic, Config, Driver};
-use pagewire::hal::{Granule, Instant, Nic, NicError, Phase, QueuePair, Region};
+use pagewire::hal::{
+    DmaMemory, Fragment, Granule, Instant, Nic, NicError, Offload, Phase, QueuePair, Region, Token,
+    TxFrame, TxQueue,
+};
 use pagewire_conformance::{Bench, FarEnd, Options, Outcome, run};
 use pagewire_models::wire::{PairEnd, pair};
 use pagewire_models::{
@@ -340,6 +343,19 @@ fn each_driver_judges_its_own_configuration() {
     }
 }
 
+/// Stops `nic`, the device of `model`.
+fn quiesce(host: &Host, model: &ModelHandle<Labelled>, nic: &mut AnyNic<ModelPlatform>) {
+    nic.begin_reset(host.now());
+    for _ in 0..100_000 {
+        if nic.poll(host.now()).unwrap() == Phase::Quiet {
+            return;
+        }
+        model.step();
+        host.advance(Duration::from_micros(10));
+    }
+    panic!("the device did not become quiet");
+}
+
 /// Pairs of another driver, mixed pairs and too many pairs are refused before anything happens.
 #[test]
 fn strange_queue_pairs_are_refused() {
@@ -348,14 +364,8 @@ fn strange_queue_pairs_are_refused() {
     let models = slots.each_ref().map(|slot| slot.model.clone());
     let mut nics = slots.map(|slot| AnyNic::open(slot.platform, &Config::default()).unwrap());
     let mut taken = nics.each_mut().map(|nic| nic.take_queues(0).unwrap());
-    for nic in &mut nics {
-        nic.begin_reset(host.now());
-        while nic.poll(host.now()).unwrap() != Phase::Quiet {
-            models.iter().for_each(|model| {
-                model.step();
-            });
-            host.advance(Duration::from_micros(10));
-        }
+    for (model, nic) in models.iter().zip(&mut nics) {
+        quiesce(&host, model, nic);
     }
     let [(tx, rx), (other_tx, other_rx)] = &mut taken;
     let none = &mut |_, _| panic!("a token came from nowhere");
@@ -390,5 +400,57 @@ fn strange_queue_pairs_are_refused() {
     nic.restart(&mut pairs, none).unwrap();
     for nic in &mut nics {
         assert!(matches!(nic.poll(host.now()), Ok(Phase::Running(_))));
+    }
+}
+
+/// A reset of several pairs, in an order of the caller's: each token comes back with the position
+/// of its queue.
+#[test]
+fn tokens_come_back_with_the_position_of_their_queue() {
+    let host = machine(3, Granule::CONTIGUOUS);
+    let slot = plug_in(&host, Kind::Virtio, 3, None);
+    let mut config = Config::default();
+    config.queue_pairs = 3;
+    let mut nic = AnyNic::open(slot.platform, &config).unwrap();
+    assert_eq!(nic.capabilities().queue_pairs, 3);
+    let mut taken = [2, 0, 1].map(|index| nic.take_queues(index).unwrap());
+    let memory = nic.allocate(2048, 64).unwrap();
+    let head_room = u64::from(nic.capabilities().head_room);
+    let fragments = [Fragment {
+        address: memory.address().offset(head_room),
+        len: 64,
+    }];
+    // SAFETY: the head room ends well inside the memory.
+    let first = unsafe { memory.pointer().byte_add(head_room as usize) };
+    let frame = TxFrame {
+        fragments: &fragments,
+        offload: Offload::NONE,
+        first: Some(first),
+    };
+    // Without a doorbell: the device does not know of them, so all come back.
+    let posted = [
+        (0, Token(70)),
+        (1, Token(71)),
+        (1, Token(72)),
+        (2, Token(73)),
+    ];
+    for (position, token) in posted {
+        let (tx, _) = &mut taken[usize::from(position)];
+        // SAFETY: the memory outlives the reset, and nobody changes it.
+        unsafe { tx.post(&frame, token) }.unwrap();
+    }
+    for release in [false, true] {
+        quiesce(&host, &slot.model, &mut nic);
+        let mut pairs = taken.each_mut().map(|(tx, rx)| QueuePair { tx, rx });
+        let mut back = Vec::new();
+        let released = &mut |position, token| back.push((position, token));
+        if release {
+            nic.release(&mut pairs, released).unwrap();
+            assert_eq!(back, [], "what was back comes back again");
+        } else {
+            nic.restart(&mut pairs, released).unwrap();
+            back.sort_unstable_by_key(|(_, Token(number))| *number);
+            assert_eq!(back, posted);
+        }
     }
 }
