@@ -12,6 +12,7 @@ pub mod fake;
 pub mod host;
 #[cfg(target_os = "linux")]
 pub mod qtest;
+mod violations;
 pub mod virtio;
 pub mod wire;
 

@@ -341,7 +341,7 @@ impl VirtioNet {
             return true;
         };
         if queue.enabled && queue.reset.is_none() {
-            queue.call(when, &mut self.counters);
+            queue.call(when, value % 2 == 1, &mut self.counters);
         } else {
             self.report(&format!("queue {value}: doorbell while it is disabled"));
         }

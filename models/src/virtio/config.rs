@@ -144,7 +144,8 @@ macro_rules! latitude {
     ($($(#[$doc:meta])* $name:ident;)*) => {
         /// What the specification leaves to the device, switch by switch.
         /// [`Latitude::default`] has all of them on, as a driver must expect them;
-        /// [`Latitude::none`] is the most obliging device.
+        /// [`Latitude::none`] is the most obliging device, [`Latitude::qemu`] one that many drivers meet
+        /// first.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub struct Latitude {
             $($(#[$doc])* pub $name: bool,)*
@@ -198,9 +199,42 @@ latitude! {
     /// With GUEST_CSUM, received frames may carry the pseudo-header sum only (NEEDS_CSUM), or no
     /// word about the checksum although it is right.
     partial_checksums;
+    /// With GUEST_TSO4 or GUEST_TSO6, consecutive TCP segments of a flow that have arrived by the
+    /// time of a step are joined into one large packet, as far as there are buffers for it.
+    joins_segments;
+    /// Received frames of a flow that the driver has not sent on yet go to random queues, with
+    /// several pairs in use.
+    random_steering;
     /// The address of a used descriptor of a packed ring, and receive buffers behind what was
     /// received (up to 64 bytes), are overwritten.
     poisons_memory;
+}
+
+impl Latitude {
+    /// QEMU's own virtio-net, as near as the model gets (learned from its source,
+    /// `hw/net/virtio-net.c`, with a TAP behind it): all at once and in order, but
+    /// * doorbells are answered from a bottom half, so the look at the ring is late, and meanwhile
+    ///   no doorbells are asked for ([`late_look`](Self::late_look),
+    ///   [`polls_awhile`](Self::polls_awhile));
+    /// * the TAP hands over frames of the same host with a partial checksum, and large ones
+    ///   ([`partial_checksums`](Self::partial_checksums),
+    ///   [`joins_segments`](Self::joins_segments)).
+    ///
+    /// What QEMU does and this model does in any case: frames without a buffer wait; the filter
+    /// is promiscuous at first and has 64 addresses; a broken ring sets DEVICE_NEEDS_RESET.
+    /// Not as QEMU does it: what is posted while the link is down is marked as used by both, but
+    /// the model still counts it as sent; with IN_ORDER the model never batches here (not looked
+    /// up in QEMU).
+    #[must_use]
+    pub const fn qemu() -> Self {
+        Self {
+            late_look: true,
+            polls_awhile: true,
+            partial_checksums: true,
+            joins_segments: true,
+            ..Self::none()
+        }
+    }
 }
 
 impl Default for Latitude {

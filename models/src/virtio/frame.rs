@@ -10,6 +10,21 @@ const UDP: u8 = 17;
 const FIN_PSH: u8 = 0x01 | 0x08;
 const CWR: u8 = 0x80;
 
+/// What the packets of a flow have in common, in both directions: the protocol, and addresses and
+/// ports of both ends, the lower end first.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Flow {
+    protocol: u8,
+    ends: [Vec<u8>; 2],
+}
+
+impl Flow {
+    /// A number that any device could compute.
+    pub(super) fn number(&self) -> u16 {
+        self.ends.iter().fold(0, |all, end| combine(all, sum(end)))
+    }
+}
+
 /// Where the headers of a TCP or UDP packet are that is not a fragment and has no IPv6 extension
 /// headers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,10 +139,69 @@ impl Packet {
         put_half(frame, self.transport + self.checksum_offset(), value);
     }
 
-    /// A number that is the same for all packets of a flow.
-    pub(super) fn flow(&self, frame: &[u8]) -> u16 {
-        let ports = frame.get(self.transport..self.transport + 4);
-        combine(sum(self.addresses(frame)), sum(ports.unwrap_or_default()))
+    /// The flow that it belongs to.
+    pub(super) fn flow(&self, frame: &[u8]) -> Option<Flow> {
+        let addresses = self.addresses(frame);
+        let (source, target) = addresses.split_at_checked(addresses.len() / 2)?;
+        let ports = frame.get(self.transport..)?.first_chunk::<4>()?;
+        let [a, b, c, d] = *ports;
+        let mut ends = [[source, &[a, b]].concat(), [target, &[c, d]].concat()];
+        ends.sort();
+        Some(Flow {
+            protocol: self.protocol,
+            ends,
+        })
+    }
+
+    /// Where the packet ends.
+    pub(super) fn end(&self) -> usize {
+        self.end
+    }
+
+    /// Whether there is a VLAN tag.
+    pub(super) fn is_tagged(&self) -> bool {
+        self.ip != 14
+    }
+
+    /// The flags of a TCP packet.
+    pub(super) fn tcp_flags(&self, frame: &[u8]) -> Option<u8> {
+        frame.get(self.transport + 13).copied()
+    }
+
+    /// The sequence number of a TCP packet.
+    pub(super) fn sequence(&self, frame: &[u8]) -> u32 {
+        let field = frame.get(self.transport + 4..);
+        let field = field.and_then(|rest| rest.first_chunk::<4>());
+        field.map_or(0, |number| u32::from_be_bytes(*number))
+    }
+
+    /// The identification of an IPv4 packet.
+    pub(super) fn identification(&self, frame: &[u8]) -> u16 {
+        half(frame, self.ip + 4).unwrap_or(0)
+    }
+
+    /// Whether DF is set in an IPv4 packet.
+    pub(super) fn may_not_fragment(&self, frame: &[u8]) -> bool {
+        half(frame, self.ip + 6).is_some_and(|flags| flags & 0x4000 != 0)
+    }
+
+    /// Takes flags and window over from the `last` segment, whose headers are in the same places.
+    pub(super) fn merge_last(&self, frame: &mut [u8], last: &[u8]) {
+        let at = self.transport + 13;
+        if let (Some(target), Some(source)) = (frame.get_mut(at..at + 3), last.get(at..at + 3)) {
+            target.copy_from_slice(source);
+        }
+    }
+
+    /// Brings the lengths, and all checksums, in line with a frame that has grown.
+    pub(super) fn complete(&self, frame: &mut [u8]) {
+        let whole = Self {
+            end: frame.len(),
+            ..*self
+        };
+        self.set_length(frame);
+        whole.make_partial(frame);
+        insert(frame, self.transport, self.checksum_offset());
     }
 
     /// Whether padding follows the packet.
@@ -184,24 +258,27 @@ impl Packet {
         }
     }
 
+    /// Writes the length of the packet, which is that of the frame, and IPv4's header checksum.
+    fn set_length(&self, frame: &mut [u8]) {
+        let len = frame.len() - self.ip;
+        if self.is_ipv6 {
+            put_half(frame, self.ip + 4, (len - 40) as u16);
+        } else {
+            put_half(frame, self.ip + 2, len as u16);
+            put_half(frame, self.ip + 10, 0);
+            let checksum = !sum(frame.get(self.ip..self.transport).unwrap_or_default());
+            put_half(frame, self.ip + 10, checksum);
+        }
+    }
+
     /// Writes lengths, identification and sequence number of segment `index`, whose payload
     /// begins at `from`.
     fn number(&self, segment: &mut [u8], index: usize, from: usize) {
-        let len = segment.len() - self.ip;
-        if self.is_ipv6 {
-            put_half(segment, self.ip + 4, (len - 40) as u16);
-        } else {
-            let identification = half(segment, self.ip + 4).unwrap_or(0);
-            put_half(segment, self.ip + 2, len as u16);
-            put_half(
-                segment,
-                self.ip + 4,
-                identification.wrapping_add(index as u16),
-            );
-            put_half(segment, self.ip + 10, 0);
-            let checksum = !sum(segment.get(self.ip..self.transport).unwrap_or_default());
-            put_half(segment, self.ip + 10, checksum);
+        if !self.is_ipv6 {
+            let number = self.identification(segment).wrapping_add(index as u16);
+            put_half(segment, self.ip + 4, number);
         }
+        self.set_length(segment);
         let field = segment.get_mut(self.transport + 4..);
         if let Some(sequence) = field.and_then(|b| b.first_chunk_mut::<4>()) {
             let number = u32::from_be_bytes(*sequence).wrapping_add(from as u32);

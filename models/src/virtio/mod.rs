@@ -3,16 +3,15 @@
 //! Modelled: configuration space with the vendor capabilities (the window into the BARs too) and
 //! MSI-X; negotiation, status, reset; split and packed rings with chains, indirect tables, event
 //! index, in-order use and queue reset; transmission from gather lists with checksum and TCP
-//! segmentation; reception into single or merged buffers with checksum verdicts and frames
-//! longer than the MTU; the control queue with receive modes, the address table, the address and
+//! segmentation; reception into single or merged buffers with checksum verdicts and large
+//! packets, joined from segments or longer than the MTU on the wire; the control queue with receive modes, the address table, the address and
 //! several pairs of queues; link status, MTU. See [`Offers`].
 //!
 //! Not modelled, and not offered: NOTIFICATION_DATA, NOTIF_CONFIG_DATA, HOST_ECN and GUEST_ECN,
 //! UFO and USO, VLAN filtering, announcement, RSS and hash reports, coalescing, statistics,
 //! CTRL_GUEST_OFFLOADS, the administration queue, shared memory. Not modelled, and silent: INTx
-//! beyond the ISR register, function level reset, power management. Segments are not coalesced
-//! on reception: what is longer than the MTU has to come so from the wire. Frames without a
-//! buffer wait, as in QEMU; they are not lost.
+//! beyond the ISR register, function level reset, power management. Frames without a buffer wait,
+//! as in QEMU; they are not lost.
 //!
 //! It is written from the specification (OASIS virtio 1.3); where another source was used it is
 //! named. What the specification leaves to the device is drawn from a seed: see [`Latitude`].
@@ -25,8 +24,10 @@ mod bits;
 mod common;
 mod config;
 mod control;
+mod engine;
 mod frame;
 pub mod hostile;
+mod join;
 mod pace;
 mod packed;
 mod pci;
@@ -36,6 +37,7 @@ mod report;
 mod ring;
 mod split;
 mod status;
+mod steering;
 #[cfg(test)]
 mod tests;
 mod transmit;
@@ -48,15 +50,16 @@ pub use config::{Latitude, ModelConfig, Offers};
 pub use hostile::{Hostile, Lie, LieCounters, Lies};
 pub use report::Counters;
 
-use bits::{NO_VECTOR, feature};
+use bits::feature;
 use common::Common;
-use control::{Filter, Settings};
+use control::Filter;
 use hostile::{Liar, Request};
 use pace::{Deadline, Pace};
 use pci::ConfigSpace;
-use queue::{Queue, Work};
+use queue::Queue;
 use receive::Receiver;
 use report::Violations;
+use steering::Steering;
 
 use crate::{Bus, Device, Wire};
 
@@ -67,20 +70,22 @@ pub struct VirtioNet {
     random: fastrand::Rng,
     pace: Pace,
     violations: Violations,
+    /// What the driver should do, and does not.
+    advice: Violations,
     counters: Counters,
     pci: ConfigSpace,
     common: Common,
     queues: Vec<Queue>,
     receiver: Receiver,
     filter: Filter,
-    /// Pairs of queues in use.
-    pairs: u16,
+    steering: Steering,
     link: bool,
     /// Interrupts that were asked for, and when they are sent.
     sending: Vec<(Deadline, u16)>,
     /// The device is being reset until then.
     reset: Option<Deadline>,
     hold: bool,
+    stalled: bool,
     never_quiet: bool,
     gone: bool,
     /// The device is hostile.
@@ -106,6 +111,7 @@ impl VirtioNet {
             wire,
             pace: Pace::default(),
             violations: Violations::default(),
+            advice: Violations::default(),
             counters: Counters::default(),
             pci: ConfigSpace::new(count + 1, config.latitude.odd_capabilities),
             common: Common::new(random.u8(..)),
@@ -114,10 +120,11 @@ impl VirtioNet {
                 .collect(),
             receiver: Receiver::default(),
             filter: Filter::new(config.mac),
-            pairs: 1,
+            steering: Steering::new(),
             sending: Vec::new(),
             reset: None,
             hold: false,
+            stalled: false,
             never_quiet: false,
             gone: false,
             liar: None,
@@ -131,6 +138,12 @@ impl VirtioNet {
     /// are sent, received and reported as ever.
     pub fn hold_completions(&mut self, on: bool) {
         self.hold = on;
+    }
+
+    /// A fault: while `on`, no step does anything: no ring is looked at, nothing is marked as used,
+    /// no frame is taken from the wire, no interrupt is sent. Registers answer, and a reset ends.
+    pub fn stall(&mut self, on: bool) {
+        self.stalled = on;
     }
 
     /// A fault: while `on`, no reset ends. The status does not read 0 after one was asked for,
@@ -149,6 +162,12 @@ impl VirtioNet {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What the driver should do and does not, in words, since this was last asked. The
+    /// specification says SHOULD there: a driver may have its reasons, so it is no violation.
+    pub fn take_advice(&mut self) -> Vec<String> {
+        self.advice.take()
     }
 
     /// How it was built.
@@ -191,147 +210,6 @@ impl VirtioNet {
         let data = 2 * self.most_pairs();
         let control = self.common.driver_features & feature::CTRL_VQ != 0;
         index < data || index == data && control
-    }
-
-    /// Follows the carrier.
-    fn follow_link(&mut self) -> bool {
-        let link = self.wire.carrier();
-        let changed = link != self.link;
-        self.link = link;
-        changed
-    }
-
-    /// The device configuration has changed, or the device needs a reset.
-    fn interrupt_configuration(&mut self) {
-        if self.common.status & bits::status::DRIVER_OK != 0 {
-            self.common.isr |= 2;
-            self.send(self.common.config_vector);
-        }
-    }
-
-    /// Sends `vector`, at once or later.
-    fn send(&mut self, vector: u16) {
-        let pending = self.sending.iter().any(|(_, other)| *other == vector);
-        if vector != NO_VECTOR && !pending {
-            let slow = self.config.latitude.late_interrupts;
-            let when = self.pace.delay(slow, &mut self.random, 200_000);
-            self.sending.push((when, vector));
-        }
-    }
-
-    /// Sends the interrupts that are due.
-    fn send_due(&mut self, bus: &mut dyn Bus) -> bool {
-        let pace = self.pace;
-        let mut due = Vec::new();
-        self.sending.retain(|(when, vector)| {
-            let now = when.has_passed(&pace);
-            if now {
-                due.push(*vector);
-            }
-            !now
-        });
-        let mut any = false;
-        let mut liar = self.liar.as_deref_mut();
-        while self.pci.has_msix()
-            && let Some(vector) = self.pci.take_unmasked()
-        {
-            due.push(vector);
-        }
-        for vector in due {
-            if self.pci.has_msix() && self.pci.offer(vector) {
-                any = true;
-                if liar.as_mut().is_some_and(|liar| liar.swallows_interrupt()) {
-                    continue;
-                }
-                self.counters.interrupts += 1;
-                bus.interrupt(vector);
-            }
-        }
-        any
-    }
-
-    /// Lets the queues work.
-    fn run_queues(&mut self, bus: &mut dyn Bus) -> bool {
-        let most_pairs = self.most_pairs();
-        let control = usize::from(2 * most_pairs);
-        let running = self.reset.is_none() && self.common.status & bits::status::DRIVER_OK != 0;
-        let mut interrupts = Vec::new();
-        let mut needs_reset = false;
-        let mut work = Work {
-            bus,
-            features: self.common.driver_features,
-            violations: &mut self.violations,
-            counters: &mut self.counters,
-            random: &mut self.random,
-            latitude: self.config.latitude,
-            pace: self.pace,
-            interrupts: &mut interrupts,
-            liar: self.liar.as_deref_mut(),
-            needs_reset: &mut needs_reset,
-        };
-        let mut busy = false;
-        if running {
-            for (index, queue) in self.queues.iter_mut().enumerate() {
-                let fetched = queue.fetch(&mut work);
-                busy |= fetched;
-                if index == control {
-                    let mut settings = Settings {
-                        filter: &mut self.filter,
-                        pairs: &mut self.pairs,
-                        most_pairs,
-                    };
-                    busy |= control::execute(queue, &mut settings, &mut work);
-                } else if index % 2 == 1 {
-                    if fetched && index >= usize::from(2 * self.pairs) {
-                        work.report(queue.index, "used for transmission, but its pair is off");
-                    }
-                    busy |= transmit::transmit(queue, &mut *self.wire, self.config.mtu, &mut work);
-                }
-            }
-            let (queues, wire) = (&mut self.queues, &mut *self.wire);
-            let (pairs, mtu) = (self.pairs, self.config.mtu);
-            busy |= self
-                .receiver
-                .receive(queues, pairs, wire, &self.filter, mtu, &mut work);
-        } else {
-            self.receiver.lose(&mut *self.wire, &mut work);
-        }
-        for (index, queue) in self.queues.iter_mut().enumerate() {
-            if !(self.hold && index != control && queue.has_done()) {
-                busy |= queue.flush(&mut work);
-            }
-        }
-        self.after(&interrupts, needs_reset);
-        busy
-    }
-
-    /// What follows from the work of the queues.
-    fn after(&mut self, interrupts: &[u16], needs_reset: bool) {
-        if !interrupts.is_empty() && !self.pci.has_msix() {
-            self.common.isr |= 1;
-        }
-        for vector in interrupts {
-            self.send(*vector);
-        }
-        if needs_reset {
-            self.interrupt_configuration();
-            self.common.status |= bits::status::NEEDS_RESET;
-        }
-    }
-
-    /// Interrupts that mean nothing.
-    fn send_spurious(&mut self) {
-        let latitude = self.config.latitude;
-        if latitude.spurious_interrupts && self.random.u8(..) == 0 {
-            let index = self.random.usize(..self.queues.len().max(1));
-            if let Some(queue) = self.queues.get(index) {
-                self.send(queue.vector);
-            }
-        }
-        if latitude.spurious_configuration && self.random.u16(..512) == 0 {
-            self.common.changed = true;
-            self.interrupt_configuration();
-        }
     }
 
     /// An access of `width` bytes to BAR 4, or to 32-bit words of BAR 1.
@@ -393,25 +271,6 @@ impl VirtioNet {
             }
         }
         self.pci.word(offset)
-    }
-
-    /// A step of an honest device.
-    fn honest_step(&mut self, bus: &mut dyn Bus) -> bool {
-        if self.follow_link() {
-            self.common.changed = true;
-            if self.common.driver_features & feature::STATUS != 0 {
-                self.interrupt_configuration();
-            }
-        }
-        if !self.pci.is_bus_master() {
-            return false;
-        }
-        let mut busy = self.run_queues(bus);
-        if self.common.status & bits::status::DRIVER_OK != 0 && self.reset.is_none() {
-            self.send_spurious();
-        }
-        busy |= self.send_due(bus);
-        busy
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Work<'a> {
     pub(super) bus: &'a mut dyn Bus,
     pub(super) features: u64,
     pub(super) violations: &'a mut Violations,
+    /// What the driver should do, and does not.
+    pub(super) advice: &'a mut Violations,
     pub(super) counters: &'a mut Counters,
     pub(super) random: &'a mut fastrand::Rng,
     pub(super) latitude: Latitude,
@@ -56,6 +58,11 @@ impl Work<'_> {
 
     pub(super) fn report(&mut self, queue: u16, text: &str) {
         self.violations.report(format!("queue {queue}: {text}"));
+    }
+
+    /// The same for what a driver should do, and need not.
+    pub(super) fn advise(&mut self, queue: u16, text: &str) {
+        self.advice.report(format!("queue {queue}: {text}"));
     }
 }
 
@@ -138,8 +145,9 @@ impl Queue {
     }
 
     /// A doorbell.
-    pub(super) fn call(&mut self, when: Deadline, counters: &mut Counters) {
+    pub(super) fn call(&mut self, when: Deadline, transmits: bool, counters: &mut Counters) {
         counters.doorbells += 1;
+        counters.doorbells_transmit += u64::from(transmits);
         if self.quiet {
             counters.doorbells_unasked += 1;
         }
@@ -213,6 +221,13 @@ impl Queue {
     pub(super) fn forage(&mut self, work: &mut Work<'_>) {
         if self.is_running() && self.ring.is_some() && !self.drain(work) {
             self.ask(true, work);
+            self.drain(work);
+        }
+    }
+
+    /// Takes what is in the ring now, whether or not a doorbell rang.
+    pub(super) fn collect(&mut self, work: &mut Work<'_>) {
+        if self.is_running() && self.ring.is_some() {
             self.drain(work);
         }
     }

@@ -5,12 +5,18 @@ use std::collections::VecDeque;
 use super::bits::{feature, header};
 use super::control::Filter;
 use super::frame::{Packet, TCP};
+use super::join::Join;
 use super::queue::{Queue, Work};
 use super::ring::{Chain, Used, unreachable};
+use super::steering::Steering;
 use crate::Wire;
 
-/// Frames taken from the wire in one step.
+/// Frames taken from the wire, and frames delivered, in one step.
 const MOST: usize = 256;
+/// Frames that wait inside the device while only some of the receive queues have no buffers.
+const MOST_WAITING: usize = 64;
+/// Segments that are joined at most. (A large packet of the smallest ones.)
+const MOST_JOINED: u16 = 128;
 /// Bytes of a buffer for what GUEST_TSO may bring, header included (virtio 1.3, "Setting Up
 /// Receive Buffers": 65589 and 12).
 const LARGE_BUFFER: usize = 65_601;
@@ -19,8 +25,10 @@ const LARGE_BUFFER: usize = 65_601;
 #[derive(Debug)]
 struct Incoming {
     frame: Vec<u8>,
-    /// gso_type and gso_size of a frame that is longer than the MTU.
+    /// gso_type and gso_size of a large one.
     large: Option<(u8, u16)>,
+    /// The pair of queues that it is for.
+    pair: u16,
 }
 
 /// What became of a frame.
@@ -29,6 +37,13 @@ enum Outcome {
     Gone,
     /// There is no room yet.
     Waits,
+}
+
+/// What the receiver goes by.
+pub(super) struct Settings<'a> {
+    pub(super) filter: &'a Filter,
+    pub(super) steering: &'a Steering,
+    pub(super) mtu: u16,
 }
 
 /// The receiver: what was taken from the wire, and has no buffer yet.
@@ -53,56 +68,119 @@ impl Receiver {
         }
     }
 
-    /// Moves frames into the receive queues of the first `pairs` pairs.
+    /// Moves frames into the receive queues. A queue without buffers holds up its own frames.
     pub(super) fn receive(
         &mut self,
         queues: &mut [Queue],
-        pairs: u16,
         wire: &mut dyn Wire,
-        filter: &Filter,
-        mtu: u16,
+        settings: &Settings<'_>,
         work: &mut Work<'_>,
     ) -> bool {
+        let pairs = settings.steering.pairs;
+        let mut blocked = vec![false; usize::from(pairs)];
+        let is_free = |blocked: &[bool], pair: u16| blocked.get(usize::from(pair)) != Some(&true);
         let mut any = false;
         for _ in 0..MOST {
-            if self.waiting.is_empty() {
-                let mut frame = Vec::new();
-                if !wire.receive(&mut frame, work.pace.now) {
+            let mut ready = self.waiting.iter();
+            let Some(at) = ready.position(|incoming| is_free(&blocked, incoming.pair)) else {
+                let full = self.waiting.len() >= MOST_WAITING || blocked.iter().all(|b| *b);
+                if !self.waiting.is_empty() && full || !self.take(queues, wire, settings, work) {
                     break;
                 }
                 any = true;
-                if filter.wants(&frame) {
-                    self.accept(frame, mtu, work);
-                } else {
-                    work.counters.frames_filtered += 1;
-                }
-            }
-            let Some(incoming) = self.waiting.front_mut() else {
                 continue;
             };
-            let flow = Packet::parse(&incoming.frame, false).map_or(0, |p| p.flow(&incoming.frame));
-            let index = 2 * (flow % pairs.max(1));
-            let Some(queue) = queues.get_mut(usize::from(index)) else {
+            let Some(incoming) = self.waiting.get_mut(at) else {
                 break;
             };
-            if deliver(queue, incoming, mtu, work) == Outcome::Waits {
+            let Some(pair) = settings.steering.usable(incoming.pair, queues) else {
+                work.counters.frames_missed += 1;
+                self.waiting.remove(at);
+                continue;
+            };
+            incoming.pair = pair;
+            let Some(queue) = queues.get_mut(usize::from(2 * pair)) else {
                 break;
+            };
+            if !is_free(&blocked, pair)
+                || deliver(queue, incoming, settings.mtu, work) == Outcome::Waits
+            {
+                if let Some(blocked) = blocked.get_mut(usize::from(pair)) {
+                    *blocked = true;
+                }
+                continue;
             }
             any = true;
-            self.waiting.pop_front();
+            self.waiting.remove(at);
+        }
+        any
+    }
+
+    /// The next frame from the wire that the filter lets through.
+    fn next(wire: &mut dyn Wire, filter: &Filter, work: &mut Work<'_>) -> Option<Vec<u8>> {
+        for _ in 0..MOST {
+            let mut frame = Vec::new();
+            if !wire.receive(&mut frame, work.pace.now) {
+                return None;
+            }
+            if filter.wants(&frame) {
+                return Some(frame);
+            }
+            work.counters.frames_filtered += 1;
+        }
+        None
+    }
+
+    /// Takes a frame from the wire, or more if segments are joined; whether there was one.
+    fn take(
+        &mut self,
+        queues: &mut [Queue],
+        wire: &mut dyn Wire,
+        settings: &Settings<'_>,
+        work: &mut Work<'_>,
+    ) -> bool {
+        let mut held = Self::next(wire, settings.filter, work);
+        let any = held.is_some();
+        while let Some(frame) = held.take() {
+            let pair = settings.steering.choose(&frame, work);
+            let is_long = exceeds(&frame, settings.mtu);
+            let Some(mut join) = Join::start(&frame, work).filter(|_| !is_long) else {
+                self.accept(frame, pair, settings.mtu, work);
+                continue;
+            };
+            let queue = queues.get_mut(usize::from(2 * pair));
+            let room = queue.map_or(0, |queue| room(queue, work));
+            let most = if work.random.bool() {
+                MOST_JOINED
+            } else {
+                work.random.u16(1..=MOST_JOINED)
+            };
+            let is_full = self.waiting.len() >= MOST_WAITING;
+            while join.segments() < most && !is_full {
+                match Self::next(wire, settings.filter, work) {
+                    Some(next) if join.takes(&next, room) => {}
+                    other => {
+                        held = other;
+                        break;
+                    }
+                }
+            }
+            if join.segments() == 1 {
+                self.accept(frame, pair, settings.mtu, work);
+                continue;
+            }
+            work.counters.frames_joined += u64::from(join.segments());
+            let (frame, large) = join.finish();
+            self.waiting.push_back(Incoming { frame, large, pair });
         }
         any
     }
 
     /// Decides what to do with a frame that is longer than the MTU.
-    fn accept(&mut self, frame: Vec<u8>, mtu: u16, work: &mut Work<'_>) {
-        let tag = if frame.get(12..14) == Some(&[0x81, 0]) {
-            4
-        } else {
-            0
-        };
-        if frame.len() <= usize::from(mtu) + 14 + tag {
-            self.waiting.push_back(Incoming { frame, large: None });
+    fn accept(&mut self, frame: Vec<u8>, pair: u16, mtu: u16, work: &mut Work<'_>) {
+        if !exceeds(&frame, mtu) {
+            let large = None;
+            self.waiting.push_back(Incoming { frame, large, pair });
             return;
         }
         let packet = Packet::parse(&frame, true)
@@ -119,13 +197,33 @@ impl Receiver {
         };
         if work.has(wanted) && !packet.has_cwr(&frame) {
             let large = Some((kind, size as u16));
-            self.waiting.push_back(Incoming { frame, large });
+            self.waiting.push_back(Incoming { frame, large, pair });
         } else {
             packet.segment(&frame, size, |frame| {
-                self.waiting.push_back(Incoming { frame, large: None });
+                let large = None;
+                self.waiting.push_back(Incoming { frame, large, pair });
             });
         }
     }
+}
+
+/// Whether a frame is longer than the MTU allows.
+fn exceeds(frame: &[u8], mtu: u16) -> bool {
+    let tagged = frame.get(12..14) == Some(&[0x81, 0]);
+    frame.len() > usize::from(mtu) + 14 + if tagged { 4 } else { 0 }
+}
+
+/// Bytes of a frame that the buffers of `queue` have room for now: of all of them if they are
+/// merged, else of the smallest.
+fn room(queue: &mut Queue, work: &mut Work<'_>) -> usize {
+    queue.forage(work);
+    let capacities = queue.stock.iter().map(Chain::capacity);
+    let room = if work.has(feature::MRG_RXBUF) {
+        capacities.sum()
+    } else {
+        capacities.min().unwrap_or(0)
+    };
+    room.saturating_sub(header::LEN)
 }
 
 /// Puts a frame into buffers of `queue`.
@@ -140,9 +238,7 @@ fn deliver(queue: &mut Queue, incoming: &mut Incoming, mtu: u16, work: &mut Work
             }
             return Outcome::Waits;
         };
-        if let Some(text) = unfit(&chain, mtu, work) {
-            work.report(queue.index, &text);
-        }
+        check_capacity(queue.index, &chain, mtu, work);
         if !chain.readable.is_empty() {
             queue.refuse("a device-readable descriptor in a receive buffer", work);
             return Outcome::Waits;
@@ -162,6 +258,7 @@ fn deliver(queue: &mut Queue, incoming: &mut Incoming, mtu: u16, work: &mut Work
         liar.header(&mut bytes, len, buffers, queue.size);
     }
     bytes.append(&mut incoming.frame);
+    work.counters.large_received += u64::from(incoming.large.is_some());
     store(queue, &chains, &bytes, work);
     Outcome::Gone
 }
@@ -179,19 +276,29 @@ fn pick(queue: &mut Queue, work: &mut Work<'_>) -> Option<Chain> {
     queue.stock.pop_front()
 }
 
-/// What is wrong with the size of a buffer, in words.
-fn unfit(chain: &Chain, mtu: u16, work: &Work<'_>) -> Option<String> {
+/// Whether a buffer is as large as it must be (merged, or with MTU), and as it should be.
+fn check_capacity(queue: u16, chain: &Chain, mtu: u16, work: &mut Work<'_>) {
     let capacity = chain.capacity();
-    let least = if work.has(feature::MRG_RXBUF) {
+    let merged = work.has(feature::MRG_RXBUF);
+    let must = if merged {
         header::LEN
-    } else if work.has(feature::GUEST_TSO4 | feature::GUEST_TSO6) {
-        LARGE_BUFFER
     } else if work.has(feature::MTU) {
         header::LEN + 14 + usize::from(mtu)
     } else {
+        0
+    };
+    let should = if work.has(feature::GUEST_TSO4 | feature::GUEST_TSO6) {
+        LARGE_BUFFER
+    } else {
         header::LEN + 1514
     };
-    (capacity < least).then(|| format!("a receive buffer of {capacity} bytes, {least} are due"))
+    if capacity < must {
+        let text = format!("a receive buffer of {capacity} bytes, {must} are due");
+        work.report(queue, &text);
+    } else if !merged && capacity < should {
+        let text = format!("a receive buffer of {capacity} bytes, {should} are advised");
+        work.advise(queue, &text);
+    }
 }
 
 /// The header of a frame; its checksum may be made partial.

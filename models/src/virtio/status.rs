@@ -3,6 +3,7 @@
 use super::VirtioNet;
 use super::bits::{feature, status};
 use super::common::Common;
+use super::steering::Steering;
 
 /// Bits that are steps, and what each needs before it.
 const STEPS: [(u8, u8, &str); 3] = [
@@ -86,7 +87,7 @@ impl VirtioNet {
 
     /// DRIVER_OK: the queues must be there.
     fn start(&mut self) {
-        self.pairs = 1;
+        self.steering.pairs = 1;
         let mut due = vec![0, 1];
         if self.common.driver_features & feature::CTRL_VQ != 0 {
             due.push(2 * self.most_pairs());
@@ -108,12 +109,13 @@ impl VirtioNet {
     pub(super) fn finish_reset(&mut self) {
         self.reset = None;
         self.violations.note_reset();
+        self.advice.note_reset();
         let generation = self.common.generation();
         self.common = Common::new(generation);
         self.filter = super::Filter::new(self.config.mac);
         self.receiver.clear();
         self.sending.clear();
-        self.pairs = 1;
+        self.steering = Steering::new();
         for queue in &mut self.queues {
             queue.clear();
         }

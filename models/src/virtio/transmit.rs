@@ -4,6 +4,7 @@ use super::bits::{feature, header};
 use super::frame::{Packet, TCP, insert};
 use super::queue::{Queue, Work};
 use super::ring::{Chain, Used, unreachable};
+use super::steering::Steering;
 use crate::Wire;
 
 /// `virtio_net_hdr` as the driver wrote it.
@@ -42,6 +43,7 @@ impl Header {
 pub(super) fn transmit(
     queue: &mut Queue,
     wire: &mut dyn Wire,
+    steering: &mut Steering,
     mtu: u16,
     work: &mut Work<'_>,
 ) -> bool {
@@ -52,7 +54,10 @@ pub(super) fn transmit(
         let fragments = chain.fragments() as u32;
         work.counters.fragments += u64::from(fragments);
         work.counters.most_fragments = work.counters.most_fragments.max(fragments);
-        if let Err(text) = send(queue.index, &chain, wire, mtu, work) {
+        let sent = fetch(&chain, work)
+            .inspect(|(_, frame)| steering.note(frame, queue.index / 2))
+            .and_then(|(header, frame)| send(queue.index, &header, frame, wire, mtu, work));
+        if let Err(text) = sent {
             work.counters.buffers_dropped += 1;
             work.report(queue.index, &text);
         }
@@ -67,13 +72,8 @@ pub(super) fn transmit(
     any
 }
 
-fn send(
-    queue: u16,
-    chain: &Chain,
-    wire: &mut dyn Wire,
-    mtu: u16,
-    work: &mut Work<'_>,
-) -> Result<(), String> {
+/// Reads a buffer: the header of virtio, and the frame.
+fn fetch(chain: &Chain, work: &mut Work<'_>) -> Result<(Header, Vec<u8>), String> {
     if !chain.writable.is_empty() {
         return Err("a device-writable descriptor in a transmit buffer".to_owned());
     }
@@ -93,6 +93,20 @@ fn send(
     if frame.len() < 14 {
         return Err(format!("a frame of {} bytes", frame.len()));
     }
+    let len = frame.len() as u32;
+    work.counters.bytes_requested += u64::from(len);
+    work.counters.most_bytes = work.counters.most_bytes.max(len);
+    Ok((header, frame))
+}
+
+fn send(
+    queue: u16,
+    header: &Header,
+    frame: Vec<u8>,
+    wire: &mut dyn Wire,
+    mtu: u16,
+    work: &mut Work<'_>,
+) -> Result<(), String> {
     if header.flags & !header::NEEDS_CSUM != 0 {
         work.report(
             queue,
@@ -106,18 +120,20 @@ fn send(
         );
     }
     if header.needs_checksum() {
-        check_partial(queue, &header, &frame, work)?;
+        check_partial(queue, header, &frame, work)?;
     }
     if header.kind == header::GSO_NONE {
-        return send_one(&header, frame, wire, mtu, work);
+        return send_one(header, frame, wire, mtu, work);
     }
-    let packet = check_segmentation(&header, &frame, work)?;
+    let packet = check_segmentation(queue, header, &frame, work)?;
     work.counters.segmented += 1;
+    work.counters.segmented_payload += (packet.end() - packet.payload) as u64;
     work.counters.checksums_inserted += 1;
     let mut segments = Vec::new();
     packet.segment(&frame, usize::from(header.size), |segment| {
         segments.push(segment)
     });
+    work.counters.segments_made += segments.len() as u64;
     for segment in segments {
         put(segment, wire, work);
     }
@@ -194,6 +210,7 @@ fn check_partial(
 
 /// The fields about segmentation, and whether the frame is what they say.
 fn check_segmentation(
+    queue: u16,
     header: &Header,
     frame: &[u8],
     work: &mut Work<'_>,
@@ -225,12 +242,14 @@ fn check_segmentation(
             header.start, header.offset, packet.transport
         ));
     }
-    // SHOULD in the specification (hdr_len is a hint), but whoever sets it less misleads Linux.
+    // A hint, as GUEST_HDRLEN is not offered: SHOULD be no less. QEMU and Linux look at it.
     let len = usize::from(header.header_len);
     if len < packet.payload || len > frame.len() {
         let is = packet.payload;
-        work.violations
-            .report(format!("hdr_len {len}, and {is} bytes of headers"));
+        work.advise(queue, &format!("hdr_len {len}, and {is} bytes of headers"));
+    }
+    if packet.has_cwr(frame) {
+        work.advise(queue, "segmentation of a packet with CWR, without HOST_ECN");
     }
     Ok(packet)
 }

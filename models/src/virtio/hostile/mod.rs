@@ -111,8 +111,10 @@ impl VirtioNet {
             self.lies_told = liar.told;
         }
         self.violations.unmute();
+        self.advice.unmute();
         let Some(hostile) = hostile else { return };
         self.violations.mute();
+        self.advice.mute();
         let mut liar = Liar::new(hostile, self.lies_told.clone());
         for chain in self.queues.iter().flat_map(|queue| &queue.stock) {
             for element in chain.readable.iter().chain(&chain.writable) {

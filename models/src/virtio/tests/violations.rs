@@ -121,7 +121,7 @@ fn buffers_are_checked_in_both_formats() {
                 rig.push(0, &[(PAYLOAD, 72, false), (PAYLOAD, 1600, true)], false);
             },
         );
-        expect(ring, "1526 are due", |rig| {
+        expect(ring | 1 << 3, "1526 are due", |rig| {
             rig.deliver(&[1; 60]);
             rig.push(0, &[(BUFFERS, 1525, true)], false);
         });
