@@ -52,6 +52,8 @@ use monitor::Monitor;
 use netdev::NETDEV;
 use process::Process;
 
+/// How long a QEMU that does not answer may take to say why it ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The q35 machine has up to 2 GiB below the hole for BARs.
 const MOST_RAM: usize = 2 << 30;
 const LEAST_RAM: usize = 2 << 20;
@@ -145,10 +147,11 @@ impl Qtest {
         let process = Process::start(command, &paths.errors, clock)?;
         let connection = accept(&listener, &process, &paths, options.limit)?;
         let explain = |error: io::Error| {
-            if process.is_running() {
-                error
-            } else {
+            // A QEMU that does not like its options closes the socket before it has ended.
+            if process.ends_within(LAST_WORDS) {
                 process::last_words(&paths.errors)
+            } else {
+                error
             }
         };
         process.tell_time(connection.clone());

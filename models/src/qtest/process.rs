@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::clock::Clock;
 use super::connection::Connection;
@@ -74,6 +74,18 @@ impl Process {
     /// Whether QEMU runs.
     pub(super) fn is_running(&self) -> bool {
         matches!(lock(&self.child).try_wait(), Ok(None))
+    }
+
+    /// Waits until QEMU has ended, for `limit` at most; whether it has.
+    pub(super) fn ends_within(&self, limit: Duration) -> bool {
+        let start = Instant::now();
+        while self.is_running() {
+            if start.elapsed() >= limit {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     /// Ends QEMU at once, as a machine whose plug is pulled.
