@@ -33,8 +33,11 @@
 //! - The device counts nothing, so [`Nic::statistics`] is all zeros: what the control part could
 //!   know is in the queues, which may be on other threads. [`VirtioTx::counters`] and
 //!   [`RxCounters`](pagewire_hal::RxCounters) tell what each queue has counted.
-//! - For the same reason [`Phase::Hung`] is reported when the device says that it needs a reset
-//!   (virtio 1.3, section 2.1.2), and not for a transmitter without progress.
+//! - [`Phase::Hung`] is reported when the device says that it needs a reset (virtio 1.3, section
+//!   2.1.2), and when a transmit queue has had work and made no progress: for half a second, by the
+//!   index that the device writes, or in a packed ring, which has none, for four seconds, by what
+//!   was reclaimed. Of all devices together 256 transmit queues are watched, those that were
+//!   opened first. Frames that wait for a link count as work.
 //! - Completions come in any order, unless IN_ORDER was negotiated.
 //! - With GUEST_CSUM a received frame is [`Good`](pagewire_hal::Verdict::Good) where the device
 //!   says that it has verified the transport checksum, or that the frame never was on a wire and
@@ -73,6 +76,7 @@ mod interrupts;
 mod link;
 mod packed;
 mod pairs;
+mod progress;
 mod regs;
 mod reset;
 mod ring;
@@ -105,7 +109,8 @@ use arrival::Reception;
 use capabilities::{capabilities, station_address};
 use control::{Answer, ControlQueue};
 use interrupts::Interrupts;
-use pairs::{Lent, Pairs};
+use pairs::{Lent, MAX_PAIRS, Pairs};
+use progress::Watch;
 use regs::{DEVICE_STATUS, Status, Structures};
 use reset::{State, Step, Stop};
 
@@ -124,6 +129,8 @@ pub struct VirtioNet<P: Platform> {
     pcie: Option<u16>,
     pairs: Pairs<P>,
     control: Option<ControlQueue<P>>,
+    /// On the transmit queues.
+    watches: [Watch; MAX_PAIRS as usize],
     state: State,
     interrupts: Interrupts,
 }
@@ -193,9 +200,13 @@ impl<P: Platform> VirtioNet<P> {
         let longest = (config.mtu.max(own_mtu), capabilities.max_joined_len);
         let buffer_len = config::buffer_len(features, sizes.receive, longest.0, longest.1);
         let reception = Reception::new(config, mac, features, &capabilities);
+        let mut watches = [Watch::NONE; MAX_PAIRS as usize];
         let pairs = Pairs::new(pairs, |id| {
             let platform = &mut platform;
             let tx = VirtioTx::new(platform, id, capabilities, features, sizes.transmit)?;
+            if let Some(watch) = watches.get_mut(usize::from(id.pair)) {
+                *watch = tx.watch();
+            }
             let rx = VirtioRx::new(platform, id, features, sizes.receive, buffer_len, reception)?;
             Ok((tx, rx))
         })?;
@@ -210,6 +221,7 @@ impl<P: Platform> VirtioNet<P> {
             pcie,
             pairs,
             control,
+            watches,
             state: State::Quiet,
             interrupts,
         };
@@ -253,6 +265,7 @@ impl<P: Platform> VirtioNet<P> {
         }
         init::run(&mut self.platform, device);
         self.state = State::Running;
+        self.watches.iter_mut().for_each(Watch::forget);
         self.pairs.each(lent, |_, _, rx| {
             rx.offer_all();
             Ok(())
@@ -447,8 +460,14 @@ unsafe impl<P: Platform> Nic for VirtioNet<P> {
             return self.go_on(stop, now);
         }
         let status = Status::from_bits_retain(self.device.common.read8(DEVICE_STATUS));
-        let refused = |control: &mut ControlQueue<P>| control.answer(now) == Answer::Refused;
-        if status.contains(Status::NEEDS_RESET) || self.control.as_mut().is_some_and(refused) {
+        let mut hung = status.contains(Status::NEEDS_RESET);
+        if let Some(control) = &mut self.control {
+            hung |= control.answer(now) == Answer::Refused;
+        }
+        for watch in &mut self.watches {
+            hung |= watch.is_hung(now);
+        }
+        if hung {
             return Ok(Phase::Hung);
         }
         Ok(Phase::Running(self.link()))

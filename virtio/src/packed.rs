@@ -160,6 +160,11 @@ impl<P: Platform> PackedRing<P> {
     }
 
     #[inline(always)]
+    pub(crate) fn progress(&self) -> (u32, u32) {
+        (self.announced, self.taken)
+    }
+
+    #[inline(always)]
     pub(crate) fn outstanding(&self) -> usize {
         self.shadow.outstanding() as usize
     }

@@ -9,7 +9,9 @@
 //! chains again: a frame of 64 KiB from pages of 4 KiB has 18 pieces, so few are longer, and
 //! tables for the longest chain would take much memory.
 
-use pagewire_hal::{DescriptorRing, DeviceAddress, NicError, Platform, QueueError};
+use core::ptr::NonNull;
+
+use pagewire_hal::{DescriptorRing, DeviceAddress, DmaMemory, NicError, Platform, QueueError};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::Features;
@@ -72,14 +74,30 @@ pub(crate) fn memory<P: Platform, D>(
 where
     D: FromBytes + IntoBytes + Immutable + Copy,
 {
+    Ok(memory_at(platform, count)?.0)
+}
+
+/// Memory for words, and the first of them.
+type MemoryAt<M, D> = (DescriptorRing<M, D>, NonNull<D>);
+
+/// The same, and where the CPU finds the first word: there as long as the memory is, wherever that
+/// is moved.
+pub(crate) fn memory_at<P: Platform, D>(
+    platform: &mut P,
+    count: u32,
+) -> Result<MemoryAt<P::Memory, D>, NicError>
+where
+    D: FromBytes + IntoBytes + Immutable + Copy,
+{
     let count = count.next_power_of_two();
     let memory = platform.allocate(count as usize * size_of::<D>(), 16)?;
+    let first = memory.pointer().cast::<D>();
     let mut ring = DescriptorRing::new(memory, count).ok_or(NicError::Config {
         what: "the platform's memory for a ring does not fit it",
     })?;
     // SAFETY: the device has not been told of this memory.
     unsafe { ring.set_quiet(true) };
-    Ok(ring)
+    Ok((ring, first))
 }
 
 /// Whether a ring of `size` descriptors has indirect tables. Buffers that the device writes are of
@@ -157,6 +175,22 @@ impl<P: Platform> Ring<P> {
     pub(crate) unsafe fn set_quiet(&mut self, quiet: bool) {
         // SAFETY: the caller's promise.
         either!(self, ring => unsafe { ring.set_quiet(quiet) });
+    }
+
+    /// The word of the device's that holds the index of what it has used; a packed ring has none.
+    /// The device and [`prepare`](Self::prepare) write it, and it is there as long as the ring.
+    pub(crate) fn used_word(&self) -> Option<NonNull<u32>> {
+        match self {
+            Self::Split(ring) => Some(ring.used_word()),
+            Self::Packed(_) => None,
+        }
+    }
+
+    /// Buffers that the device was told of, and those of them that came back: modulo 2^16 in a
+    /// split ring, 2^32 in a packed one.
+    #[inline(always)]
+    pub(crate) fn progress(&self) -> (u32, u32) {
+        either!(self, ring => ring.progress())
     }
 
     /// Buffers that are out.

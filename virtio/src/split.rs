@@ -5,6 +5,8 @@
 //! index at which the device wants to be notified. The available ring is words of 16 bits: flags,
 //! index, the entries, the index at which the driver wants to be interrupted.
 
+use core::ptr::NonNull;
+
 use pagewire_hal::{DescriptorRing, DeviceAddress, NicError, Platform, QueueError, barrier};
 
 use crate::Features;
@@ -20,6 +22,8 @@ pub(crate) struct SplitRing<P: Platform> {
     table: DescriptorRing<P::Memory, Descriptor>,
     available: DescriptorRing<P::Memory, u16>,
     used: DescriptorRing<P::Memory, u32>,
+    /// Its first word.
+    used_word: NonNull<u32>,
     /// The indirect tables, that of descriptor i from index i · [`TABLE_LEN`] on.
     tables: Option<DescriptorRing<P::Memory, Descriptor>>,
     shadow: Shadow<P::Slots>,
@@ -40,6 +44,10 @@ pub(crate) struct SplitRing<P: Platform> {
     batch: Option<(u32, u32)>,
 }
 
+// SAFETY: all fields but `used_word` are `Send`; that points into the memory of `used`, which is
+// the ring's own, and is only handed out.
+unsafe impl<P: Platform> Send for SplitRing<P> {}
+
 impl<P: Platform> SplitRing<P> {
     /// A ring of `size` descriptors, a power of two up to 32768, that the device has not been
     /// told of.
@@ -52,7 +60,7 @@ impl<P: Platform> SplitRing<P> {
         let count = u32::from(size);
         let table = ring::memory(platform, count)?;
         let available = ring::memory(platform, count + 3)?;
-        let used = ring::memory(platform, 2 * count + 2)?;
+        let (used, used_word) = ring::memory_at(platform, 2 * count + 2)?;
         let tables = if ring::has_tables(features, size, direction) {
             Some(ring::memory(platform, count * TABLE_LEN)?)
         } else {
@@ -63,6 +71,7 @@ impl<P: Platform> SplitRing<P> {
             table,
             available,
             used,
+            used_word,
             tables,
             shadow: Shadow::new(platform, size)?,
             flags,
@@ -134,6 +143,15 @@ impl<P: Platform> SplitRing<P> {
             // SAFETY: as above.
             unsafe { tables.set_quiet(quiet) };
         }
+    }
+
+    pub(crate) fn used_word(&self) -> NonNull<u32> {
+        self.used_word
+    }
+
+    #[inline(always)]
+    pub(crate) fn progress(&self) -> (u32, u32) {
+        (u32::from(self.published), u32::from(self.consumed))
     }
 
     /// Buffers that are out.

@@ -17,6 +17,7 @@ use pagewire_hal::{
 use crate::Features;
 use crate::desc::{HEADER_LEN, NetHeader};
 use crate::pairs::QueueId;
+use crate::progress::{Progress, Watch};
 use crate::regs::Doorbell;
 use crate::ring::{Direction, Parts, Ring};
 
@@ -29,6 +30,8 @@ use crate::ring::{Direction, Parts, Ring};
 ///
 /// Dropped without `release`, its ring is leaked, as the device may still read it.
 pub struct VirtioTx<P: Platform> {
+    /// Dropped first.
+    progress: Progress,
     id: QueueId,
     bell: Option<Doorbell<P::Registers>>,
     ring: Ring<P>,
@@ -73,10 +76,16 @@ impl<P: Platform> VirtioTx<P> {
         features: Features,
         size: u16,
     ) -> Result<Self, NicError> {
+        let ring = Ring::new(platform, size, features, Direction::Read)?;
+        // SAFETY: the word is there as long as the ring, which is dropped later. Besides the
+        // device `Ring::prepare` writes it, in `restart` and `open`, while `poll`, which needs the
+        // control part as well, cannot be called.
+        let progress = unsafe { Progress::new(ring.used_word()) };
         Ok(Self {
+            progress,
             id,
             bell: None,
-            ring: Ring::new(platform, size, features, Direction::Read)?,
+            ring,
             capabilities,
             domain: platform.domain(),
             counters: TxCounters::default(),
@@ -96,6 +105,11 @@ impl<P: Platform> VirtioTx<P> {
         self.id
     }
 
+    /// Lets the control part see whether it stands still.
+    pub(crate) fn watch(&self) -> Watch {
+        self.progress.watch()
+    }
+
     /// Descriptors in the ring.
     pub(crate) fn size(&self) -> u32 {
         self.ring.size()
@@ -108,7 +122,10 @@ impl<P: Platform> VirtioTx<P> {
     /// Empties the ring, which the device, reset, is to be told of next.
     pub(crate) fn prepare(&mut self) -> Parts {
         self.down = false;
-        self.ring.prepare()
+        let parts = self.ring.prepare();
+        self.progress.note_published(0);
+        self.progress.note_consumed(0, self.counters.completed);
+        parts
     }
 
     /// Hands back the tokens of all frames in the ring.
@@ -199,7 +216,9 @@ unsafe impl<P: Platform> TxQueue for VirtioTx<P> {
         if self.down || !self.ring.has_unpublished() {
             return;
         }
-        if !self.ring.publish() {
+        let is_wanted = self.ring.publish();
+        self.progress.note_published(self.ring.progress().0);
+        if !is_wanted {
             self.counters.suppressed += 1;
             return;
         }
@@ -226,7 +245,14 @@ unsafe impl<P: Platform> TxQueue for VirtioTx<P> {
                     done(Token(used.token));
                 }
                 Ok(None) if self.ring.arm() => {}
-                Ok(None) => return Ok(count),
+                Ok(None) => {
+                    if count > 0 {
+                        let consumed = self.ring.progress().1;
+                        let completed = self.counters.completed;
+                        self.progress.note_consumed(consumed, completed);
+                    }
+                    return Ok(count);
+                }
                 Err(error) => {
                     self.down = true;
                     self.counters.nonsense += 1;

@@ -1,5 +1,6 @@
 //! Unit tests on the [fake platform](crate::fake).
 
+mod hang;
 mod interrupts;
 mod merge;
 mod open;

@@ -41,6 +41,9 @@ fn frames_arrive_whole_and_in_order_as_often_as_one_likes() {
         (Features::IN_ORDER, 4),
         (Features::EVENT_IDX | Features::IN_ORDER, 256),
         (Features::RING_PACKED, 1),
+        (Features::RING_PACKED, 2),
+        (Features::MRG_RXBUF, 2),
+        (Features::RING_PACKED | Features::MRG_RXBUF, 1),
         (Features::RING_PACKED | Features::EVENT_IDX, 8),
         (Features::RING_PACKED | Features::IN_ORDER, 32),
     ] {
@@ -57,6 +60,32 @@ fn frames_arrive_whole_and_in_order_as_often_as_one_likes() {
             sent += burst;
         }
         assert_eq!(bench.rx.counters().delivered, sent as u64);
+    }
+}
+
+#[test]
+fn the_largest_queue_is_filled_to_the_last_buffer() {
+    for features in [
+        Features::empty(),
+        Features::RING_PACKED,
+        Features::MRG_RXBUF,
+    ] {
+        let mut bench = Bench::with(features, 32_768);
+        // The second round is after the wrap.
+        for round in 0..2 {
+            for n in 0..32_768 {
+                assert!(bench.fake.deliver(&frame(MAC, n as u8, 60), 72));
+            }
+            assert!(!bench.fake.deliver(&frame(MAC, 0, 60), 72), "one more");
+            let mut expected = 0;
+            let count = bench.rx.receive(usize::MAX, &mut |frame| {
+                let mut bytes = [0; 60];
+                frame.copy_to(&mut bytes);
+                assert_eq!(bytes[59], expected as u8, "round {round}");
+                expected += 1;
+            });
+            assert_eq!(count, Ok(32_768), "round {round}");
+        }
     }
 }
 
