@@ -19,6 +19,9 @@ pub(crate) struct Args {
     /// Port to listen on
     #[arg(long)]
     port: u16,
+    /// Interface whose frames are counted
+    #[arg(long)]
+    interface: String,
 }
 
 /// What the child prints when the connection has ended, as one line of JSON.
@@ -28,6 +31,10 @@ pub(crate) struct Received {
     pub(crate) bytes: u64,
     /// Their SHA-256.
     pub(crate) sha256: String,
+    /// Frames that the interface has received.
+    pub(crate) frames: u64,
+    /// Their bytes, Ethernet header included.
+    pub(crate) frame_bytes: u64,
     /// CPU time of the child, kernel included, in seconds.
     pub(crate) cpu_seconds: f64,
 }
@@ -61,14 +68,36 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             }
         }
     }
+    let (frames, frame_bytes) = frames(&args.interface)?;
     let received = Received {
         bytes,
         sha256: hex(&hash.finalize()),
+        frames,
+        frame_bytes,
         cpu_seconds: cpu_seconds(),
     };
     let line = serde_json::to_string(&received)
         .map_err(|error| Failure::failed(format!("cannot report: {error}")))?;
     print(&line)
+}
+
+/// Frames that `interface` has received, and their bytes: from the table of proc(5) for this
+/// network namespace.
+fn frames(interface: &str) -> Result<(u64, u64), Failure> {
+    const TABLE: &str = "/proc/net/dev";
+    let table = std::fs::read_to_string(TABLE)
+        .map_err(|error| Failure::failed(format!("cannot read {TABLE}: {error}")))?;
+    received_by(&table, interface)
+        .ok_or_else(|| Failure::failed(format!("{TABLE} does not tell of {interface}")))
+}
+
+/// The line of an interface is its name, a colon, and numbers: bytes and packets received first.
+fn received_by(table: &str, interface: &str) -> Option<(u64, u64)> {
+    let mut lines = table.lines().filter_map(|line| line.trim().split_once(':'));
+    let (_, numbers) = lines.find(|(name, _)| *name == interface)?;
+    let mut numbers = numbers.split_whitespace().map(|text| text.parse().ok());
+    let bytes = numbers.next()??;
+    Some((numbers.next()??, bytes))
 }
 
 /// Standard input is a pipe from the parent: when it ends, however the parent ended, so do we.
@@ -91,4 +120,20 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 fn cpu_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frames_of_an_interface_are_read() {
+        let table = "Inter-|   Receive        |  Transmit\n \
+            face |bytes    packets errs |bytes\n    \
+            lo:       1       2    0\n  pagewire0: 4500000      100    3 0\n";
+        assert_eq!(received_by(table, "pagewire0"), Some((100, 4_500_000)));
+        assert_eq!(received_by(table, "pagewire"), None);
+        assert_eq!(received_by("pagewire0: x 1", "pagewire0"), None);
+        assert_eq!(received_by("pagewire0: 1", "pagewire0"), None);
+    }
 }

@@ -1,4 +1,4 @@
-//! The demo on QEMU's own NIC, as its user sees it.
+//! The demo on QEMU's own 82574L, as its user sees it.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,20 +10,7 @@ mod common;
 use std::process::Command;
 
 use common::*;
-use pagewire_models::qtest::find_qemu;
 use rustix::process::Signal;
-
-/// Whether QEMU is there; in CI it must be.
-fn has_qemu(test: &str) -> bool {
-    match find_qemu() {
-        Ok(_) => true,
-        Err(missing) => {
-            assert!(std::env::var_os("CI").is_none(), "{test}: {missing}");
-            eprintln!("{test}: skipped: {missing}");
-            false
-        }
-    }
-}
 
 fn shared_percent(report: &serde_json::Value) -> f64 {
     let copied = copied(report) + number(report, "/bytes/copied_too_short");

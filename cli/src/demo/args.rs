@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 
 use crate::device::{Backend, DeviceName, NicKind};
 
@@ -16,11 +17,19 @@ Examples:
   pagewire demo --size 16M --loss 5           lost, reordered and duplicated frames
   pagewire demo --mtu 9000 --max-fragments 3  jumbo frames cross more pages
   sudo pagewire demo --peer linux             the receiver is the kernel's TCP, over a TAP
+  pagewire demo --nic all                     every NIC that there is a driver for, in turn
   pagewire demo --device qtest:e1000e         QEMU's own NIC instead of our model of it
+  pagewire demo --device model:virtio,packed=on,indirect_desc=off
+                                              features as QEMU's virtio-net-pci has them
+  sudo pagewire demo --device qtest:virtio --peer linux
+                                              frames of up to 64 KiB reach the kernel whole
+  pagewire demo --nic virtio --slice 700 --tx-descriptors 64
+                                              a frame has more pieces than the ring takes
   pagewire demo --size 1M --pcap out.pcapng   look at the frames in Wireshark")]
 pub(crate) struct Args {
-    /// The device under the driver: model:e1000e, a software model in this process, or
-    /// qtest:e1000e, QEMU's own (fetched by tests/lab/get-qemu; the clock is real)
+    /// The device under the driver: model:e1000e or model:virtio, a software model in this
+    /// process; qtest:e1000e or qtest:virtio, QEMU's own (fetched by tests/lab/get-qemu; the
+    /// clock is real). Behind virtio, its features: virtio,packed=on,event_idx=off…
     #[arg(
         long,
         value_name = "DEVICE",
@@ -30,7 +39,7 @@ pub(crate) struct Args {
     device: DeviceName,
     /// Short for --device model:NIC
     #[arg(long, value_enum)]
-    nic: Option<NicKind>,
+    nic: Option<NicChoice>,
     /// File to send; it is read into memory that cannot change
     #[arg(long, value_name = "FILE", conflicts_with = "size")]
     pub(crate) file: Option<PathBuf>,
@@ -53,6 +62,9 @@ pub(crate) struct Args {
     /// Fragments that the device may gather per frame, header included [default: its own limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) max_fragments: Option<u16>,
+    /// Descriptors in the transmit ring, a power of two; the device may have fewer
+    #[arg(long, value_name = "N", value_parser = parse_descriptors, default_value_t = 1024)]
+    pub(crate) tx_descriptors: u16,
     /// Bytes of an IP packet
     #[arg(long, value_name = "N", default_value_t = 1500,
           value_parser = clap::value_parser!(u16).range(576..=9000))]
@@ -63,6 +75,9 @@ pub(crate) struct Args {
     /// The device does no checksums: the CPU sums the pages in place
     #[arg(long)]
     pub(crate) no_checksum: bool,
+    /// The device does not cut TCP data into segments (TSO): the sender does
+    #[arg(long)]
+    pub(crate) no_segmentation: bool,
     /// How far memory is contiguous for the device
     #[arg(long, value_enum, default_value_t = DmaPage::K4)]
     pub(crate) dma_page: DmaPage,
@@ -72,16 +87,46 @@ pub(crate) struct Args {
     /// Seed of everything random: content, device latitude, losses
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Print the report as JSON instead of a table
+    /// Print the report as JSON instead of a table: an object for each device
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 impl Args {
-    /// The device.
-    pub(crate) fn device(&self) -> DeviceName {
-        self.nic
-            .map_or(self.device, |nic| DeviceName::new(Backend::Model, nic))
+    /// The devices, one after the other.
+    pub(crate) fn devices(&self) -> Vec<DeviceName> {
+        let model = |nic| DeviceName::new(Backend::Model, nic);
+        match self.nic {
+            None => vec![self.device.clone()],
+            Some(NicChoice::One(nic)) => vec![model(nic)],
+            Some(NicChoice::All) => NicKind::ALL.into_iter().map(model).collect(),
+        }
+    }
+}
+
+/// One NIC or all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NicChoice {
+    /// This one.
+    One(NicKind),
+    /// Every one that there is a driver for, in turn.
+    All,
+}
+
+impl ValueEnum for NicChoice {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::One(NicKind::E1000e),
+            Self::One(NicKind::Virtio),
+            Self::All,
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::One(nic) => nic.to_possible_value(),
+            Self::All => Some(PossibleValue::new("all").help("every one of them, in turn")),
+        }
     }
 }
 
@@ -144,6 +189,13 @@ fn parse_size(text: &str) -> Result<u64, String> {
         Some(0) => Err("there must be at least 1 byte to send".into()),
         Some(bytes) if bytes <= MAX_SIZE => Ok(bytes),
         _ => Err("at most 64G".into()),
+    }
+}
+
+fn parse_descriptors(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(number) if number.is_power_of_two() => Ok(number),
+        _ => Err("a power of two from 1 to 32768".into()),
     }
 }
 

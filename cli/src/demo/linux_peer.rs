@@ -9,7 +9,6 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use pagewire::hal::Instant;
-use pagewire_models::wire::Tap;
 
 use super::peer::{Arrived, Peer, PeerError};
 use crate::error::Failure;
@@ -27,16 +26,18 @@ pub(crate) struct LinuxPeer {
 }
 
 impl LinuxPeer {
-    /// Makes namespace and TAP, starts the child there, and returns when it listens.
-    pub(crate) fn start(
+    /// Makes a namespace and, with `open`, a TAP in it, starts the child there, and returns when
+    /// it listens.
+    pub(crate) fn start<T: Send + 'static>(
         address: SocketAddrV4,
         prefix_len: u8,
         mtu: u16,
-    ) -> Result<(Tap, Self), Failure> {
+        open: impl FnOnce(&str) -> std::io::Result<T> + Send + 'static,
+    ) -> Result<(T, Self), Failure> {
         // The namespace is the thread's: the rest of the process stays where it is, and the
         // child inherits it from the thread that starts it.
         let worker = std::thread::spawn(move || {
-            let tap = private_tap(*address.ip(), prefix_len, mtu)?;
+            let tap = private_tap(*address.ip(), prefix_len, mtu, open)?;
             Ok((tap, Self::spawn(address)?))
         });
         let started: Result<_, Failure> = worker
@@ -54,6 +55,7 @@ impl LinuxPeer {
             .arg("__receive")
             .args(["--address", &address.ip().to_string()])
             .args(["--port", &address.port().to_string()])
+            .args(["--interface", INTERFACE])
             // A process group of its own: Ctrl-C and timeout(1) are for us; it ends with us.
             .process_group(0)
             .stdin(Stdio::piped())
@@ -117,6 +119,8 @@ impl Peer for LinuxPeer {
         Ok(received.map(|r| Arrived {
             bytes: r.bytes,
             sha256: r.sha256.clone(),
+            frames: r.frames,
+            frame_bytes: r.frame_bytes,
         }))
     }
 
@@ -136,7 +140,12 @@ impl Drop for LinuxPeer {
 }
 
 /// Moves this thread into a new network namespace and makes a TAP there, with an address, up.
-fn private_tap(address: Ipv4Addr, prefix_len: u8, mtu: u16) -> Result<Tap, Failure> {
+fn private_tap<T>(
+    address: Ipv4Addr,
+    prefix_len: u8,
+    mtu: u16,
+    open: impl FnOnce(&str) -> std::io::Result<T>,
+) -> Result<T, Failure> {
     let refused = |what: &str, error: std::io::Error| {
         Failure::usage(format!(
             "--peer linux cannot {what}: {error} (it needs root, that is CAP_SYS_ADMIN and \
@@ -147,7 +156,7 @@ fn private_tap(address: Ipv4Addr, prefix_len: u8, mtu: u16) -> Result<Tap, Failu
     // descriptor; the thread ends soon.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
         .map_err(|error| refused("make a network namespace", error.into()))?;
-    let tap = Tap::open(INTERFACE).map_err(|error| refused("make a TAP", error))?;
+    let tap = open(INTERFACE).map_err(|error| refused("make a TAP", error))?;
     configure(address, prefix_len, mtu).map_err(|error| refused("configure the TAP", error))?;
     Ok(tap)
 }

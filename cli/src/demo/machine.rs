@@ -1,19 +1,25 @@
 //! What a device sits in: memory that it reaches, time, and the wire. One for each backend.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pagewire::hal::{Instant, Platform, Region};
-use pagewire_models::e1000e::{E1000e82574, ModelConfig};
-use pagewire_models::qtest::{
-    Qtest, QtestOptions, QtestPlatform, QtestRegion, QtestWire, find_qemu,
-};
-use pagewire_models::{Host, HostConfig, HostRegion, ModelHandle, ModelPlatform, Wire};
+use pagewire_models::Wire;
 
-use super::args::{Args, PeerKind};
+use super::args::Args;
 use super::input::Sealed;
+use crate::device::DeviceName;
 use crate::error::Failure;
+
+/// What the NIC's wire ends in.
+pub(crate) enum FarEnd {
+    /// Frames come and go here; this program carries them.
+    Wire(Box<dyn Wire>),
+    /// A TAP interface with a virtio-net header, which the device reads and writes by itself: the
+    /// kernel behind it then gets checksums and segments to make as the device got them.
+    Tap(OwnedFd),
+}
 
 /// A device's surroundings.
 pub(crate) trait Machine: Sized {
@@ -22,18 +28,22 @@ pub(crate) trait Machine: Sized {
     /// The input, where the device reaches it.
     type Region: Region + 'static;
 
-    /// What speaks against an input of `input_len` bytes, before any work is done.
-    fn check(args: &Args, input_len: u64) -> Result<(), Failure> {
-        let _ = (args, input_len);
+    /// Whether the device can have a TAP interface by itself.
+    const TAKES_TAP: bool = false;
+
+    /// What speaks against `device` or an input of `input_len` bytes, before any work is done.
+    fn check(device: &DeviceName, input_len: u64) -> Result<(), Failure> {
+        let _ = (device, input_len);
         Ok(())
     }
 
-    /// Builds the machine with the device, whose wire ends in `near`, and with room for
-    /// `input_len` bytes.
+    /// Builds the machine with `device`, whose wire ends in `far`, and with room for `input_len`
+    /// bytes.
     fn build(
         args: &Args,
+        device: &DeviceName,
         input_len: u64,
-        near: Box<dyn Wire>,
+        far: FarEnd,
     ) -> Result<(Self, Self::Platform), Failure>;
 
     /// Called once when everything is built: from here on time counts.
@@ -54,6 +64,11 @@ pub(crate) trait Machine: Sized {
     /// What becomes readable when a frame arrives, if time is real.
     fn readable(&self) -> Option<BorrowedFd<'_>>;
 
+    /// The longest sleep that misses nothing, if time is real.
+    fn longest_sleep(&self) -> Duration {
+        Duration::from_millis(10)
+    }
+
     /// Lets the device and its wire work; whether anything was done.
     fn step(&mut self) -> bool;
 
@@ -71,190 +86,6 @@ pub(crate) struct Seen {
     pub(crate) violations: Vec<String>,
 }
 
-fn cannot_register(error: impl std::fmt::Display) -> Failure {
+pub(crate) fn cannot_register(error: impl std::fmt::Display) -> Failure {
     Failure::failed(format!("cannot register the input: {error}"))
-}
-
-/// A software model in this process. Time is virtual, unless the peer lives in real time.
-pub(crate) struct ModelMachine {
-    host: Host,
-    model: ModelHandle<E1000e82574>,
-    /// If time is real: the host's time at the start (the driver's waits have moved it by
-    /// then), and the start.
-    real: Option<(Instant, std::time::Instant)>,
-}
-
-impl Machine for ModelMachine {
-    type Platform = ModelPlatform;
-    type Region = HostRegion<Sealed>;
-
-    fn build(args: &Args, _: u64, near: Box<dyn Wire>) -> Result<(Self, Self::Platform), Failure> {
-        let host = Host::new(HostConfig {
-            seed: args.seed,
-            granule: args.dma_page.granule(),
-        });
-        let config = ModelConfig {
-            seed: args.seed,
-            ..ModelConfig::default()
-        };
-        let attached = host.attach(E1000e82574::new(config, near));
-        let is_real = args.peer == PeerKind::Linux;
-        let machine = Self {
-            host,
-            model: attached.handle,
-            real: is_real.then(|| (Instant::ZERO, std::time::Instant::now())),
-        };
-        Ok((machine, attached.platform))
-    }
-
-    fn start_clock(&mut self) {
-        if let Some(real) = &mut self.real {
-            *real = (self.host.now(), std::time::Instant::now());
-        }
-    }
-
-    fn register(&self, sealed: Sealed) -> Result<Arc<Self::Region>, Failure> {
-        self.host.register(sealed).map_err(cannot_register)
-    }
-
-    fn bytes(region: &Self::Region) -> &[u8] {
-        region.bytes()
-    }
-
-    fn now(&self) -> Instant {
-        if let Some((base, start)) = &self.real {
-            self.host.set_now(*base + start.elapsed());
-        }
-        self.host.now()
-    }
-
-    fn advance(&self, by: Duration) -> bool {
-        let is_virtual = self.real.is_none();
-        if is_virtual {
-            self.host.advance(by);
-        }
-        is_virtual
-    }
-
-    fn readable(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    fn step(&mut self) -> bool {
-        self.model.step()
-    }
-
-    fn seen(&self) -> Seen {
-        let most = |model: &mut E1000e82574| model.counters().most_fragments;
-        Seen {
-            region_bytes: Some(self.model.counters().region_bytes),
-            most_fragments: Some(self.model.with_device(most)),
-            violations: self.model.violations(),
-        }
-    }
-}
-
-/// Memory of QEMU's machine beside the input: rings, buffers, what is lost to alignment.
-const ROOM: u64 = 96 << 20;
-/// A q35 has 2 GiB of memory below its hole for PCI.
-const MOST_INPUT: u64 = (2 << 30) - ROOM;
-/// Frames carried in one step, each way: as often the driver gives buffers back in between.
-const BURST: usize = 64;
-
-/// QEMU's own device, without a guest: another process, real time, memory that both share.
-pub(crate) struct QtestMachine {
-    qtest: Qtest,
-    /// The far end of the device's wire, and the cable that it is plugged into.
-    wire: QtestWire,
-    near: Box<dyn Wire>,
-    frame: Vec<u8>,
-}
-
-impl Machine for QtestMachine {
-    type Platform = QtestPlatform;
-    type Region = QtestRegion<Sealed>;
-
-    fn check(args: &Args, input_len: u64) -> Result<(), Failure> {
-        let refused = |why: String| Failure::usage(format!("{}: {why}", args.device()));
-        if input_len > MOST_INPUT {
-            let most = MOST_INPUT >> 20;
-            let why = format!("its memory takes an input of {most}M at most");
-            return Err(refused(why));
-        }
-        find_qemu().map_err(|missing| refused(missing.to_string()))?;
-        Ok(())
-    }
-
-    fn build(
-        args: &Args,
-        input_len: u64,
-        near: Box<dyn Wire>,
-    ) -> Result<(Self, Self::Platform), Failure> {
-        Self::check(args, input_len)?;
-        let device = args.device();
-        let failed = |what: &dyn std::fmt::Display| Failure::failed(format!("{device}: {what}"));
-        let qemu = find_qemu().map_err(|missing| failed(&missing))?;
-        let mut options = QtestOptions::new(qemu);
-        options.ram = (input_len.next_multiple_of(1 << 20) + ROOM) as usize;
-        options.granule = args.dma_page.granule();
-        let mut qtest = Qtest::start(&options).map_err(|error| failed(&error))?;
-        let (Some(platform), Some(wire)) = (qtest.take_platform(), qtest.take_wire()) else {
-            return Err(failed(&"QEMU has no device"));
-        };
-        let machine = Self {
-            qtest,
-            wire,
-            near,
-            frame: Vec::new(),
-        };
-        Ok((machine, platform))
-    }
-
-    fn register(&self, sealed: Sealed) -> Result<Arc<Self::Region>, Failure> {
-        self.qtest.register(sealed).map_err(cannot_register)
-    }
-
-    fn bytes(region: &Self::Region) -> &[u8] {
-        region.bytes()
-    }
-
-    fn now(&self) -> Instant {
-        self.qtest.now()
-    }
-
-    fn advance(&self, _: Duration) -> bool {
-        false
-    }
-
-    fn readable(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.wire.as_fd())
-    }
-
-    fn step(&mut self) -> bool {
-        let now = self.qtest.now();
-        let Self {
-            wire, near, frame, ..
-        } = self;
-        let out = carry(wire, near.as_mut(), frame, now);
-        let back = carry(near.as_mut(), wire, frame, now);
-        out + back > 0
-    }
-
-    fn seen(&self) -> Seen {
-        Seen {
-            region_bytes: None,
-            most_fragments: None,
-            violations: Vec::new(),
-        }
-    }
-}
-
-/// Carries what has arrived at `from` to `to`; the number of frames.
-fn carry(from: &mut dyn Wire, to: &mut dyn Wire, frame: &mut Vec<u8>, now: Instant) -> usize {
-    let mut carried = 0;
-    while carried < BURST && from.receive(frame, now) {
-        to.transmit(frame, now);
-        carried += 1;
-    }
-    carried
 }

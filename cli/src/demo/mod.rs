@@ -5,9 +5,13 @@ mod args;
 mod input;
 mod linux_peer;
 mod machine;
+mod model_machine;
+mod outcome;
 mod peer;
+mod qtest_machine;
 mod report;
 mod smoltcp_peer;
+mod table;
 mod transfer;
 mod wires;
 mod world;
@@ -17,12 +21,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use args::Args;
 use input::Input;
-use machine::{Machine, ModelMachine, QtestMachine};
+use machine::Machine;
+use model_machine::ModelMachine;
+use pagewire_models::e1000e::E1000e82574;
+use pagewire_models::virtio::VirtioNet;
+use qtest_machine::QtestMachine;
 use report::Report;
 use transfer::Transfer;
 use world::World;
 
-use crate::device::Backend;
+use crate::device::{Backend, DeviceName, NicKind};
 use crate::error::{Failure, print};
 
 /// Ends the demo: Ctrl-C, `kill`, and the terminal's window closed.
@@ -39,35 +47,43 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .map_err(|error| Failure::failed(format!("cannot watch for Ctrl-C: {error}")))?;
     }
-    let result = transfer(args, &stop);
-    // Whatever broke first (the receiver may have been told to end as well): the user ended it.
-    if result.is_err() && stop.load(Ordering::Relaxed) {
-        return Err(Failure::interrupted());
+    let mut faulty = Vec::new();
+    for (index, device) in args.devices().iter().enumerate() {
+        let result = transfer(args, device, &stop);
+        // Whatever broke first (the receiver may have been told to end as well): the user ended
+        // it.
+        if result.is_err() && stop.load(Ordering::Relaxed) {
+            return Err(Failure::interrupted());
+        }
+        let report = result?;
+        print(&match (args.json, index) {
+            (true, _) => report.json(),
+            (false, 0) => report.table(),
+            (false, _) => format!("\n{}", report.table()),
+        })?;
+        if !report.faults.is_empty() {
+            faulty.push(format!("{device}: {}", report.verdict()));
+        }
     }
-    let report = result?;
-    print(&if args.json {
-        report.json()
-    } else {
-        report.table()
-    })?;
-    if report.faults.is_empty() {
+    if faulty.is_empty() {
         Ok(())
     } else {
-        Err(Failure::failed(report.verdict()))
+        Err(Failure::failed(faulty.join("; ")))
     }
 }
 
 /// Builds everything, sends, and takes everything down again.
-fn transfer(args: &Args, stop: &AtomicBool) -> Result<Report, Failure> {
-    match args.device().backend {
-        Backend::Model => on::<ModelMachine>(args, stop),
-        Backend::Qtest => on::<QtestMachine>(args, stop),
+fn transfer(args: &Args, device: &DeviceName, stop: &AtomicBool) -> Result<Report, Failure> {
+    match (device.backend, device.nic) {
+        (Backend::Model, NicKind::E1000e) => on::<ModelMachine<E1000e82574>>(args, device, stop),
+        (Backend::Model, NicKind::Virtio) => on::<ModelMachine<VirtioNet>>(args, device, stop),
+        (Backend::Qtest, _) => on::<QtestMachine>(args, device, stop),
     }
 }
 
-fn on<M: Machine>(args: &Args, stop: &AtomicBool) -> Result<Report, Failure> {
-    M::check(args, Input::expected_len(args))?;
+fn on<M: Machine>(args: &Args, device: &DeviceName, stop: &AtomicBool) -> Result<Report, Failure> {
+    M::check(device, Input::expected_len(args))?;
     let (input, sealed) = Input::prepare(args, stop)?;
-    let mut world = World::<M>::build(args, sealed)?;
-    Transfer::new(args, &input, stop).run(&mut world)
+    let mut world = World::<M>::build(args, device, sealed)?;
+    Transfer::new(args, device, &input, stop).run(&mut world)
 }

@@ -12,6 +12,10 @@ pub(crate) struct Arrived {
     pub(crate) bytes: u64,
     /// Their SHA-256, in hexadecimal.
     pub(crate) sha256: String,
+    /// Frames that came, all of them: as its interface counts.
+    pub(crate) frames: u64,
+    /// Bytes of these frames, Ethernet header included.
+    pub(crate) frame_bytes: u64,
 }
 
 /// Why the receiver gave up.

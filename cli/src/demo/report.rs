@@ -1,19 +1,13 @@
-//! What the demo found out: as a table, and as JSON.
+//! What the demo found out, and as JSON; `table.rs` has it for people.
 
 use serde::Serialize;
-
-/// Numbers of fragments that get a row of their own.
-const MOST_ROWS: usize = 12;
-
-/// Rows of names and values, as strings.
-macro_rules! table {
-    ($(($name:expr, $value:expr $(,)?)),* $(,)?) => { vec![$((String::from($name), $value)),*] };
-}
 
 /// The whole report. Field names are those of the JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) nic: String,
+    /// The device, and what was agreed on with it where that is done.
+    pub(crate) opened: String,
     pub(crate) peer: String,
     pub(crate) input: String,
     /// How the input became reachable for the device, before the first byte was sent.
@@ -22,7 +16,9 @@ pub(crate) struct Report {
     pub(crate) limits: Limits,
     pub(crate) bytes: Bytes,
     pub(crate) segments: Segments,
+    pub(crate) requests: Requests,
     pub(crate) frames: Frames,
+    pub(crate) arrived: FramesArrived,
     pub(crate) checksums: Checksums,
     pub(crate) pages: Pages,
     pub(crate) retransmissions: Retransmissions,
@@ -65,6 +61,27 @@ pub(crate) struct Bytes {
     pub(crate) copied_no_gather: u64,
     /// Copied: so short that the frame must be padded.
     pub(crate) copied_too_short: u64,
+}
+
+/// Frames that the device was asked to cut into segments (TSO).
+#[derive(Debug, Serialize)]
+pub(crate) struct Requests {
+    pub(crate) posted: u64,
+    /// Segments to be cut from them.
+    pub(crate) segments: u64,
+    /// Payload bytes in them.
+    pub(crate) bytes: u64,
+    /// Those that were ended early, as the device takes no more pieces in a frame.
+    pub(crate) ended_by_budget: u64,
+}
+
+/// Frames of all kinds at the receiver, as its interface counts them. Where the wire carries what
+/// is still to be segmented, that is one.
+#[derive(Debug, Serialize)]
+pub(crate) struct FramesArrived {
+    pub(crate) count: u64,
+    /// Bytes, Ethernet header included.
+    pub(crate) mean_len: u64,
 }
 
 /// Segments with payload, as posted.
@@ -155,144 +172,6 @@ impl Report {
             .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
     }
 
-    /// The report as a table for people.
-    pub(crate) fn table(&self) -> String {
-        let rows = self.rows();
-        let width = rows
-            .iter()
-            .map(|(name, _)| name.chars().count())
-            .max()
-            .unwrap_or(0);
-        let lines: Vec<_> = rows
-            .iter()
-            .map(|(name, value)| format!("{name:<width$}  {value}"))
-            .collect();
-        lines.join("\n")
-    }
-
-    fn rows(&self) -> Vec<(String, String)> {
-        let Self {
-            limits,
-            bytes,
-            segments,
-            frames,
-            checksums,
-            pages,
-            time,
-            ..
-        } = self;
-        let copied = bytes.copied_to_rescue
-            + bytes.copied_over_budget
-            + bytes.copied_no_gather
-            + bytes.copied_too_short;
-        let payload = bytes.shared + copied;
-        let sent = segments.shared + segments.rescued + segments.copied;
-        let busy = time.sender_seconds + time.model_seconds + time.peer_seconds + time.hash_seconds;
-        let mut rows = table![
-            ("from", self.input.clone()),
-            (
-                "  reachable for the NIC by",
-                self.input_mapped_by.to_owned()
-            ),
-            ("through", self.nic.clone()),
-            ("to", self.peer.clone()),
-            ("limits", limits.text()),
-            ("bytes shared", part(bytes.shared, payload)),
-            (
-                "  fetched there by the device",
-                bytes
-                    .shared_as_fetched
-                    .map_or_else(|| "not counted by this device".into(), grouped)
-            ),
-            ("bytes copied", part(copied, payload)),
-            (
-                "  to rescue a segment",
-                part(bytes.copied_to_rescue, payload)
-            ),
-            (
-                "  over the page budget",
-                part(bytes.copied_over_budget, payload)
-            ),
-            (
-                "  device does not gather",
-                part(bytes.copied_no_gather, payload)
-            ),
-            (
-                "  frame would be too short",
-                part(bytes.copied_too_short, payload)
-            ),
-            ("segments shared", part(segments.shared, sent)),
-            ("  rescued (begun by a copy)", part(segments.rescued, sent)),
-            ("  copied", part(segments.copied, sent)),
-            ("frames posted", grouped(frames.posted)),
-        ];
-        for (fragments, count) in frames.by_fragments.iter().take(MOST_ROWS) {
-            let plural = if *fragments == 1 { "" } else { "s" };
-            let name = format!("  of {fragments} fragment{plural}");
-            rows.push((name, part(*count, frames.posted)));
-        }
-        if frames.by_fragments.len() > MOST_ROWS {
-            let rest: u64 = frames
-                .by_fragments
-                .iter()
-                .skip(MOST_ROWS)
-                .map(|(_, count)| count)
-                .sum();
-            rows.push(("  of more".into(), part(rest, frames.posted)));
-        }
-        rows.extend(table![
-            ("TCP checksums by the device", grouped(checksums.by_device)),
-            ("  by the CPU", grouped(checksums.by_cpu)),
-            (
-                "pages pinned at most",
-                format!("{} of {}", grouped(pages.pinned_at_most), size(pages.page))
-            ),
-            ("  now", grouped(pages.pinned_now)),
-            (
-                "pages lent for",
-                format!(
-                    "p50 {}, p99 {} ({} clock)",
-                    micros(pages.lent_p50_us),
-                    micros(pages.lent_p99_us),
-                    pages.clock
-                ),
-            ),
-            (
-                "retransmissions",
-                format!(
-                    "{} segments ({} fast, {} after a timeout)",
-                    grouped(self.retransmissions.segments),
-                    grouped(self.retransmissions.fast),
-                    grouped(self.retransmissions.timeouts)
-                ),
-            ),
-            (
-                "frames on the wire",
-                format!(
-                    "{} lost, {} reordered, {} duplicated",
-                    grouped(self.wire.lost),
-                    grouped(self.wire.reordered),
-                    grouped(self.wire.duplicated)
-                ),
-            ),
-            (
-                "time",
-                format!(
-                    "{:.3} s, {:.0} MB/s",
-                    time.seconds, time.megabytes_per_second
-                ),
-            ),
-            ("CPU: driver and sender", share(time.sender_seconds, busy)),
-            (self.device_cpu, share(time.model_seconds, busy)),
-            ("  peer", share(time.peer_seconds, busy)),
-            ("  SHA-256 of the input", share(time.hash_seconds, busy)),
-            ("SHA-256 sent", self.digests.sent.clone()),
-            ("  received", self.digests.received.clone()),
-            ("result", self.verdict()),
-        ]);
-        rows
-    }
-
     /// One line: whether all is as it must be.
     pub(crate) fn verdict(&self) -> String {
         if self.faults.is_empty() {
@@ -300,89 +179,5 @@ impl Report {
         } else {
             self.faults.join("; ")
         }
-    }
-}
-
-impl Limits {
-    fn text(&self) -> String {
-        let slice = self
-            .slice
-            .map_or_else(String::new, |n| format!(", pieces of {n} bytes"));
-        let checksums = if self.device_checksums {
-            ""
-        } else {
-            ", no checksums by the device"
-        };
-        format!(
-            "{} fragments a frame, MTU {}, DMA pages {}{slice}{checksums}",
-            self.max_fragments, self.mtu, self.dma_page
-        )
-    }
-}
-
-/// `1234567` as `1,234,567`.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// A number and which part of the whole it is.
-fn part(number: u64, whole: u64) -> String {
-    if whole == 0 {
-        return grouped(number);
-    }
-    format!(
-        "{}  ({:.1} %)",
-        grouped(number),
-        number as f64 * 100.0 / whole as f64
-    )
-}
-
-fn share(seconds: f64, whole: f64) -> String {
-    format!(
-        "{seconds:.3} s  ({:.0} %)",
-        seconds * 100.0 / whole.max(1e-9)
-    )
-}
-
-fn micros(micros: f64) -> String {
-    if micros >= 1000.0 {
-        format!("{:.1} ms", micros / 1000.0)
-    } else {
-        format!("{micros:.0} µs")
-    }
-}
-
-fn size(bytes: usize) -> String {
-    if bytes >= 1 << 20 {
-        format!("{} MiB", bytes >> 20)
-    } else {
-        format!("{} KiB", bytes >> 10)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(grouped(number), text);
-        }
-        assert_eq!(part(1, 4), "1  (25.0 %)");
-        assert_eq!(part(0, 0), "0");
     }
 }

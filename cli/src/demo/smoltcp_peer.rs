@@ -106,6 +106,8 @@ impl SmoltcpPeer {
                 *arrived = Some(Arrived {
                     bytes: *bytes,
                     sha256: hex(&hash.finalize()),
+                    frames: 0,
+                    frame_bytes: 0,
                 });
             }
         }
@@ -131,7 +133,12 @@ impl Peer for SmoltcpPeer {
     }
 
     fn arrived(&mut self) -> Result<Option<Arrived>, PeerError> {
-        Ok(self.arrived.clone())
+        let arrived = self.arrived.clone();
+        Ok(arrived.map(|arrived| Arrived {
+            frames: self.device.frames,
+            frame_bytes: self.device.frame_bytes,
+            ..arrived
+        }))
     }
 }
 
@@ -141,6 +148,9 @@ struct WireDevice {
     now: Instant,
     max_frame_len: usize,
     received: Vec<u8>,
+    /// Frames received, and their bytes.
+    frames: u64,
+    frame_bytes: u64,
     spare: VecDeque<Vec<u8>>,
 }
 
@@ -152,6 +162,8 @@ impl WireDevice {
             now: Instant::ZERO,
             max_frame_len,
             received: Vec::new(),
+            frames: 0,
+            frame_bytes: 0,
             spare: VecDeque::from([Vec::with_capacity(max_frame_len)]),
         }
     }
@@ -192,10 +204,14 @@ impl Device for WireDevice {
             wire,
             now,
             received,
+            frames,
+            frame_bytes,
             spare,
             ..
         } = self;
         wire.receive(received, *now).then(|| {
+            *frames += 1;
+            *frame_bytes += received.len() as u64;
             (
                 Received(received),
                 Transmit {

@@ -5,26 +5,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as RealInstant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pagewire::hal::{Instant, Phase, RxQueue};
-use pagewire::tcp::{ConnectionId, LentTimes, Slice, State};
+use pagewire::hal::{Instant, Nic, Phase, RxQueue};
+use pagewire::tcp::{ConnectionId, Slice, State};
 use sha2::{Digest, Sha256};
 
-use super::args::{Args, DmaPage, PeerKind};
+use super::args::Args;
 use super::input::Input;
 use super::machine::Machine;
-use super::report::{
-    Bytes, Checksums, Digests, Frames, Limits, Pages, Report, Retransmissions, Segments, Time,
-    grouped,
-};
-use super::world::{PAGE, REMOTE, World};
-use crate::device::Backend;
-use crate::error::{Failure, shown};
-use crate::receiver::hex;
+use super::report::Report;
+use super::world::{REMOTE, World};
+use crate::device::DeviceName;
+use crate::error::Failure;
 
 /// Bytes offered to the sender in one call.
 const OFFER: u64 = 256 << 10;
 /// Slices offered in one call.
-const SLICES: usize = 128;
+const SLICES: usize = 512;
 /// Received frames handled in one round.
 const RECEIVE_BUDGET: usize = 256;
 /// What a round takes on the virtual clock.
@@ -41,11 +37,11 @@ const WATCH: u32 = 1024;
 
 /// Where the CPU time of this thread goes: what other programs take does not count.
 #[derive(Default)]
-struct Stopwatch {
-    sender: Duration,
-    model: Duration,
-    peer: Duration,
-    hash: Duration,
+pub(super) struct Stopwatch {
+    pub(super) sender: Duration,
+    pub(super) model: Duration,
+    pub(super) peer: Duration,
+    pub(super) hash: Duration,
     lap: Duration,
 }
 
@@ -60,24 +56,31 @@ impl Stopwatch {
 
 /// One transfer and what is known of it so far.
 pub(crate) struct Transfer<'a> {
-    args: &'a Args,
-    input: &'a Input,
+    pub(super) args: &'a Args,
+    pub(super) device: &'a DeviceName,
+    pub(super) input: &'a Input,
     stop: &'a AtomicBool,
     offered: u64,
     accepted: u64,
     delivered: u64,
-    hash: Sha256,
+    pub(super) hash: Sha256,
     closed: bool,
-    watch: Stopwatch,
+    pub(super) watch: Stopwatch,
     progress: ProgressBar,
     scratch: Vec<u8>,
     slices: Vec<Slice>,
 }
 
 impl<'a> Transfer<'a> {
-    pub(crate) fn new(args: &'a Args, input: &'a Input, stop: &'a AtomicBool) -> Self {
+    pub(crate) fn new(
+        args: &'a Args,
+        device: &'a DeviceName,
+        input: &'a Input,
+        stop: &'a AtomicBool,
+    ) -> Self {
         Self {
             args,
+            device,
             input,
             stop,
             offered: 0,
@@ -87,13 +90,15 @@ impl<'a> Transfer<'a> {
             closed: false,
             watch: Stopwatch::default(),
             progress: progress_bar(input.len),
-            scratch: vec![0; 16 << 10],
+            scratch: Vec::new(),
             slices: Vec::with_capacity(SLICES),
         }
     }
 
     /// Sends everything and reports.
     pub(crate) fn run<M: Machine>(mut self, world: &mut World<M>) -> Result<Report, Failure> {
+        let longest = world.nic.capabilities().max_receive_len();
+        self.scratch.resize(longest as usize, 0);
         let begin = RealInstant::now();
         let connection = world
             .stack
@@ -262,7 +267,7 @@ impl<'a> Transfer<'a> {
         }
         self.progress.set_position(self.delivered);
         let now = world.now();
-        match pagewire::hal::Nic::poll(&mut world.nic, now) {
+        match world.nic.poll(now) {
             Ok(Phase::Running(_)) => Ok(()),
             Ok(phase) => Err(Failure::failed(format!("the NIC is {phase:?}"))),
             Err(error) => Err(Failure::failed(format!("the NIC: {error}"))),
@@ -288,148 +293,6 @@ impl<'a> Transfer<'a> {
                 Some(State::TimeWait | State::Closed)
             ))
     }
-
-    fn report<M: Machine>(
-        self,
-        world: &mut World<M>,
-        connection: ConnectionId,
-        seconds: f64,
-    ) -> Result<Report, Failure> {
-        let device = |error| Failure::failed(format!("the NIC: {error}"));
-        let stats = world
-            .stack
-            .connection_stats(connection)
-            .cloned()
-            .unwrap_or_default();
-        // Before the connection is removed and the device stopped: both give back whatever is
-        // left, and would hide a page that acknowledgement and completion did not release.
-        let pages = pages(world, &stats.lent);
-        let now = world.now();
-        world.stack.remove(now, connection);
-        world.shut_down().map_err(device)?;
-        world.cable.finish()?;
-        let arrived = world
-            .peer
-            .arrived()
-            .map_err(|error| Failure::failed(error.to_string()))?;
-        let sent = hex(&self.hash.finalize());
-        let received = arrived
-            .as_ref()
-            .map_or_else(String::new, |a| a.sha256.clone());
-        let digests = Digests {
-            equal: sent == received,
-            sent,
-            received,
-        };
-        let copied = &stats.copied;
-        let seen = world.machine.seen();
-        let fetched = seen.region_bytes;
-        let mut faults = seen.violations;
-        faults
-            .iter_mut()
-            .for_each(|text| text.insert_str(0, "violation: "));
-        let limit = u32::from(world.stack.port().capabilities().max_fragments);
-        let must = [
-            (digests.equal, "the digests differ"),
-            (
-                arrived.is_some_and(|a| a.bytes == self.input.len),
-                "the lengths differ",
-            ),
-            (pages.pinned_now == 0, "pages are still pinned"),
-            (
-                seen.most_fragments.is_none_or(|most| most <= limit),
-                "the device saw more fragments in a frame than it takes",
-            ),
-            (
-                fetched.is_none_or(|bytes| bytes == stats.shared_bytes),
-                "the device fetched other bytes than were shared",
-            ),
-        ];
-        faults.extend(
-            must.iter()
-                .filter(|(held, _)| !held)
-                .map(|(_, text)| (*text).to_owned()),
-        );
-        let args = self.args;
-        let peer_seconds = self.watch.peer.as_secs_f64() + world.peer.foreign_cpu_seconds();
-        Ok(Report {
-            nic: args.device().description().into(),
-            input_mapped_by: args.device().mapping(),
-            device_cpu: device_cpu(args),
-            peer: peer_name(args.peer).into(),
-            input: input_name(args, self.input.len),
-            seed: args.seed,
-            limits: Limits {
-                max_fragments: world.stack.port().capabilities().max_fragments,
-                mtu: args.mtu,
-                dma_page: page_name(args.dma_page).into(),
-                slice: args.slice,
-                device_checksums: !args.no_checksum,
-            },
-            bytes: Bytes {
-                shared: stats.shared_bytes,
-                shared_as_fetched: fetched,
-                copied_to_rescue: stats.rescued.bytes,
-                copied_over_budget: copied.over_budget.bytes,
-                copied_no_gather: copied.no_gather.bytes,
-                copied_too_short: copied.too_short.bytes,
-            },
-            segments: Segments {
-                shared: stats.shared_segments,
-                rescued: stats.rescued.segments,
-                copied: copied.total().segments,
-            },
-            frames: frames(world, seen.most_fragments),
-            checksums: Checksums {
-                by_device: stats.checksums.tcp_device,
-                by_cpu: stats.checksums.tcp_cpu,
-            },
-            pages,
-            retransmissions: Retransmissions {
-                segments: stats.fast_retransmits.segments + stats.timeout_retransmits.segments,
-                fast: stats.fast_retransmits.segments,
-                timeouts: stats.timeout_retransmits.segments,
-            },
-            wire: world.cable.counts(),
-            time: Time {
-                seconds,
-                megabytes_per_second: self.input.len as f64 / seconds / 1e6,
-                sender_seconds: self.watch.sender.as_secs_f64(),
-                model_seconds: self.watch.model.as_secs_f64(),
-                peer_seconds,
-                hash_seconds: self.watch.hash.as_secs_f64(),
-            },
-            digests,
-            faults,
-        })
-    }
-}
-
-fn pages<M: Machine>(world: &World<M>, lent: &LentTimes) -> Pages {
-    let ledger = world.stack.port().ledger().counters();
-    let micros = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64() * 1e6;
-    Pages {
-        page: PAGE,
-        pinned_at_most: ledger.pinned_pages_peak,
-        pinned_now: ledger.pinned_pages,
-        lent_p50_us: micros(lent.percentile(50)),
-        lent_p99_us: micros(lent.percentile(99)),
-        clock: if world.machine.advance(Duration::ZERO) {
-            "virtual"
-        } else {
-            "real"
-        },
-    }
-}
-
-fn frames<M: Machine>(world: &World<M>, most_fragments_seen: Option<u32>) -> Frames {
-    let counters = world.stack.port().counters();
-    let counts = counters.by_fragments.iter().copied().enumerate();
-    Frames {
-        posted: counters.frames,
-        by_fragments: counts.filter(|(_, count)| *count > 0).collect(),
-        most_fragments_seen,
-    }
 }
 
 fn progress_bar(len: u64) -> ProgressBar {
@@ -444,39 +307,5 @@ fn progress_bar(len: u64) -> ProgressBar {
     match ProgressStyle::with_template(style) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
-    }
-}
-
-/// What the CPU time of a step is spent on. A write to the TAP runs the kernel's receive path.
-fn device_cpu(args: &Args) -> &'static str {
-    match (args.device().backend, args.peer) {
-        (Backend::Model, PeerKind::Smoltcp) => "  model and wire",
-        (Backend::Model, PeerKind::Linux) => "  model, wire, kernel behind it",
-        (Backend::Qtest, PeerKind::Smoltcp) => "  wire (QEMU is not counted)",
-        (Backend::Qtest, PeerKind::Linux) => "  wire, kernel behind it (not QEMU)",
-    }
-}
-
-fn peer_name(peer: PeerKind) -> &'static str {
-    match peer {
-        PeerKind::Smoltcp => "smoltcp's TCP, in this process",
-        PeerKind::Linux => "the kernel's TCP, over a TAP in a network namespace",
-    }
-}
-
-fn page_name(page: DmaPage) -> &'static str {
-    match page {
-        DmaPage::K4 => "4 KiB",
-        DmaPage::K16 => "16 KiB",
-        DmaPage::K64 => "64 KiB",
-        DmaPage::M2 => "2 MiB",
-        DmaPage::Contiguous => "contiguous",
-    }
-}
-
-fn input_name(args: &Args, len: u64) -> String {
-    match &args.file {
-        Some(path) => format!("{} bytes of {}", grouped(len), shown(path)),
-        None => format!("{} bytes, generated from seed {}", grouped(len), args.seed),
     }
 }

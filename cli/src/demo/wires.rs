@@ -80,6 +80,11 @@ impl Cable {
         Ok((cable, end))
     }
 
+    /// Whether it does anything that is asked for; without, it only lies there.
+    pub(crate) fn is_wanted(args: &Args) -> bool {
+        args.pcap.is_some() || impairment(args).is_some()
+    }
+
     /// When the cable will deliver a frame that it holds back.
     pub(crate) fn next_event(&self, now: Instant) -> Option<Duration> {
         let due = self.impaired.as_ref()?.lock().next_due()?;

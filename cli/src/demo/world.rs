@@ -6,21 +6,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pagewire::e1000e::{Config, E1000e, E1000eRx, E1000eTx};
+use pagewire::drivers::{AnyNic, AnyRx, AnyTx, Config};
 use pagewire::hal::{
     FixedBytes, Granule, Instant, Nic, NicError, Platform, PoolLayout, PortPair, RegionId, TxPort,
 };
 use pagewire::tcp::{Stack, StackConfig};
 use pagewire_models::Wire;
-use pagewire_models::wire::pair;
+use pagewire_models::wire::{Tap, open_vnet_tap, pair};
 
 use super::args::{Args, PeerKind};
 use super::input::Sealed;
 use super::linux_peer::LinuxPeer;
-use super::machine::Machine;
+use super::machine::{FarEnd, Machine};
 use super::peer::Peer;
 use super::smoltcp_peer::SmoltcpPeer;
 use super::wires::Cable;
+use crate::device::DeviceName;
 use crate::error::Failure;
 
 /// The page of this machine, in which pinned pages are counted.
@@ -31,7 +32,7 @@ pub(crate) const REMOTE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 77, 
 const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const PREFIX_LEN: u8 = 24;
 
-/// Descriptors per ring: enough that a burst is worth its doorbell.
+/// Descriptors in the receive ring: more than the acknowledgements of a burst.
 const DESCRIPTORS: u16 = 1024;
 
 /// Header buffers, and buffers for copied frames: as many frames may be in the ring.
@@ -40,12 +41,12 @@ const BUFFERS: usize = 1024;
 /// Room for the headers of a frame and a short prefix.
 const HEADER_BUFFER: usize = 192;
 
-pub(crate) type DemoStack<P> = Stack<E1000eTx<P>, <P as Platform>::Memory>;
+pub(crate) type DemoStack<P> = Stack<AnyTx<P>, <P as Platform>::Memory>;
 
 /// Everything that takes part.
 pub(crate) struct World<M: Machine> {
-    pub(crate) nic: E1000e<M::Platform>,
-    pub(crate) rx: E1000eRx<M::Platform>,
+    pub(crate) nic: AnyNic<M::Platform>,
+    pub(crate) rx: AnyRx<M::Platform>,
     pub(crate) stack: DemoStack<M::Platform>,
     pub(crate) region: RegionId,
     pub(crate) sealed: Arc<M::Region>,
@@ -59,13 +60,16 @@ pub(crate) struct World<M: Machine> {
 
 impl<M: Machine> World<M> {
     /// Builds everything and registers the input.
-    pub(crate) fn build(args: &Args, sealed: Sealed) -> Result<Self, Failure> {
-        let (peer, far, readable) = peer(args)?;
-        let (cable, near) = Cable::lay(far, args)?;
-        let (mut machine, platform) = M::build(args, sealed.bytes().len() as u64, near)?;
-        let name = args.device();
+    pub(crate) fn build(args: &Args, name: &DeviceName, sealed: Sealed) -> Result<Self, Failure> {
+        let Far {
+            peer,
+            end,
+            cable,
+            readable,
+        } = far::<M>(args)?;
+        let (mut machine, platform) = M::build(args, name, sealed.bytes().len() as u64, end)?;
         let device = |error: NicError| Failure::failed(format!("{name}: {error}"));
-        let mut nic = E1000e::open(platform, &driver_config(args)).map_err(device)?;
+        let mut nic = AnyNic::open(platform, &driver_config(args, name)).map_err(device)?;
         let Some((tx, rx)) = nic.take_queues(0) else {
             return Err(Failure::failed(format!("{name} has no queues")));
         };
@@ -124,7 +128,7 @@ fn sleep<M: Machine>(machine: &M, peer: Option<&OwnedFd>, longest: Duration) {
     if machine.advance(longest) {
         return;
     }
-    let timeout = Timespec::try_from(longest.min(Duration::from_millis(10)));
+    let timeout = Timespec::try_from(longest.min(machine.longest_sleep()));
     let mut fds: Vec<_> = [peer.map(AsFd::as_fd), machine.readable()]
         .into_iter()
         .flatten()
@@ -134,35 +138,57 @@ fn sleep<M: Machine>(machine: &M, peer: Option<&OwnedFd>, longest: Duration) {
     let _ = poll(&mut fds, timeout.ok().as_ref());
 }
 
-/// The receiver, its end of the cable, and what tells that it has sent a frame.
-type Far = (Box<dyn Peer>, Box<dyn Wire>, Option<OwnedFd>);
+/// The receiver, the far end of the NIC's wire and the cable before it, and what tells that the
+/// peer has sent a frame.
+struct Far {
+    peer: Box<dyn Peer>,
+    end: FarEnd,
+    cable: Cable,
+    readable: Option<OwnedFd>,
+}
 
-fn peer(args: &Args) -> Result<Far, Failure> {
-    match args.peer {
+fn far<M: Machine>(args: &Args) -> Result<Far, Failure> {
+    let (peer, far, readable): (Box<dyn Peer>, Box<dyn Wire>, _) = match args.peer {
         PeerKind::Smoltcp => {
             let (near, far) = pair();
             let peer = SmoltcpPeer::new(Box::new(far), REMOTE, PREFIX_LEN, args.mtu, args.seed)
                 .map_err(|error| Failure::failed(error.to_string()))?;
-            Ok((Box::new(peer), Box::new(near), None))
+            (Box::new(peer), Box::new(near), None)
+        }
+        PeerKind::Linux if M::TAKES_TAP && !Cable::is_wanted(args) => {
+            let (tap, peer) = LinuxPeer::start(REMOTE, PREFIX_LEN, args.mtu, open_vnet_tap)?;
+            return Ok(Far {
+                peer: Box::new(peer),
+                end: FarEnd::Tap(tap),
+                cable: Cable::default(),
+                readable: None,
+            });
         }
         PeerKind::Linux => {
-            let (tap, peer) = LinuxPeer::start(REMOTE, PREFIX_LEN, args.mtu)?;
-            let readable = tap
-                .as_fd()
-                .try_clone_to_owned()
-                .map_err(|error| Failure::failed(format!("the TAP: {error}")))?;
-            Ok((Box::new(peer), Box::new(tap), Some(readable)))
+            let (tap, peer) = LinuxPeer::start(REMOTE, PREFIX_LEN, args.mtu, Tap::open)?;
+            let readable = tap.as_fd().try_clone_to_owned();
+            let readable =
+                readable.map_err(|error| Failure::failed(format!("the TAP: {error}")))?;
+            (Box::new(peer), Box::new(tap), Some(readable))
         }
-    }
+    };
+    let (cable, near) = Cable::lay(far, args)?;
+    Ok(Far {
+        peer,
+        end: FarEnd::Wire(near),
+        cable,
+        readable,
+    })
 }
 
-fn driver_config(args: &Args) -> Config {
+fn driver_config(args: &Args, device: &DeviceName) -> Config {
     let mut config = Config::default();
-    config.tx_descriptors = DESCRIPTORS;
+    config.tx_descriptors = args.tx_descriptors;
     config.rx_descriptors = DESCRIPTORS;
     config.mtu = args.mtu;
     config.max_fragments = args.max_fragments;
     config.checksum_offload = !args.no_checksum;
+    device.configure(&mut config);
     config
 }
 
@@ -184,6 +210,7 @@ fn stack_config(args: &Args, nic: &impl Nic) -> StackConfig {
         address: LOCAL,
         prefix_len: PREFIX_LEN,
         mtu: args.mtu,
+        segmentation: !args.no_segmentation,
         secret,
         ..StackConfig::default()
     }

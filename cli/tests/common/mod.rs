@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use pagewire_models::qtest::find_qemu;
 use serde_json::Value;
 
 pub fn pagewire(args: &[&str]) -> Output {
@@ -148,4 +149,16 @@ pub fn children_left() -> bool {
         let text = String::from_utf8_lossy(&command).into_owned();
         entry.file_name().to_string_lossy() != own && text.contains("__receive\0")
     })
+}
+
+/// Whether QEMU is there; in CI it must be.
+pub fn has_qemu(test: &str) -> bool {
+    match find_qemu() {
+        Ok(_) => true,
+        Err(missing) => {
+            assert!(std::env::var_os("CI").is_none(), "{test}: {missing}");
+            eprintln!("{test}: skipped: {missing}");
+            false
+        }
+    }
 }
