@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pagewire_hal::{DmaMemory, Platform, Region, Registers, barrier};
 use pagewire_models::host::{Attached, HostMemory, ModelRegisters};
-use pagewire_models::virtio::{Latitude, ModelConfig, VirtioNet};
+use pagewire_models::virtio::{Hostile, Latitude, Lie, Lies, ModelConfig, VirtioNet};
 use pagewire_models::wire::PairEnd;
 use pagewire_models::{Host, HostConfig, Wire};
 
@@ -206,4 +206,44 @@ fn removal_is_seen_in_every_register() {
     assert_eq!(driver.registers.read(0), u32::MAX);
     assert_eq!(driver.attached.platform.read_config(0), u32::MAX);
     assert!(!driver.attached.handle.step());
+}
+
+#[test]
+fn what_is_not_mapped_for_writing_stays_as_it_is() {
+    let mut quiet = 0;
+    for seed in 0..20 {
+        let (host, driver, _theirs) = start(seed);
+        let payload: Vec<u8> = (0..8192u32).map(|i| ((i * 3) >> 2) as u8).collect();
+        let region = host.register(payload.clone()).unwrap();
+        let runs = region.translation().runs(0, 2000);
+        let pieces: Vec<_> = runs.map(|run| (run.address.0, run.len)).collect();
+        // It stays, or it would soon be gone for ever.
+        let lies = Lies::all().without(Lie::Removal).without(Lie::Stall);
+        let hostile = Hostile::from_seed(seed).with_lies(lies).with_gap(4);
+        let handle = driver.attached.handle.clone();
+        handle.with_device(|device| device.be_hostile(Some(hostile)));
+        driver.post(&pieces);
+        barrier::publish();
+        for _ in 0..100 {
+            for doorbell in [0x3000, 0x3004, 0x3008] {
+                driver.write16(doorbell, 1);
+            }
+            driver.registers.read8(0x14);
+            driver.attached.platform.read_config(0x40);
+            driver.attached.platform.wait(Duration::from_micros(20));
+        }
+        // The device goes on as it likes while the driver resets it and gives its memory back.
+        driver.write8(0x14, 0);
+        driver.attached.platform.wait(Duration::from_millis(2));
+        let Driver {
+            attached, rings, ..
+        } = driver;
+        drop(rings);
+        attached.platform.wait(Duration::from_millis(2));
+        assert!(region.bytes() == payload, "seed {seed}");
+        let told = handle.with_device(|device| device.lies_told().clone());
+        assert!(told.total() > 10, "seed {seed}: {told:?}");
+        quiet += told.told(Lie::WriteWhileQuiet);
+    }
+    assert!(quiet > 0, "no write while quiet in seeds 0 to 19");
 }

@@ -139,8 +139,7 @@ impl VirtioNet {
             self.send(*vector);
         }
         if needs_reset {
-            self.interrupt_configuration();
-            self.common.status |= status::NEEDS_RESET;
+            self.need_reset();
         }
     }
 

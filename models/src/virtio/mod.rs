@@ -146,6 +146,13 @@ impl VirtioNet {
         self.stalled = on;
     }
 
+    /// A fault: the device has met an error that only a reset mends. It sets DEVICE_NEEDS_RESET,
+    /// with a configuration interrupt, and goes on with its work.
+    pub fn need_reset(&mut self) {
+        self.interrupt_configuration();
+        self.common.status |= bits::status::NEEDS_RESET;
+    }
+
     /// A fault: while `on`, no reset ends. The status does not read 0 after one was asked for,
     /// and queue_reset goes on reading 1.
     pub fn never_quiet(&mut self, on: bool) {

@@ -184,8 +184,7 @@ impl VirtioNet {
             liar.act(lie, bus);
         }
         if lie == Some(Lie::NeedsReset) {
-            self.interrupt_configuration();
-            self.common.status |= status::NEEDS_RESET;
+            self.need_reset();
         }
         if flaps {
             self.link = !self.link;

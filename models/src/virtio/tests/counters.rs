@@ -84,6 +84,20 @@ fn a_stalled_device_answers_and_does_nothing() {
 }
 
 #[test]
+fn a_device_that_needs_a_reset_says_so_until_it_gets_one() {
+    let mut rig = Rig::warm(plain(), LEAST, 8);
+    rig.write(0x10, 2, 0);
+    rig.device.need_reset();
+    assert_eq!(rig.status(), 15 | 64);
+    rig.until("interrupt", |rig| rig.take_interrupts() == [0]);
+    rig.set_status(15);
+    assert_eq!(rig.status(), 15 | 64, "no driver takes it back");
+    assert!(rig.negotiate(LEAST));
+    assert_eq!(rig.status(), 11);
+    rig.expect_clean();
+}
+
+#[test]
 fn qemu_is_in_order_and_prompt_with_what_it_has_looked_at() {
     let config = super::super::ModelConfig {
         latitude: Latitude::qemu(),
