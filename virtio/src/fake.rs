@@ -191,6 +191,13 @@ impl Device {
             return ones;
         }
         if let Some(at) = offset.checked_sub(NET) {
+            let field = match at {
+                0..6 => Features::MAC,
+                6 => Features::STATUS,
+                8 => Features::MQ,
+                _ => Features::MTU,
+            };
+            assert_ne!(self.offered & field.bits(), 0, "a field that is not there");
             let bytes = self.net.get(at as usize..(at + width) as usize);
             return bytes.map_or(ones, |bytes| {
                 let fold = |word: u32, byte: &u8| word << 8 | u32::from(*byte);

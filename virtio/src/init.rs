@@ -126,8 +126,10 @@ fn choose<R: Registers>(device: &Structures<R>, config: &Config) -> Features {
         log::warn!("virtio-net: the device's MTU is out of range and not used");
         features.remove(Features::MTU);
     }
-    // The device may have as many as 32768 (virtio 1.3, section 5.1.4.1); more is nonsense.
-    if let Some(area) = &device.device
+    // The device may have as many as 32768 pairs (virtio 1.3, section 5.1.4.1); more is nonsense.
+    // The field is there if MQ is offered only.
+    if features.contains(Features::MQ)
+        && let Some(area) = &device.device
         && (config.queue_pairs == 1 || !(2..=0x8000).contains(&link::max_pairs(area)))
     {
         features.remove(Features::MQ);
