@@ -138,6 +138,12 @@ pub trait Bench {
         false
     }
 
+    /// From now on the device says that it needs a reset, until it gets one; `false`, the default,
+    /// if it has no way to say so (virtio's has), or the bench cannot make it.
+    fn needs_reset(&mut self) -> bool {
+        false
+    }
+
     /// From now on the device does not stop reaching for memory, whatever it is told, until it is
     /// opened again; `false`, the default, if the bench cannot.
     fn never_quiet(&mut self) -> bool {
@@ -154,6 +160,12 @@ pub trait Bench {
     /// default, if the bench cannot tell.
     fn doorbells(&mut self) -> Option<u64> {
         None
+    }
+
+    /// Whether the device may tell its driver that no doorbell is needed (it looks by itself), as
+    /// virtio's may. By default every batch needs one.
+    fn waives_doorbells(&self) -> bool {
+        false
     }
 
     /// What the device says that its driver has done and must not, since this was last asked.

@@ -145,6 +145,18 @@ impl<'b, B: Bench> Session<'b, B> {
         Ok(session)
     }
 
+    /// Takes all pairs of queues: a device that has several may put a received frame into any.
+    pub(crate) fn take_all(&mut self) -> Verdict {
+        for index in 1..self.capabilities.queue_pairs {
+            let Some(pair) = self.nic.take_queues(index) else {
+                let what = format!("queue pair {index} cannot be taken");
+                return Err(failed("`take_queues` yields each pair once", what));
+            };
+            self.others.push(pair);
+        }
+        Ok(())
+    }
+
     /// What the driver calls itself.
     pub(crate) fn name(&self) -> &'static str {
         self.nic.name()

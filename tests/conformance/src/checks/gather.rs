@@ -129,6 +129,12 @@ fn tiny_fragments<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
         if let Some(piece) = pieces.get_mut(place) {
             *piece = one_run(session, 1);
         }
+        if max == 2
+            && let Some(first) = pieces.first_mut()
+        {
+            // The other fragment is all that makes the frame long enough.
+            *first = Piece::Own(session.header(SHORTEST));
+        }
         session.post_or_wait(&pieces, "a frame with a fragment of one byte")?;
         session.doorbell();
         session.post_with_empty(&pieces, place)?;

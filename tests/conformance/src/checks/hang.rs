@@ -33,6 +33,12 @@ pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
                       ring, nor of a device without work",
             run: does_not_hang,
         },
+        Check {
+            name: "a device that asks for a reset",
+            promise: "`poll` says `Hung` of a device that says it needs a reset, and a reset cures \
+                      it",
+            run: asks_for_reset,
+        },
     ]
 }
 
@@ -160,4 +166,34 @@ fn does_not_hang<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     session.bench.stall(false);
     session.finish()?;
     works(session, "after standing still")
+}
+
+fn asks_for_reset<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
+    for round in 0..3 {
+        let phase = poll(session)?;
+        ensure!(
+            matches!(phase, Phase::Running(_)),
+            FALSE,
+            "round {round}: a device that works, and `poll` says {phase:?}"
+        );
+        if round == 1 {
+            // With work in the ring, some of it undone.
+            super::lifecycle::burst(session, 4)?;
+            session.doorbell();
+        }
+        if !session.bench.needs_reset() {
+            return not_run("the device cannot say that it needs a reset");
+        }
+        for count in 1..=2 {
+            let phase = poll(session)?;
+            ensure!(
+                phase == Phase::Hung,
+                "`poll` looks at what the device says of itself",
+                "round {round}: the device needs a reset, and `poll` {count} says {phase:?}"
+            );
+        }
+        session.reset()?;
+        works(session, "after a reset that the device has asked for")?;
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@ mod filter;
 mod gather;
 mod hang;
 mod interrupts;
+mod joined;
 mod lifecycle;
 mod limits;
 mod link;
@@ -41,6 +42,7 @@ pub(crate) fn all<B: Bench>() -> Vec<Check<B>> {
     all.extend(ring::checks());
     all.extend(receive::checks());
     all.extend(verdicts::checks());
+    all.extend(joined::checks());
     all.extend(filter::checks());
     all.extend(link::checks());
     all.extend(interrupts::checks());

@@ -163,7 +163,8 @@ fn empty_ring<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
             max + 1
         );
         if let Some((kind, bits)) = kind {
-            let len = session.random.within(max, room(session, kind).min(1400));
+            let least = least(session, kind).max(max);
+            let len = session.random.within(least, room(session, kind).min(1400));
             let payload = cut_payload(session, len, max - 1);
             post_packet(session, kind, bits, &payload)?;
         } else {
@@ -199,11 +200,11 @@ fn doorbell<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
         session.doorbell();
         session.doorbell();
         if let (Some(before), Some(after)) = (before, session.bench.doorbells()) {
+            let rung = after - before;
             ensure!(
-                after - before == 1,
+                rung == 1 || rung == 0 && session.bench.waives_doorbells(),
                 "one doorbell for many posts, and none when nothing is new",
-                "{posted} posts and two calls of `doorbell` rang it {} times",
-                after - before
+                "{posted} posts and two calls of `doorbell` rang it {rung} times"
             );
         }
         session.finish()?;

@@ -4,10 +4,11 @@ use pagewire_hal::{RxChecksum, RxQueue};
 
 use super::{FAR_MAC, SHORTEST, Session};
 use crate::Bench;
+use crate::random::Random;
 use crate::verdict::{Verdict, ensure, failed};
 
 /// Longest frame that is looked at.
-const LONGEST: usize = 1 << 16;
+const LONGEST: usize = 1 << 17;
 
 /// A frame that was received.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +29,39 @@ impl Received {
             SHORTEST
         };
         bytes == sent && self.bytes.len() == padded_to && padding.iter().all(|byte| *byte == 0)
+    }
+}
+
+/// What a queue has received by now, appended to `frames`; with a budget of 1, one call.
+fn take<Q: RxQueue>(
+    queue: &mut Q,
+    random: &mut Random,
+    scratch: &mut [u8],
+    most: usize,
+    frames: &mut Vec<Received>,
+) -> Verdict {
+    loop {
+        let budget = random.within(1, most);
+        let before = frames.len();
+        let result = queue.receive(budget, &mut |frame| {
+            frames.push(Received {
+                bytes: frame.copy_to(scratch).to_vec(),
+                checksum: frame.checksum(),
+            });
+        });
+        let count = result.map_err(|error| {
+            let what = format!("`receive` failed: {error}");
+            failed("nothing that a peer sends makes `receive` fail", what)
+        })?;
+        let called = frames.len() - before;
+        ensure!(
+            count == called && count <= budget,
+            "`receive` returns how many frames it has handed up, `budget` at most",
+            "`receive({budget})` returned {count} and handed up {called}"
+        );
+        if count < budget || most == 1 {
+            return Ok(());
+        }
     }
 }
 
@@ -55,32 +89,17 @@ impl<B: Bench> Session<'_, B> {
     /// The same by calls with a budget of at most `most`; of a single frame, one such call.
     fn received_within(&mut self, most: usize) -> Verdict<Vec<Received>> {
         let mut frames = Vec::new();
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.resize(LONGEST, 0);
-        loop {
-            let budget = self.random.within(1, most);
-            let before = frames.len();
-            let result = self.rx.receive(budget, &mut |frame| {
-                frames.push(Received {
-                    bytes: frame.copy_to(&mut scratch).to_vec(),
-                    checksum: frame.checksum(),
-                });
-            });
-            let count = result.map_err(|error| {
-                let what = format!("`receive` failed: {error}");
-                failed("nothing that a peer sends makes `receive` fail", what)
-            })?;
-            let called = frames.len() - before;
-            ensure!(
-                count == called && count <= budget,
-                "`receive` returns how many frames it has handed up, `budget` at most",
-                "`receive({budget})` returned {count} and handed up {called}"
-            );
-            if count < budget || most == 1 {
-                break;
-            }
+        self.scratch.resize(LONGEST, 0);
+        let Self {
+            rx,
+            others,
+            random,
+            scratch,
+            ..
+        } = self;
+        for queue in std::iter::once(rx).chain(others.iter_mut().map(|(_, rx)| rx)) {
+            take(queue, random, scratch, most, &mut frames)?;
         }
-        self.scratch = scratch;
         for frame in &frames {
             self.seen.rx_frames += 1;
             self.seen.rx_bytes += frame.bytes.len().max(SHORTEST) as u64 + 4;
