@@ -6,5 +6,5 @@
 mod hostile;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    hostile::exercise(input);
+    hostile::exercise::<hostile::Intel>(input);
 });

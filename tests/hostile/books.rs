@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use pagewire::hal::{FrameId, Loan, Region, RegionId};
+use pagewire::hal::{FrameId, Loan, Region, RegionId, TxPort, TxQueue};
 use pagewire_models::{Host, HostRegion};
 
-use super::rig::Port;
+use super::platform::WatchedMemory;
+
+type Port<Q> = TxPort<Q, WatchedMemory>;
 
 /// Bytes of the program, of which all regions are parts.
 pub(crate) static PATTERN: [u8; 20_000] = pattern();
@@ -52,7 +54,13 @@ pub(crate) struct Books {
 
 impl Books {
     /// Registers a part of the pattern; the ledger's share is then the only one.
-    pub(crate) fn register(&mut self, host: &Host, port: &mut Port, start: usize, len: usize) {
+    pub(crate) fn register<Q: TxQueue>(
+        &mut self,
+        host: &Host,
+        port: &mut Port<Q>,
+        start: usize,
+        len: usize,
+    ) {
         let bytes = PATTERN.get(start..start + len).unwrap_or(&PATTERN);
         let Ok(region) = host.register(bytes) else {
             return;
@@ -72,7 +80,7 @@ impl Books {
     }
 
     /// Releases a region; the program's own loan comes back too.
-    pub(crate) fn release(&mut self, port: &mut Port, index: usize) {
+    pub(crate) fn release<Q: TxQueue>(&mut self, port: &mut Port<Q>, index: usize) {
         let Some(known) = self.regions.get_mut(index) else {
             return;
         };
@@ -110,7 +118,7 @@ impl Books {
     }
 
     /// The port's books say the same.
-    pub(crate) fn check(&self, port: &mut Port, buffers: usize) {
+    pub(crate) fn check<Q: TxQueue>(&self, port: &mut Port<Q>, buffers: usize) {
         while port.ledger_mut().take_released().is_some() {}
         let counters = port.ledger().counters();
         let own = self.regions.iter().filter(|known| known.loan.is_some());

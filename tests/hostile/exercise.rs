@@ -3,17 +3,18 @@
 use std::collections::BTreeSet;
 
 use pagewire::hal::Nic;
-use pagewire_models::e1000e::LieCounters;
 
 use super::raw::Raw;
-use super::rig::{DRIVERS_MEMORY, Machine, Nic82574, Stopped};
+use super::rig::{Machine, Stopped};
 use super::script::{Plan, Script};
 use super::stack;
+use super::subject::Subject;
 
 /// What a run has seen.
 pub(crate) struct Outcome {
     pub(crate) opened: bool,
-    pub(crate) lies: LieCounters,
+    /// How often each lie was told, in the order of [`Subject::LIES`].
+    pub(crate) lies: Vec<u64>,
     /// What errors have said.
     pub(crate) errors: BTreeSet<String>,
     /// Frames on the wire.
@@ -26,13 +27,13 @@ pub(crate) struct Outcome {
 
 /// Plays `input`. Panics if anything is not as it must be; whatever the device does, that is the
 /// driver's fault, the port's, or the model's.
-pub(crate) fn exercise(input: &[u8]) -> Outcome {
-    let (plan, mut script) = Plan::parse(input);
+pub(crate) fn exercise<S: Subject>(input: &[u8]) -> Outcome {
+    let (plan, mut script) = Plan::<S>::parse(input);
     play(&plan, &mut script)
 }
 
 /// Plays a script by a plan.
-pub(crate) fn play(plan: &Plan, script: &mut Script<'_>) -> Outcome {
+pub(crate) fn play<S: Subject>(plan: &Plan<S>, script: &mut Script<'_>) -> Outcome {
     let (mut machine, platform) = Machine::new(plan);
     machine.set_hostile(plan.hostile_at_open);
     let opened = machine.open(platform);
@@ -64,7 +65,7 @@ pub(crate) fn play(plan: &Plan, script: &mut Script<'_>) -> Outcome {
     }
     Outcome {
         opened: is_open,
-        lies: machine.told(),
+        lies: S::LIES.iter().map(|lie| machine.told(*lie)).collect(),
         errors: machine.errors,
         sent: machine.sent,
         received,
@@ -73,8 +74,8 @@ pub(crate) fn play(plan: &Plan, script: &mut Script<'_>) -> Outcome {
 }
 
 /// Nobody takes the queues.
-fn without_queues(mut machine: Machine, mut nic: Nic82574) -> Machine {
-    let mut kept = DRIVERS_MEMORY;
+fn without_queues<S: Subject>(mut machine: Machine<S>, mut nic: S::Nic) -> Machine<S> {
+    let mut kept = machine.drivers_memory;
     if machine.plan.end.recover && machine.stop(&mut nic) == Stopped::Quiet {
         let restarted = nic.restart(&mut [], &mut |_, _| panic!("a token from nowhere"));
         if let Err(error) = restarted {

@@ -5,17 +5,28 @@
 
 mod books;
 mod exercise;
+#[allow(dead_code)] // Each test tries one driver.
+mod intel;
 mod platform;
 mod raw;
 mod rig;
 mod script;
 mod stack;
+mod subject;
+#[allow(dead_code)] // As above.
+mod virtio;
 
 #[allow(unused_imports)] // Each user of this module needs a part of it.
 pub(crate) use exercise::{Outcome, exercise, play};
 #[allow(unused_imports)]
+pub(crate) use intel::Intel;
+#[allow(unused_imports)]
 pub(crate) use raw::{Offloaded, Raw};
 #[allow(unused_imports)]
-pub(crate) use rig::{Machine, Nic82574, Stopped, said};
+pub(crate) use rig::{Machine, Stopped, said};
 #[allow(unused_imports)]
-pub(crate) use script::{End, Plan, Script, TRUTHFUL};
+pub(crate) use script::{Decisions, End, Plan, Script};
+#[allow(unused_imports)]
+pub(crate) use subject::Subject;
+#[allow(unused_imports)]
+pub(crate) use virtio::Virtio;

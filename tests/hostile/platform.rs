@@ -11,9 +11,8 @@ use std::time::Duration;
 use pagewire::hal::{
     DeviceAddress, DmaMemory, DomainId, Instant, Platform, PlatformError, Registers,
 };
-use pagewire_models::e1000e::E1000e82574;
 use pagewire_models::host::ModelRegisters;
-use pagewire_models::{Host, HostMemory, ModelHandle, ModelPlatform};
+use pagewire_models::{Device, Host, HostMemory, ModelHandle, ModelPlatform};
 
 /// Steps of the model in one wait of the driver: fewer than a machine would see, for speed.
 const STEPS_PER_WAIT: u32 = 4;
@@ -33,10 +32,10 @@ struct Registry {
 }
 
 /// What is watched of one device. A clone watches the same.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Watch {
     pub(crate) host: Host,
-    pub(crate) model: ModelHandle<E1000e82574>,
+    model: ModelHandle<dyn Device>,
     registry: Arc<Registry>,
     counts: Arc<Counts>,
 }
@@ -49,7 +48,7 @@ struct Counts {
 }
 
 impl Watch {
-    pub(crate) fn new(host: &Host, model: ModelHandle<E1000e82574>) -> Self {
+    pub(crate) fn new(host: &Host, model: ModelHandle<dyn Device>) -> Self {
         Self {
             host: host.clone(),
             model,

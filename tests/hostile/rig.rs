@@ -4,30 +4,24 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::{Debug, Display};
 use std::time::Duration;
 
-use pagewire::e1000e::{E1000e, E1000eRx, E1000eTx};
 use pagewire::hal::{Nic, NicError, Phase, TxPort};
-use pagewire_models::e1000e::{E1000e82574, LieCounters, ModelConfig};
 use pagewire_models::wire::{PairEnd, pair_with_capacity};
-use pagewire_models::{Host, HostConfig, Wire};
+use pagewire_models::{Host, HostConfig, ModelHandle, Wire};
 
 use super::platform::{Watch, WatchedMemory, WatchedPlatform};
 use super::script::Plan;
+use super::subject::Subject;
 
-pub(crate) type Nic82574 = E1000e<WatchedPlatform>;
-pub(crate) type Rx = E1000eRx<WatchedPlatform>;
-pub(crate) type Port = TxPort<E1000eTx<WatchedPlatform>, WatchedMemory>;
+/// The driver's receive queue.
+pub(crate) type Rx<S> = <<S as Subject>::Nic as Nic>::Rx;
+/// A port on the driver's transmit queue.
+pub(crate) type Port<S> = TxPort<<<S as Subject>::Nic as Nic>::Tx, WatchedMemory>;
 
-/// The longest that `open` may take, on the machine's clock: 67 words of the EEPROM at half a
-/// second each, and all other limits together.
-const LONGEST_OPEN: Duration = Duration::from_secs(40);
-/// The longest that a reset may take from `begin_reset` to its end: 500 ms for the device, 500 ms
-/// for the bus, 100 ms for the reset, and what lies between two polls.
-const LONGEST_STOP: Duration = Duration::from_millis(1200);
 /// Frames that the wire holds.
 const WIRE: usize = 256;
-/// Memory that the driver has while it is open: two rings and the receive buffers.
-pub(crate) const DRIVERS_MEMORY: usize = 3;
-/// Memory that a port has besides: small and large buffers.
+/// Bytes of the Ethernet, IPv4 and TCP headers of what asks for an offload.
+pub(crate) const SEGMENT_HEADER: usize = 54;
+/// Memory that a port has besides the driver's: small and large buffers.
 pub(crate) const PORTS_MEMORY: usize = 2;
 
 /// The text of an error, which is not empty and not what `Debug` says; the last of several.
@@ -45,41 +39,51 @@ pub(crate) enum Stopped {
     Failed(Option<NicError>),
 }
 
-/// A host, the model, and what has been seen.
-pub(crate) struct Machine {
-    pub(crate) watch: Watch,
-    pub(crate) far: PairEnd,
-    pub(crate) plan: Plan,
-    /// What errors have said.
-    pub(crate) errors: BTreeSet<String>,
-    /// Frames that were posted, by serial number, if they are all to be found on the wire.
-    pub(crate) posted: HashMap<u32, Vec<u8>>,
-    /// Frames seen on the wire.
-    pub(crate) sent: u64,
+/// A frame, or a request for segmentation, that was posted.
+#[derive(Clone, Debug)]
+pub(crate) struct Posted {
+    pub(crate) bytes: Vec<u8>,
+    /// Bytes of payload in each segment, and how many of all have been seen.
+    pub(crate) segments: Option<(usize, usize)>,
 }
 
-impl Machine {
+/// A host, the model, and what has been seen.
+pub(crate) struct Machine<S: Subject> {
+    pub(crate) watch: Watch,
+    pub(crate) model: ModelHandle<S::Model>,
+    pub(crate) far: PairEnd,
+    pub(crate) plan: Plan<S>,
+    /// What errors have said.
+    pub(crate) errors: BTreeSet<String>,
+    /// What was posted, by serial number, if it is all to be found on the wire.
+    pub(crate) posted: HashMap<u32, Posted>,
+    /// Frames seen on the wire.
+    pub(crate) sent: u64,
+    /// Memory that the driver has while it is open: rings and receive buffers.
+    pub(crate) drivers_memory: usize,
+}
+
+impl<S: Subject> Machine<S> {
     /// A machine with an honest device in it, and the platform for the driver.
-    pub(crate) fn new(plan: &Plan) -> (Self, WatchedPlatform) {
+    pub(crate) fn new(plan: &Plan<S>) -> (Self, WatchedPlatform) {
         let host = Host::new(HostConfig {
             seed: plan.seed,
             granule: plan.granule,
         });
         let (near, far) = pair_with_capacity(WIRE);
-        let model = ModelConfig {
-            seed: plan.seed,
-            ..ModelConfig::default()
-        };
-        let attached = host.attach(E1000e82574::new(model, Box::new(near)));
-        let watch = Watch::new(&host, attached.handle);
+        let attached = host.attach(S::model(&plan.setup, plan.seed, Box::new(near)));
+        attached.handle.be_eager(S::is_eager(&plan.setup));
+        let watch = Watch::new(&host, attached.handle.erase());
         let platform = WatchedPlatform::new(attached.platform, watch.clone());
         let machine = Self {
             watch,
+            model: attached.handle,
             far,
             plan: plan.clone(),
             errors: BTreeSet::new(),
             posted: HashMap::new(),
             sent: 0,
+            drivers_memory: 0,
         };
         (machine, platform)
     }
@@ -87,25 +91,36 @@ impl Machine {
     /// Makes the device lie as the plan says, or not at all.
     pub(crate) fn set_hostile(&self, on: bool) {
         let hostile = on.then(|| self.plan.hostile.clone());
-        let model = &self.watch.model;
-        model.with_device(|device| device.be_hostile(hostile));
+        self.model
+            .with_device(|device| S::be_hostile(device, hostile));
     }
 
-    pub(crate) fn told(&self) -> LieCounters {
-        let model = &self.watch.model;
-        model.with_device(|device| device.lies_told().clone())
+    /// How often the device has told this lie.
+    pub(crate) fn told(&self, lie: S::Lie) -> u64 {
+        self.model.with_device(|device| S::told(device, lie))
+    }
+
+    /// Holds completions back, or no more.
+    pub(crate) fn hold_completions(&self, hold: bool) {
+        self.model
+            .with_device(|device| S::hold_completions(device, hold));
     }
 
     /// Opens the driver. An error leaves nothing behind.
-    pub(crate) fn open(&mut self, platform: WatchedPlatform) -> Result<Nic82574, NicError> {
+    pub(crate) fn open(&mut self, platform: WatchedPlatform) -> Result<S::Nic, NicError> {
         let begin = self.watch.host.now();
-        let opened = E1000e::open(platform, &self.plan.config);
+        let opened = S::open(platform, &self.plan.setup);
         let took = self.watch.host.now().saturating_since(begin);
-        assert!(took <= LONGEST_OPEN, "open took {took:?}");
-        if let Err(error) = opened {
-            self.note(&error);
-            assert_eq!(self.watch.live(), 0, "a refused open keeps memory: {error}");
+        assert!(took <= S::LONGEST_OPEN, "open took {took:?}");
+        if let Err(error) = &opened {
+            self.note(error);
+            let kept = self.watch.live();
+            assert!(
+                kept == 0 || S::may_open_leak(&self.plan.setup),
+                "a refused open keeps {kept} pieces of memory: {error}"
+            );
         }
+        self.drivers_memory = self.watch.live();
         opened
     }
 
@@ -115,7 +130,7 @@ impl Machine {
     }
 
     /// Stops the device, in bounded time.
-    pub(crate) fn stop(&mut self, nic: &mut Nic82574) -> Stopped {
+    pub(crate) fn stop(&mut self, nic: &mut S::Nic) -> Stopped {
         let begin = self.watch.host.now();
         nic.begin_reset(begin);
         loop {
@@ -132,20 +147,20 @@ impl Machine {
                 }
             }
             let took = self.watch.host.now().saturating_since(begin);
-            assert!(took <= LONGEST_STOP, "stopping for {took:?}");
+            assert!(took <= S::LONGEST_STOP, "stopping for {took:?}");
             self.watch.run(2, Duration::from_micros(500));
         }
     }
 
     /// What the bus has seen and must not, whatever the device did: accesses to registers that
-    /// are not there, doorbells too early. And, if the device only told lies that excuse nothing,
+    /// are not there (unless it lied about where they are), doorbells too early. And, if the device only told lies that excuse nothing,
     /// reads of memory that was given back. What the model itself has to say of the driver is left
     /// to the tests on an honest one.
     pub(crate) fn check_bus(&self) {
-        for violation in self.watch.model.violations() {
+        for violation in self.model.violations() {
             let early = violation.starts_with("DMA read") && self.plan.truthful;
             let access = violation.starts_with("configuration space")
-                || violation.contains("-bit register")
+                || violation.contains("-bit register") && !self.plan.registers_move
                 || violation.starts_with("doorbell");
             assert!(!early && !access, "{violation}");
         }
@@ -168,13 +183,29 @@ impl Machine {
     fn check_frame(&mut self, frame: &[u8]) {
         let serial = frame.get(2..6).and_then(|word| word.try_into().ok());
         let serial = u32::from_be_bytes(serial.unwrap_or_default());
-        let Some(expected) = self.posted.remove(&serial) else {
+        let Some(mut expected) = self.posted.remove(&serial) else {
             panic!("frame {serial} was not posted, or was sent before: {frame:02x?}");
         };
+        if let Some((len, seen)) = expected.segments {
+            let (header, payload) = expected.bytes.split_at(SEGMENT_HEADER);
+            let left = payload.get(seen..).unwrap_or_default();
+            let part = left.get(..len.min(left.len())).unwrap_or_default();
+            assert_eq!(frame.get(..14), header.get(..14), "header of {serial}");
+            let got = frame.get(SEGMENT_HEADER..).unwrap_or_default();
+            let (got, padding) = got.split_at(part.len().min(got.len()));
+            assert_eq!(got, part, "segment of {serial} at {seen}");
+            assert!(padding.iter().all(|byte| *byte == 0), "padding of {serial}");
+            if seen + part.len() < payload.len() {
+                expected.segments = Some((len, seen + part.len()));
+                self.posted.insert(serial, expected);
+            }
+            return;
+        }
+        let expected = expected.bytes;
         let (start, padding) = frame.split_at(expected.len().min(frame.len()));
         // The checksums of the header are the device's to fill in.
         for (at, (is, was)) in start.iter().zip(&expected).enumerate() {
-            let filled = expected[12] == 8 && (24..54).contains(&at);
+            let filled = expected[12] == 8 && (24..SEGMENT_HEADER).contains(&at);
             assert!(is == was || filled, "byte {at} of frame {serial}");
         }
         assert!(start.len() == expected.len(), "frame {serial} was cut");

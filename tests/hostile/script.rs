@@ -1,8 +1,10 @@
 //! What the bytes mean.
 
-use pagewire::e1000e::Config;
+use std::fmt::{Debug, Formatter, Result};
+
 use pagewire::hal::Granule;
-use pagewire_models::e1000e::{Hostile, Lie, Lies};
+
+use super::subject::Subject;
 
 /// Bytes that decide; zeros when they have run out.
 #[derive(Clone, Copy, Debug)]
@@ -46,24 +48,14 @@ impl<'a> Script<'a> {
     }
 }
 
-/// Lies that leave the device's word of what it has finished, and what registers and capabilities
-/// the driver writes by, as they are: with these alone, memory that the device still reads must
-/// stay, and what goes out must be what was posted.
-pub(crate) const TRUTHFUL: [Lie; 13] = [
-    Lie::RegisterNonsense,
-    Lie::ReadyNever,
-    Lie::ReadyAtOnce,
-    Lie::RingIndex,
-    Lie::DoneTakenAway,
-    Lie::WrongLength,
-    Lie::ErrorBits,
-    Lie::WriteBackLost,
-    Lie::InterruptAtRandom,
-    Lie::InterruptLost,
-    Lie::NeverQuiet,
-    Lie::ResetNeverClears,
-    Lie::LinkFlap,
-];
+/// Whence a device takes its decisions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Decisions<'a> {
+    /// As many as there are bytes.
+    Script(&'a [u8]),
+    /// Without end, with so many opportunities between two lies on average.
+    Seed { seed: u64, gap: u32 },
+}
 
 /// How a run ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,36 +69,54 @@ pub(crate) struct End {
 }
 
 /// What a run is like, but for the program's calls.
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct Plan<S: Subject> {
     pub(crate) hostile_at_open: bool,
     pub(crate) tcp: bool,
     pub(crate) take_queues: bool,
     pub(crate) granule: Granule,
-    pub(crate) config: Config,
-    /// No lie but those of [`TRUTHFUL`].
+    pub(crate) setup: S::Setup,
+    /// No lie but those of [`Subject::is_truthful`].
     pub(crate) truthful: bool,
+    /// Registers may seem to be where none are.
+    pub(crate) registers_move: bool,
     /// For what is drawn in host and model.
     pub(crate) seed: u64,
     pub(crate) end: End,
-    pub(crate) hostile: Hostile,
+    pub(crate) hostile: S::Hostile,
 }
 
-/// All of [`TRUTHFUL`].
-fn truthful() -> Lies {
-    TRUTHFUL.into_iter().fold(Lies::none(), Lies::with)
+impl<S: Subject> Clone for Plan<S> {
+    fn clone(&self) -> Self {
+        Self {
+            setup: self.setup.clone(),
+            hostile: self.hostile.clone(),
+            ..*self
+        }
+    }
 }
 
-impl Plan {
+impl<S: Subject> Debug for Plan<S> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.debug_struct("Plan")
+            .field("setup", &self.setup)
+            .field("seed", &self.seed)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: Subject> Plan<S> {
     /// A run without lies, all settings usual.
     pub(crate) fn honest() -> Self {
-        Self::parse(&[0, 0x24, 2, 0x80, 1]).0
+        let mut plan = Self::parse(S::HONEST).0;
+        plan.set_lies(Decisions::Script(&[]), &[]);
+        plan
     }
 
     /// Reads a plan; what is left is the program's script.
     ///
-    /// Nine bytes of settings, the length of the program's script in two of them, that script,
-    /// and the rest is the device's.
+    /// Nine bytes of settings, the length of the program's script in two of them, what else the
+    /// setup needs, that script, and the rest is the device's.
     pub(crate) fn parse(input: &[u8]) -> (Self, Script<'_>) {
         let mut script = Script::new(input);
         let flags = script.byte();
@@ -117,34 +127,49 @@ impl Plan {
         let gap = script.byte();
         let end = script.byte();
         let len = script.half();
+        let setup = S::setup([flags, rings, mtu], &mut script);
         let program = script.split(usize::from(len));
-        let chosen = match lies {
-            0..0x80 => Lies::all(),
-            0x80..0xc0 => truthful(),
-            _ => Lies::only(Lie::ALL[usize::from(lies - 0xc0) % Lie::ALL.len()]),
+        let all = S::LIES.iter().copied();
+        let chosen: Vec<S::Lie> = match lies {
+            0..0x80 => all.collect(),
+            0x80..0xc0 => all.filter(|lie| S::is_truthful(*lie)).collect(),
+            _ => {
+                let count = S::LIES.len();
+                all.skip(usize::from(lies - 0xc0) % count).take(1).collect()
+            }
         };
-        let hostile = if flags & 0x08 == 0 {
-            Hostile::from_bytes(script.rest)
+        let decisions = if flags & 0x08 == 0 {
+            Decisions::Script(script.rest)
         } else {
-            let word = u64::from(script.half()) << 16 | u64::from(script.half());
-            Hostile::from_seed(word).with_gap(u32::from(gap))
+            let seed = u64::from(script.half()) << 16 | u64::from(script.half());
+            let gap = u32::from(gap);
+            Decisions::Seed { seed, gap }
         };
-        let plan = Self {
+        let mut plan = Self {
             hostile_at_open: flags & 0x01 != 0,
             tcp: flags & 0x02 != 0,
             take_queues: flags & 0x30 != 0x30,
             granule: granule(flags >> 6),
-            config: config(rings, mtu, flags & 0x04 == 0),
-            truthful: chosen.iter().all(|lie| truthful().contains(lie)),
+            setup,
+            truthful: false,
+            registers_move: false,
             seed,
             end: End {
                 recover: end & 0x20 != 0,
                 release: end & 0x40 == 0,
                 order: end & 0x07,
             },
-            hostile: hostile.with_lies(chosen),
+            hostile: S::hostile(decisions, &chosen),
         };
+        plan.set_lies(decisions, &chosen);
         (plan, program)
+    }
+
+    /// The device tells these lies and no others.
+    pub(crate) fn set_lies(&mut self, decisions: Decisions<'_>, lies: &[S::Lie]) {
+        self.hostile = S::hostile(decisions, lies);
+        self.truthful = lies.iter().all(|lie| S::is_truthful(*lie));
+        self.registers_move = lies.iter().any(|lie| S::moves_registers(*lie));
     }
 }
 
@@ -156,24 +181,4 @@ fn granule(choice: u8) -> Granule {
         _ => return Granule::CONTIGUOUS,
     };
     Granule::from_bytes(bytes).unwrap_or(Granule::CONTIGUOUS)
-}
-
-fn config(rings: u8, mtu: u8, checksum: bool) -> Config {
-    let mut config = Config::default();
-    config.tx_descriptors = 8 << (rings & 7).min(5);
-    config.rx_descriptors = 8 << (rings >> 4 & 3);
-    config.mtu = match mtu {
-        0 => 68,
-        1 => 576,
-        2..0x60 => 1500,
-        0x60..0x80 => 2034,
-        0x80..0xa0 => 4000,
-        0xa0..0xc0 => 9000,
-        other => 68 + u16::from(other - 0xc0) * 144,
-    };
-    config.max_fragments = (rings & 8 != 0).then_some(1 + u16::from(mtu & 3));
-    config.checksum_offload = checksum;
-    config.generic_checksum = rings & 0x40 != 0;
-    config.promiscuous = rings & 0x80 != 0;
-    config
 }

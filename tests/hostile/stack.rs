@@ -4,16 +4,16 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use pagewire::hal::{MacAddress, Nic, NicError, PortPair, Region, RegionId, RxQueue, TxPort};
+use pagewire::hal::{MacAddress, Nic, PortPair, Region, RegionId, RxQueue, TxPort};
 use pagewire::tcp::{ConnectionId, Slice, Stack, StackConfig};
 use pagewire_models::{HostRegion, Wire};
 
 use super::books::PATTERN;
-use super::platform::{WatchedMemory, WatchedPlatform};
+use super::platform::WatchedMemory;
 use super::raw::layout;
-use super::rig::{DRIVERS_MEMORY, Machine, Nic82574, PORTS_MEMORY, Rx, Stopped};
+use super::rig::{Machine, PORTS_MEMORY, Rx, Stopped};
 use super::script::Script;
-use pagewire::e1000e::E1000eTx;
+use super::subject::Subject;
 
 const OUR_IP: [u8; 4] = [10, 0, 0, 1];
 const PEER_IP: [u8; 4] = [10, 0, 0, 2];
@@ -22,20 +22,24 @@ const LISTENER: u16 = 7;
 /// Most connections that the program opens.
 const MOST_CONNECTIONS: usize = 8;
 
-type TheStack = Stack<E1000eTx<WatchedPlatform>, WatchedMemory>;
+type TheStack<S> = Stack<<<S as Subject>::Nic as Nic>::Tx, WatchedMemory>;
 
-struct Program {
-    machine: Machine,
-    nic: Nic82574,
-    rx: Rx,
-    stack: TheStack,
+struct Program<S: Subject> {
+    machine: Machine<S>,
+    nic: S::Nic,
+    rx: Rx<S>,
+    stack: TheStack<S>,
     connections: Vec<ConnectionId>,
     regions: Vec<(RegionId, Weak<HostRegion<&'static [u8]>>)>,
     mac: MacAddress,
 }
 
 /// Plays a script with a TCP on the port, and drops everything.
-pub(crate) fn play(mut machine: Machine, mut nic: Nic82574, script: &mut Script<'_>) -> Machine {
+pub(crate) fn play<S: Subject>(
+    mut machine: Machine<S>,
+    mut nic: S::Nic,
+    script: &mut Script<'_>,
+) -> Machine<S> {
     let Some((tx, rx)) = nic.take_queues(0) else {
         panic!("no queues");
     };
@@ -43,7 +47,7 @@ pub(crate) fn play(mut machine: Machine, mut nic: Nic82574, script: &mut Script<
     let config = StackConfig {
         mac,
         address: Ipv4Addr::from(OUR_IP),
-        mtu: machine.plan.config.mtu,
+        mtu: S::mtu(&machine.plan.setup),
         secret: [3; 16],
         time_wait: Duration::from_secs(1),
         ..StackConfig::default()
@@ -77,12 +81,12 @@ pub(crate) fn play(mut machine: Machine, mut nic: Nic82574, script: &mut Script<
     program.finish()
 }
 
-fn leave(machine: Machine) -> Machine {
+fn leave<S: Subject>(machine: Machine<S>) -> Machine<S> {
     machine.watch.free_all();
     machine
 }
 
-impl Program {
+impl<S: Subject> Program<S> {
     fn begin(&mut self) {
         let bytes: &'static [u8] = &PATTERN;
         for len in [1, 700, 9000, bytes.len()] {
@@ -247,8 +251,7 @@ impl Program {
             Ok(()) => assert_eq!(self.stack.port().outstanding(), 0, "after a reset"),
             Err(error) => {
                 self.machine.note(&error);
-                let named = matches!(error, NicError::Removed | NicError::Timeout { .. });
-                assert!(named, "restart said {error:?}");
+                assert!(S::may_restart_say(&error), "restart said {error:?}");
             }
         }
     }
@@ -266,7 +269,7 @@ impl Program {
     }
 
     /// Removes the connections, stops the device if it is to be, and drops all.
-    fn finish(mut self) -> Machine {
+    fn finish(mut self) -> Machine<S> {
         let mut released = false;
         if self.machine.plan.end.release && self.machine.stop(&mut self.nic) == Stopped::Quiet {
             let pair = PortPair {
@@ -297,7 +300,7 @@ impl Program {
         }
         let machine = self.machine;
         drop((self.stack, self.rx, self.nic));
-        let drivers = if released { 0 } else { DRIVERS_MEMORY };
+        let drivers = if released { 0 } else { machine.drivers_memory };
         let ports = if out == 0 { 0 } else { PORTS_MEMORY };
         assert_eq!(machine.watch.live(), drivers + ports, "memory that leaks");
         if loans == 0 {
