@@ -216,7 +216,7 @@ fn exceeds(frame: &[u8], mtu: u16) -> bool {
 /// Bytes of a frame that the buffers of `queue` have room for now: of all of them if they are
 /// merged, else of the smallest.
 fn room(queue: &mut Queue, work: &mut Work<'_>) -> usize {
-    queue.forage(work);
+    queue.collect(work);
     let capacities = queue.stock.iter().map(Chain::capacity);
     let room = if work.has(feature::MRG_RXBUF) {
         capacities.sum()

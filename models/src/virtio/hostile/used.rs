@@ -110,16 +110,15 @@ impl Liar {
             }
             Lie::LengthTooLong => {
                 let most = honest.room;
-                let random = self.source.word().max(most.saturating_add(1));
-                let values = [most + 1, most + 4096, 0x1_0000 + most, u32::MAX, random];
-                entry.len = self.source.pick(&values);
+                let random = self.source.word().max(1);
+                let more = self.source.pick(&[1, 4096, 0x1_0000, u32::MAX, random]);
+                entry.len = most.saturating_add(more);
             }
             Lie::LengthTooShort => {
                 let short = self.source.word().checked_rem(honest.len)?;
                 let len = header::LEN as u32;
-                entry.len = self
-                    .source
-                    .pick(&[0, 1, len - 1, len, honest.len - 1, short]);
+                let value = self.source.pick(&[0, 1, len - 1, len, u32::MAX, short]);
+                entry.len = value.min(honest.len - 1);
             }
             Lie::FlagsFlipped => {
                 let random = self.source.half();
