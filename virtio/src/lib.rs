@@ -160,7 +160,12 @@ impl<P: Platform> VirtioNet<P> {
         let info = ids::identify(&platform)?;
         pci::enable_memory(&mut platform);
         init::disable_legacy_interrupt(&mut platform);
-        let device = regs::locate(&mut platform)?;
+        let device = match regs::locate(&mut platform) {
+            Ok(device) => device,
+            // A device that has gone in between is not a legacy one.
+            Err(_) if platform.read_config(0) == u32::MAX => return Err(NicError::Removed),
+            Err(error) => return Err(error),
+        };
         let left = device.clone();
         Self::initialise(platform, device, info, config).map_err(|error| {
             // Whatever went wrong, all ones explain it better.

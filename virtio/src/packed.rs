@@ -291,7 +291,10 @@ impl<P: Platform> PackedRing<P> {
         match event >> 16 & 3 {
             EVENTS_OFF => false,
             EVENT_AT if self.event_index => {
-                // Both modulo two rounds.
+                // Both modulo two rounds. A place that lies behind is one that the device has
+                // passed without naming a new one: QEMU goes on so after a frame for which its
+                // backend had no room (`virtio_net_tx_complete` asks before it looks), and would
+                // wait for ever. A doorbell too many costs little.
                 let place = event & (EVENT_WRAP - 1);
                 let round = if event & EVENT_WRAP != 0 {
                     0
@@ -299,7 +302,7 @@ impl<P: Platform> PackedRing<P> {
                     self.size
                 };
                 let distance = (place + round).wrapping_sub(first) & (2 * self.size - 1);
-                distance < self.next.wrapping_sub(first)
+                distance < self.next.wrapping_sub(first) || distance >= self.size
             }
             _ => true,
         }

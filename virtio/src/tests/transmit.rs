@@ -175,6 +175,39 @@ fn the_header_asks_for_segmentation() {
 }
 
 #[test]
+fn one_segment_is_asked_for_as_a_checksum() {
+    let mut bench = Bench::new();
+    let mut fragments = bench.fragments(2);
+    fragments[0].len = 66;
+    let offload = Offload {
+        checksum: ChecksumOffload::TCP_IPV4,
+        l2_len: 14,
+        l3_len: 20,
+        l4_len: 32,
+        segment_len: 1448,
+        ..Offload::NONE
+    };
+    for (payload, flags) in [(1448, [1, 0, 0]), (1449, [1, 1, 66]), (1, [1, 0, 0])] {
+        fragments[1].len = payload;
+        assert_eq!(bench.post_list(&fragments, offload, 0), Ok(()));
+        bench.tx.doorbell();
+        let header = header(&bench);
+        assert_eq!(header[..3], flags, "{payload}: {header:?}");
+        assert_eq!(header[6..10], [34, 0, 16, 0], "{payload}: {header:?}");
+    }
+}
+
+#[test]
+fn a_packed_ring_in_order_is_never_filled_by_one_frame() {
+    let both = PACKED | Features::IN_ORDER;
+    for (features, size, most) in [(both, 8, 7), (PACKED, 8, 8), (both, 1, 1)] {
+        let bench = Bench::with(features, size);
+        let capabilities = bench.nic.capabilities();
+        assert_eq!(capabilities.max_fragments, most, "{features}, {size}");
+    }
+}
+
+#[test]
 fn completions_come_in_any_order() {
     for features in [
         NOTHING,
@@ -344,14 +377,15 @@ fn a_packed_ring_rings_the_doorbell_as_the_device_wants_it() {
     // Position, flags, doorbells so far. Frame n is at position n.
     for (token, event, flags, expected) in [
         (0, at(0), 2, 1),
-        (1, at(0), 2, 1),
-        (2, at(3), 2, 1),
-        (3, at(3), 2, 2),
-        (4, at(0), 2, 2),
-        (5, wrapped(1), 2, 3),
-        (6, wrapped(2), 1, 3),
-        (7, at(1), 0, 4),
-        (8, at(1), 3, 5),
+        // Behind: the device has passed it without naming a new one, and must be told.
+        (1, at(0), 2, 2),
+        (2, at(3), 2, 2),
+        (3, at(3), 2, 3),
+        (4, wrapped(1), 2, 3),
+        (5, wrapped(1), 2, 4),
+        (6, wrapped(2), 1, 4),
+        (7, at(1), 0, 5),
+        (8, at(1), 3, 6),
     ] {
         bench.fake.suppress(TX, event, flags);
         assert_eq!(bench.post(1, token), Ok(()));
@@ -370,6 +404,6 @@ fn a_packed_ring_rings_the_doorbell_as_the_device_wants_it() {
     }
     assert_eq!(bench.fake.fetch(TX), None, "held back until the doorbell");
     bench.tx.doorbell();
-    assert_eq!(rings(&bench), before + 6);
+    assert_eq!(rings(&bench), before + 7);
     assert_eq!(bench.fake.transmit().len(), 3);
 }
