@@ -104,13 +104,13 @@ static VIRTIO_NET: [KnownDevice; 2] = [
         VIRTIO,
         0x1041,
         "virtio-net",
-        "the model; QEMU's virtio-net, without an operating system",
+        "the model; QEMU's virtio-net, by qtest and without an operating system",
     ),
     tested(
         VIRTIO,
         0x1000,
         "virtio-net transitional",
-        "QEMU's virtio-net, without an operating system",
+        "QEMU's virtio-net, by qtest and without an operating system",
     ),
 ];
 
