@@ -160,7 +160,7 @@ impl Bench for ModelBench {
     }
 
     fn needs_reset(&mut self) -> bool {
-        self.model.with_device(Listener::need_reset);
+        self.model.with_device(|device| device.inner.need_reset());
         true
     }
 

@@ -1,4 +1,4 @@
-//! The model of virtio-net, with an ear on the transmit doorbell and a finger in its status.
+//! The model of virtio-net, with an ear on the transmit doorbell.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,12 +7,6 @@ use pagewire::hal::Instant;
 use pagewire_models::virtio::VirtioNet;
 use pagewire_models::{Bus, Device};
 
-/// The BAR with the structures, and `device_status` in it: the model's common configuration is
-/// at the beginning.
-const BAR: u8 = 4;
-const DEVICE_STATUS: u32 = 20;
-/// DEVICE_NEEDS_RESET (virtio 1.3, section 2.1).
-const NEEDS_RESET: u16 = 64;
 /// The index of the first transmit queue, which is what its doorbell is rung with.
 const TRANSMIT: u32 = 1;
 
@@ -31,7 +25,6 @@ impl Seen {
 pub(crate) struct Listener {
     pub(crate) inner: VirtioNet,
     seen: Seen,
-    needs_reset: bool,
 }
 
 impl Listener {
@@ -40,14 +33,8 @@ impl Listener {
         let listener = Self {
             inner,
             seen: seen.clone(),
-            needs_reset: false,
         };
         (listener, seen)
-    }
-
-    /// The device says that it needs a reset, until it gets one.
-    pub(crate) fn need_reset(&mut self) {
-        self.needs_reset = true;
     }
 
     fn hear(&self, bar: u8, offset: u32, value: u32) {
@@ -80,16 +67,11 @@ impl Device for Listener {
     }
 
     fn read_narrow(&mut self, bar: u8, offset: u32, width: u32, now: Instant) -> Option<u16> {
-        let value = self.inner.read_narrow(bar, offset, width, now)?;
-        let shown = self.needs_reset && (bar, offset) == (BAR, DEVICE_STATUS);
-        Some(if shown { value | NEEDS_RESET } else { value })
+        self.inner.read_narrow(bar, offset, width, now)
     }
 
     fn write_narrow(&mut self, bar: u8, offset: u32, width: u32, value: u16, now: Instant) -> bool {
         self.hear(bar, offset, value.into());
-        if (bar, offset, value) == (BAR, DEVICE_STATUS, 0) {
-            self.needs_reset = false;
-        }
         self.inner.write_narrow(bar, offset, width, value, now)
     }
 
