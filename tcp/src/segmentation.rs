@@ -22,9 +22,9 @@
 //!   let a longer one go, and while much more than that is in flight and nothing hints at a
 //!   loss: then ACKs are sure to come, of the receiver or of the retransmission timer's making.
 //!
-//! Linux does likewise, with a third for both (`tcp_tso_should_defer` and
-//! `tcp_tso_win_divisor`), and lets its pacing rate bound the length. There is no pacing here;
-//! a half is what lets a window of 128 KiB already fill requests of 64 KiB.
+//! Linux waits for a third likewise (`tcp_tso_should_defer`, `tcp_tso_win_divisor`), and bounds
+//! the length by what its pacing rate makes of a millisecond. There is no pacing here; a half is
+//! what lets a window of 128 KiB already fill requests of 64 KiB.
 //!
 //! # What it saves
 //!
@@ -43,7 +43,7 @@ use pagewire_hal::{Capabilities, ChecksumOffload};
 use crate::connection::Connection;
 use crate::connection_output::Allowed;
 use crate::transmit::NETWORK_END;
-use crate::wire::{EthernetHeader, Ipv4Header};
+use crate::wire::Ipv4Header;
 
 /// A request is at most the window divided by this.
 const LONGEST: u32 = 2;
@@ -61,6 +61,7 @@ pub(crate) struct Segmenting {
 impl Segmenting {
     /// `None` where the device does not do it, or does not gather.
     pub(crate) fn new(capabilities: &Capabilities) -> Option<Self> {
+        // The sum that segmentation goes with, by the docs of `Offload`; a generic one is none.
         let sums = capabilities.tx_checksum.contains(ChecksumOffload::TCP_IPV4);
         let limits = capabilities
             .segmentation
@@ -79,8 +80,7 @@ impl Segmenting {
 
     /// Most payload bytes of a request behind a TCP header of `tcp_header_len` bytes; 0 if the
     /// device does not repeat one that long. No more than the length field of IPv4 can tell, also
-    /// where the device wants none told: only virtual devices could take more, and 64 KiB are
-    /// enough to make the cost of a frame small.
+    /// where the device wants none told: 64 KiB are enough to make the cost of a frame small.
     pub(crate) fn most(&self, tcp_header_len: usize) -> u32 {
         if NETWORK_END + tcp_header_len > self.max_header_len {
             return 0;
@@ -89,9 +89,6 @@ impl Segmenting {
         self.max_payload_len.min(packet) as u32
     }
 }
-
-// What the network headers take is what the length field does not count, and what it counts.
-const _: () = assert!(NETWORK_END == EthernetHeader::LEN + Ipv4Header::LEN);
 
 impl Connection {
     /// Step 4a for a request, where one full segment may go and the device takes `most` bytes:
