@@ -1,8 +1,8 @@
 //! The control queue, for the one command that is needed: how many pairs are in use (virtio 1.3,
-//! section 5.1.6.5.5).
+//! section "Automatic receive steering in multiqueue mode" of the control virtqueue).
 //!
 //! The command is in the ring before the first frame can be: a driver may use the transmit queues
-//! of all pairs from then on (section 5.1.6.5.5.1), the device those for receive once it has
+//! of all pairs from then on (driver requirements there), the device those for receive once it has
 //! answered. So a restart does not wait for the answer; [`ControlQueue::answer`] looks for it
 //! later.
 

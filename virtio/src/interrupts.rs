@@ -185,8 +185,8 @@ fn table_size<P: Platform>(platform: &P) -> u16 {
     })
 }
 
-/// How many vectors there are, up to `wanted` and never beyond the table (virtio 1.3, section
-/// 4.1.5.1.2.2).
+/// How many vectors there are, up to `wanted` and never beyond the table (virtio 1.3, "MSI-X
+/// Vector Configuration").
 fn ask<P: Platform>(platform: &mut P, wanted: u16) -> Result<u16, NicError> {
     let wanted = wanted.min(table_size(platform));
     if wanted == 0 {

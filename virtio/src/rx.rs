@@ -2,8 +2,8 @@
 //!
 //! Without MRG_RXBUF each buffer holds the longest frame. With it a buffer has 2 KiB, which holds
 //! a frame of the usual 1514 bytes, and longer frames lie in several: then all but the last are
-//! full, and the device says in the header of the first how many there are (virtio 1.3, section
-//! 5.1.6.4.1). It makes them used together, so none is waited for.
+//! full, and the device says in the header of the first how many there are (virtio 1.3, "Processing
+//! of Incoming Packets"). It makes them used together, so none is waited for.
 
 use core::cell::Cell;
 use core::marker::PhantomData;
