@@ -213,7 +213,7 @@ enum Format {
 fn offers(format: Format, seed: u64, random: &mut fastrand::Rng) -> Offers {
     let mut offers = Offers::all();
     // Each with each size of the ring.
-    offers.indirect = seed / RINGS.len() as u64 % 2 == 0;
+    offers.indirect = (seed / RINGS.len() as u64).is_multiple_of(2);
     offers.packed = format == Format::Packed;
     offers.event_index = random.bool();
     offers.in_order = random.u8(..3) == 0;

@@ -22,10 +22,25 @@ use pagewire_models::virtio::Lie;
 /// The flag for packed rings.
 const PACKED: u8 = 4;
 
-/// What some of 1,500 seeds tell: all but lies about words that are read once or twice, at
-/// open. These have a test of their own.
+/// Lies about registers that are read a few times, at open or in a reset: some hundred seeds need
+/// not hit them. Those at open have a test of their own.
+const SELDOM: [Lie; 11] = [
+    Lie::NotifyMultiplier,
+    Lie::FeaturesChanged,
+    Lie::QueueCount,
+    Lie::QueueSize,
+    Lie::NotifyOffset,
+    Lie::VectorRefused,
+    Lie::EnableWrong,
+    Lie::QueueResetNeverEnds,
+    Lie::MacNonsense,
+    Lie::MtuNonsense,
+    Lie::PairsNonsense,
+];
+
+/// What some of 1,500 seeds must tell.
 fn is_due(lie: Lie) -> bool {
-    !matches!(lie, Lie::NotifyMultiplier | Lie::FeaturesChanged)
+    !SELDOM.contains(&lie)
 }
 
 #[test]
