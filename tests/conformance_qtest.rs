@@ -7,19 +7,22 @@
 #![allow(clippy::unwrap_used)]
 
 mod qtest;
+#[path = "qtest/suite.rs"]
+mod suite;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use pagewire::e1000e::{Config, E1000e};
 use pagewire::hal::{Instant, Region};
-use pagewire_conformance::{Bench, FarEnd, Options, Outcome, run};
+use pagewire_conformance::{Bench, FarEnd};
 use pagewire_models::Wire;
 use pagewire_models::qtest::{Qtest, QtestMemory, QtestOptions, QtestPlatform, QtestWire};
 
-/// What QEMU's device does otherwise than the suite expects of a device: the name of the check,
-/// and what is seen of it. Each must fail as it says: a change of QEMU or of the driver shows.
-const QUIRKS: [(&str, &str); 2] = [
+use suite::{Choice, Quirk};
+
+/// What QEMU's device does otherwise than the suite expects of a device.
+const QUIRKS: [Quirk; 2] = [
     // QEMU's e1000e pads nothing on transmit, whatever TCTL.PSP says. That the driver asks for it
     // shows on the model.
     ("padding", "was not padded"),
@@ -126,44 +129,15 @@ impl Bench for QtestBench {
     }
 }
 
-/// Runs the suite with `mtu`; all must pass but the [`QUIRKS`].
+/// Runs the suite with `config`; all must pass but the [`QUIRKS`].
 fn run_suite(config: Config) {
     let Some(qemu) = qtest::options() else { return };
-    let mtu = config.mtu;
-    let mut options = Options::default();
-    options.seed = std::env::var("PAGEWIRE_SEED").map_or(0, |seed| seed.parse().unwrap());
-    options.only = std::env::var("PAGEWIRE_CHECK").ok();
-    options.patience = qtest::SOON;
-    // QEMU is another process, with its own turn on the processor.
-    options.settle = Duration::from_millis(20);
-    let mut report = run(&mut QtestBench::new(qemu, config), &options);
-    assert!(!report.checks.is_empty(), "no check of this name");
-    let mut missing = Vec::new();
-    report.checks.retain(|check| {
-        let quirk = QUIRKS.iter().find(|(name, _)| *name == check.name);
-        let Some((name, seen)) = quirk else {
-            return true;
-        };
-        match &check.outcome {
-            Outcome::Failed { what, .. } if what.contains(seen) => {
-                println!("{name}: as QEMU does it, {what}");
-                false
-            }
-            // Another failure stays in the report.
-            Outcome::Failed { .. } => true,
-            _ => {
-                missing.push(*name);
-                true
-            }
-        }
-    });
-    println!("MTU {mtu}\n{report}");
-    let seed = report.seed;
-    assert_eq!(report.failures().count(), 0, "seed {seed}\n{report}");
-    assert!(
-        missing.is_empty(),
-        "seed {seed}: QEMU, or the driver, has changed: {missing:?}\n{report}"
-    );
+    let title = format!("MTU {}", config.mtu);
+    let choice = Choice {
+        only: &[""],
+        patience: qtest::SOON,
+    };
+    suite::run_suite(&title, &mut QtestBench::new(qemu, config), &choice, &QUIRKS);
 }
 
 #[test]

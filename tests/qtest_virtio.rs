@@ -14,7 +14,8 @@ mod common;
 mod namespace;
 mod qtest;
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant as RealInstant};
 use common::packets::{Kind, sum};
 use pagewire::hal::{
     ChecksumOffload, Loan, MacAddress, Nic, NicError, Offload, Phase, PortPair, Region, RxQueue,
-    TxPort,
+    TxPort, Verdict,
 };
 use pagewire::virtio::{Config, Features, VirtioNet, VirtioRx, VirtioTx};
 use pagewire_models::Wire;
@@ -34,7 +35,7 @@ use pagewire_models::qtest::{
 };
 use pagewire_models::wire::open_vnet_tap;
 
-use bridge::{bridge, can_bridge};
+use bridge::{bridge, bridge_to, can_bridge};
 use qtest::{MAC, SOON};
 
 type Port = TxPort<VirtioTx<QtestPlatform>, QtestMemory>;
@@ -124,12 +125,17 @@ impl Bench {
     }
 
     fn received(&mut self) -> Vec<u8> {
+        self.received_with_verdict().0
+    }
+
+    /// The next received frame, and what is said of its transport checksum.
+    fn received_with_verdict(&mut self) -> (Vec<u8>, Verdict) {
         let mut got = None;
         until("a frame is received", || {
             let taken = self.rx.receive(1, &mut |frame| {
                 let mut bytes = vec![0; frame.len()];
                 frame.copy_to(&mut bytes);
-                got = Some(bytes);
+                got = Some((bytes, frame.checksum().transport));
             });
             taken.unwrap() == 1
         });
@@ -526,5 +532,64 @@ fn two_pairs_of_queues_receive_and_send() {
             assert_eq!(arrived, frame, "{text}");
         }
         drop((port, rx));
+    }
+}
+
+/// A TCP packet of 30,000 bytes of payload comes from Linux in one piece, as if from another guest
+/// on the bridge: whole if the driver takes such, in segments if not. Either way the bytes are
+/// those that were sent, and the checksums hold.
+#[test]
+fn what_linux_has_joined_is_received_whole_or_in_segments() {
+    const LEN: usize = 30_000;
+    const SEGMENT: u16 = 1460;
+    if qtest::options().is_none() || !can_bridge() {
+        return;
+    }
+    let joined = Features::GUEST_TSO4 | Features::GUEST_TSO6;
+    for (text, features, frames) in [
+        ("", Features::all(), 1),
+        ("packed=on", Features::all(), 1),
+        ("guest_tso4=off", Features::all(), 21),
+        ("", Features::all() - joined, 21),
+        ("mrg_rxbuf=off", Features::all() - joined, 21),
+    ] {
+        let (queues, far) = bridge_to(1, open_vnet_tap).unwrap();
+        let mut far = File::from(far);
+        let mut config = all();
+        config.features = features;
+        let mut bench = Bench::start(text, Some(queues.into()), &config).unwrap();
+        let longest = bench.nic.capabilities().max_receive_len();
+        assert_eq!(
+            longest > 1514,
+            features.contains(Features::GUEST_TSO6),
+            "{text}"
+        );
+        let mut payload = vec![0; LEN];
+        fastrand::Rng::with_seed(30).fill(&mut payload);
+        let mut packet = TCP.seeded(&payload);
+        packet[14..34].copy_from_slice(&TCP.frame(&payload)[14..34]);
+        // The header as Linux has it in `virtio_net.h`: NEEDS_CSUM, TCPV4, the length of the
+        // headers, that of a segment, where the checksum begins and where it is.
+        let mut bytes = vec![1, 1];
+        for field in [54, SEGMENT, 34, 16] {
+            bytes.extend(field.to_le_bytes());
+        }
+        bytes.extend(&packet);
+        assert_eq!(far.write(&bytes).unwrap(), bytes.len());
+        let mut got = Vec::new();
+        for frame in 0..frames {
+            let (bytes, verdict) = bench.received_with_verdict();
+            // A frame that is not joined has its checksum; a verdict is not to be had for all.
+            let segment = &bytes[34..];
+            let mut summed = bytes[26..34].to_vec();
+            summed.extend([0, 6]);
+            summed.extend((segment.len() as u16).to_be_bytes());
+            summed.extend(segment);
+            let right = verdict == Verdict::Good || sum(&summed) == 0xffff;
+            assert!(right, "{text}: frame {frame}, {verdict:?}");
+            got.extend_from_slice(&bytes[54..]);
+        }
+        assert!(got == payload, "{text}: {} bytes, or others", got.len());
+        bench.finish();
     }
 }

@@ -1,6 +1,6 @@
-//! A wire with Linux in the middle: a TAP with virtio-net headers for QEMU, a bridge, and a plain
-//! TAP for the test. What QEMU's device leaves to the kernel, checksums and segments to make, the
-//! kernel has made when a frame leaves by the plain TAP: a judge of the requests that knows
+//! A wire with Linux in the middle: a TAP with virtio-net headers for QEMU, a bridge, and a TAP
+//! without for the test. What QEMU's device leaves to the kernel, checksums and segments to make, the
+//! kernel has made when a frame leaves by that one: a judge of the requests that knows
 //! nothing of this project.
 //!
 //! All of it is gone when both TAPs are closed.
@@ -23,12 +23,20 @@ link set bridge up
 
 /// QEMU's end, of `queues` queues, and ours. Needs root.
 pub(crate) fn bridge(queues: u16) -> io::Result<(Vec<OwnedFd>, Tap)> {
+    bridge_to(queues, Tap::open)
+}
+
+/// The same with an end of ours that `open` opens.
+pub(crate) fn bridge_to<T: Send + 'static>(
+    queues: u16,
+    open: impl FnOnce(&str) -> io::Result<T> + Send + 'static,
+) -> io::Result<(Vec<OwnedFd>, T)> {
     let made = in_a_namespace(move || {
         let device = match queues {
             1 => vec![open_vnet_tap("device")?],
             _ => open_vnet_tap_queues("device", queues)?,
         };
-        let far = Tap::open("far")?;
+        let far = open("far")?;
         ip(COMMANDS)?;
         Ok((device, far))
     });
