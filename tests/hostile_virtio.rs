@@ -22,9 +22,9 @@ use pagewire_models::virtio::Lie;
 /// The flag for packed rings.
 const PACKED: u8 = 4;
 
-/// Lies about registers that are read a few times, at open or in a reset: some hundred seeds need
+/// Lies about what is read a few times, at open or in a reset: some hundred seeds need
 /// not hit them. Those at open have a test of their own.
-const SELDOM: [Lie; 11] = [
+const SELDOM: [Lie; 16] = [
     Lie::NotifyMultiplier,
     Lie::FeaturesChanged,
     Lie::QueueCount,
@@ -33,9 +33,14 @@ const SELDOM: [Lie; 11] = [
     Lie::VectorRefused,
     Lie::EnableWrong,
     Lie::QueueResetNeverEnds,
+    Lie::GenerationUnsettled,
     Lie::MacNonsense,
     Lie::MtuNonsense,
     Lie::PairsNonsense,
+    Lie::IdChanged,
+    Lie::AnswerMissing,
+    Lie::AnswerGarbage,
+    Lie::CommandLost,
 ];
 
 /// What some of 1,500 seeds must tell.
