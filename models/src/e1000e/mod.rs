@@ -17,7 +17,6 @@
 
 mod assembly;
 mod bits;
-mod checksum;
 mod control;
 mod deviations;
 mod filter;
@@ -26,7 +25,6 @@ mod interrupts;
 mod latitude;
 mod nvm;
 mod offload;
-mod pace;
 mod parse;
 mod pci;
 mod phy;
@@ -64,7 +62,7 @@ use transmit::TxQueue;
 use violations::Violations;
 use work::{Gate, Work};
 
-use crate::{Bus, Device, Wire};
+use crate::{Bus, Device, Wire, checksum, pace};
 
 /// Nanoseconds that requests may be under way after bus mastering was stopped.
 const LATEST_DRAIN: u64 = 50_000;

@@ -1,4 +1,4 @@
-//! Randomness and time inside the model.
+//! Randomness and time inside the models of Intel NICs.
 
 use core::time::Duration;
 
@@ -6,14 +6,14 @@ use pagewire_hal::Instant;
 
 /// A seeded generator (SplitMix64).
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,12 +22,12 @@ impl Random {
     }
 
     /// A number below `bound`; 0 if that is 0.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next().checked_rem(bound).unwrap_or(0)
     }
 
     /// True once in `times`.
-    pub(super) fn one_in(&mut self, times: u64) -> bool {
+    pub(crate) fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
 }
@@ -37,14 +37,14 @@ impl Random {
 /// A driver may poll a register while nobody moves the clock. An access over PCIe takes about a
 /// microsecond, so one access (or step) counts as that much for the device's own delays.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace {
-    pub(super) now: Instant,
+pub(crate) struct Pace {
+    pub(crate) now: Instant,
     accesses: u64,
 }
 
 impl Pace {
     /// Takes note of an access or a step at `now`.
-    pub(super) fn tick(&mut self, now: Instant) {
+    pub(crate) fn tick(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.accesses = self.accesses.wrapping_add(1);
     }
@@ -52,21 +52,21 @@ impl Pace {
 
 /// A point in the model's future.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Deadline {
+pub(crate) struct Deadline {
     at: Instant,
     accesses: u64,
 }
 
 impl Deadline {
     /// `nanos` nanoseconds from now. With 0 it has passed already.
-    pub(super) fn after(pace: &Pace, nanos: u64) -> Self {
+    pub(crate) fn after(pace: &Pace, nanos: u64) -> Self {
         Self {
             at: pace.now + Duration::from_nanos(nanos),
             accesses: pace.accesses.saturating_add(nanos.div_ceil(1000)),
         }
     }
 
-    pub(super) fn has_passed(&self, pace: &Pace) -> bool {
+    pub(crate) fn has_passed(&self, pace: &Pace) -> bool {
         pace.now >= self.at || pace.accesses >= self.accesses
     }
 }
