@@ -12,6 +12,7 @@ mod far;
 #[path = "conformance_virtio/listener.rs"]
 mod listener;
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -293,43 +294,60 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-fn the_suite_passes_on_every_seed(format: Format) {
-    let full = std::env::var("PAGEWIRE_FULL").is_ok_and(|value| value == "yes");
-    let seeds = match number("PAGEWIRE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..if full { 1000 } else { 12 },
-    };
-    let mut failures = Vec::new();
-    for seed in seeds {
-        let mut options = Options::default();
-        options.seed = seed;
-        options.only = std::env::var("PAGEWIRE_CHECK").ok();
-        let mut bench = bench(format, seed);
-        let name = format!(
-            "{format:?}, PAGEWIRE_SEED={seed}: {:?}, eager: {}, {:?}",
-            bench.config, bench.eager, bench.model_config
-        );
-        let report = run(&mut bench, &options);
-        println!("{name}\n{report}");
-        assert!(
-            !report.checks.is_empty(),
-            "seed {seed}: no check of this name"
-        );
-        let failed: Vec<_> = report.failures().map(|check| check.name).collect();
-        if !failed.is_empty() {
-            failures.push(format!("{name}: {failed:?}\n{report}"));
-        }
-        assert!(failures.len() < 5, "{}", failures.join("\n\n"));
+fn the_suite_passes(format: Format, seed: u64) {
+    let mut options = Options::default();
+    options.seed = seed;
+    options.only = std::env::var("PAGEWIRE_CHECK").ok();
+    let mut bench = bench(format, seed);
+    let name = format!(
+        "{format:?}, PAGEWIRE_SEED={seed}: {:?}, eager: {}, {:?}",
+        bench.config, bench.eager, bench.model_config
+    );
+    let report = run(&mut bench, &options);
+    println!("{name}\n{report}");
+    assert!(!report.checks.is_empty(), "no check of this name");
+    let failed: Vec<_> = report.failures().map(|check| check.name).collect();
+    assert!(failed.is_empty(), "{name}: {failed:?}\n{report}");
+}
+
+/// Runs this test for one seed in a process of its own. What is leaked on purpose, the rings and
+/// buffers of devices that do not become quiet, goes with it: of a thousand seeds some 20 GB.
+fn passes_alone(test: &str, seed: u64) -> bool {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env("PAGEWIRE_SEED", seed.to_string())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let last = said.lines().rfind(|line| line.contains(" passed, "));
+    println!("seed {seed}: {}", last.unwrap_or("no report"));
+    if !output.status.success() {
+        println!("{said}\n{}", String::from_utf8_lossy(&output.stderr));
     }
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    output.status.success()
+}
+
+fn the_suite_passes_on_every_seed(test: &str, format: Format) {
+    if let Some(seed) = number("PAGEWIRE_SEED") {
+        return the_suite_passes(format, seed);
+    }
+    let full = std::env::var("PAGEWIRE_FULL").is_ok_and(|value| value == "yes");
+    let mut failed = Vec::new();
+    for seed in 0..if full { 1000 } else { 12 } {
+        if !passes_alone(test, seed) {
+            failed.push(seed);
+        }
+        assert!(failed.len() < 5, "{format:?}, PAGEWIRE_SEED={failed:?}");
+    }
+    assert!(failed.is_empty(), "{format:?}, PAGEWIRE_SEED={failed:?}");
 }
 
 #[test]
 fn split() {
-    the_suite_passes_on_every_seed(Format::Split);
+    the_suite_passes_on_every_seed("split", Format::Split);
 }
 
 #[test]
 fn packed() {
-    the_suite_passes_on_every_seed(Format::Packed);
+    the_suite_passes_on_every_seed("packed", Format::Packed);
 }

@@ -28,7 +28,7 @@ fn input(seed: u64, flags: u8, clear: u8) -> Vec<u8> {
     }
     // Half of the seeds tell one lie alone, and often: half of these from before the driver is
     // opened, as some lies have their place there only.
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         bytes[3] |= 0xc0;
     }
     if bytes[3] >= 0xc0 {
