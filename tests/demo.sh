@@ -33,7 +33,7 @@ check() { # how much must be shared (all, some, none), options of the demo…
         cat "$report" >&2
         echo "demo $*: must share $must, and give back every page" >&2; exit 1
     fi
-    printf '%-48s  shared %4s  %5.0f MB/s  digests equal\n' \
+    printf '%-76s  shared %4s  %5.0f MB/s  digests equal\n' \
         "$*" "$kind" "$(value megabytes_per_second)"
 }
 
@@ -43,11 +43,22 @@ check none --size 256M --max-fragments 1
 check all --size 256M --no-checksum
 check all --size 16M --loss 1
 check all --size 16M --loss 5
+check all --size 256M --nic virtio
+check all --size 256M --nic virtio --no-segmentation
+check all --size 256M --device model:virtio,packed=on
+check all --size 64M --nic virtio --slice 700 --tx-descriptors 64
+check all --size 16M --nic virtio --loss 1
 if [ "$(id -u)" = 0 ] && [ -c /dev/net/tun ]; then
     check all --size 256M --peer linux
     check some --size 256M --peer linux --max-fragments 2
     check all --size 16M --peer linux --loss 1
     check all --size 4M --peer linux --loss 5
+    if [ "${PAGEWIRE_QEMU:-}" = none ]; then
+        echo "skipped: --device qtest:virtio needs QEMU"
+    else
+        check all --size 256M --peer linux --device qtest:virtio
+        check all --size 64M --peer linux --device qtest:virtio --slice 700 --tx-descriptors 64
+    fi
 elif [ -n "${CI:-}" ]; then
     echo "CI must be root and have /dev/net/tun for the demo with --peer linux" >&2; exit 1
 else
