@@ -196,7 +196,7 @@ impl Connection {
         let mut pipe = self.pipe();
         let segmenting = out.device.segmenting();
         let most = segmenting.map_or(0, |s: &Segmenting| s.most(self.tcp_header_len()));
-        while let Some(allowed) = self.how_much_may_go(pipe, out.config.nagle, most) {
+        while let Some(allowed) = self.how_much_may_go(out.now, pipe, out.config.nagle, most) {
             if out.quota == 0 {
                 return Err(Turn::More);
             }
@@ -246,12 +246,12 @@ impl Connection {
 
     /// Step 4a: the usual TCP algorithms. `pipe` is what is in the network, `most` the longest
     /// request that the device takes, 0 if none. `None` if nothing may go now.
-    fn how_much_may_go(&self, pipe: u32, nagle: bool, most: u32) -> Option<Allowed> {
+    fn how_much_may_go(&self, now: Instant, pipe: u32, nagle: bool, most: u32) -> Option<Allowed> {
         let one = self.segment_may_go(pipe, nagle)?;
         if one.len < self.segment_len || one.fin || most < 2 * self.segment_len {
             return Some(one);
         }
-        Some(self.request_may_go(pipe, nagle, most))
+        Some(self.request_may_go(now, pipe, nagle, most))
     }
 
     /// Step 4a for one segment.
@@ -361,7 +361,8 @@ impl Connection {
         self.post(out, position, 0, TcpFlags::empty()).map(|_| ())
     }
 
-    /// Posts a segment, or a request if it is longer than one. ACK is set but in a first SYN; whatever carries it pays what is owed.
+    /// Posts a segment, or a request if it is longer than one. ACK is set but in a first SYN;
+    /// whatever carries it pays what is owed.
     fn post<Q: TxQueue, M: DmaMemory>(
         &mut self,
         out: &mut Output<'_, Q, M>,

@@ -61,6 +61,11 @@ impl Flight {
         self.unacked.is_empty()
     }
 
+    /// When the segment that is acknowledged next was first posted.
+    pub(crate) fn oldest_sent(&self) -> Option<Instant> {
+        self.unacked.front().map(|segment| segment.first_sent)
+    }
+
     #[inline]
     pub(crate) fn push(&mut self, segment: Segment) {
         self.unacked.push_back(segment);

@@ -21,9 +21,13 @@
 //!   a request of two or three segments go, for ever. It waits only where the page budget would
 //!   let a longer one go, and while much more than that is in flight and nothing hints at a
 //!   loss: then ACKs are sure to come, of the receiver or of the retransmission timer's making.
+//!   And it waits only if the next ACK is *near*: what it will acknowledge was sent at least half
+//!   a round trip ago. Right after a burst there is nothing to wait for, and a receiver that
+//!   acknowledges a whole window at once would never see the last third of it.
 //!
-//! Linux waits for a third likewise (`tcp_tso_should_defer`, `tcp_tso_win_divisor`), and bounds
-//! the length by what its pacing rate makes of a millisecond. There is no pacing here; a half is
+//! Linux waits for a third likewise (`tcp_tso_should_defer`, `tcp_tso_win_divisor`), also only half
+//! a round trip after what is first in flight was sent (`head->tstamp`, `srtt_us`), and bounds the
+//! length by what its pacing rate makes of a millisecond. There is no pacing here; a half is
 //! what lets a window of 128 KiB already fill requests of 64 KiB.
 //!
 //! # What it saves
@@ -38,7 +42,7 @@
 //! | 4 KiB | 2202 | 382 | 53,239 bytes |
 //! | 700 bytes | 3367 | 1597 | 32,837 bytes, 5 of 6 ended by the page budget |
 
-use pagewire_hal::{Capabilities, ChecksumOffload};
+use pagewire_hal::{Capabilities, ChecksumOffload, Instant};
 
 use crate::connection::Connection;
 use crate::connection_output::Allowed;
@@ -93,7 +97,13 @@ impl Segmenting {
 impl Connection {
     /// Step 4a for a request, where one full segment may go and the device takes `most` bytes:
     /// how many may go with it.
-    pub(crate) fn request_may_go(&self, pipe: u32, nagle: bool, most: u32) -> Allowed {
+    pub(crate) fn request_may_go(
+        &self,
+        now: Instant,
+        pipe: u32,
+        nagle: bool,
+        most: u32,
+    ) -> Allowed {
         let segment_len = self.segment_len.max(1);
         let multiple = |bytes: u32| bytes - bytes % segment_len;
         let congestion = self.congestion_window();
@@ -108,7 +118,7 @@ impl Connection {
         let rest = unsent.saturating_sub(len);
         if rest >= segment_len {
             let worthwhile = multiple(most.min(window / WORTHWHILE));
-            let may_wait = pipe > 0 && self.all_seems_well();
+            let may_wait = pipe > 0 && self.all_seems_well() && self.ack_is_near(now);
             return Allowed {
                 len,
                 fin: false,
@@ -124,6 +134,15 @@ impl Connection {
             len: if rest_goes { unsent } else { len },
             fin: fin && (rest_goes || rest == 0),
             worth_waiting: 0,
+        }
+    }
+
+    /// Whether an ACK is to be expected soon: what is acknowledged next was sent half a round
+    /// trip ago, or longer.
+    fn ack_is_near(&self, now: Instant) -> bool {
+        match (self.flight.oldest_sent(), self.rtt.smoothed()) {
+            (Some(sent), Some(round_trip)) => now.saturating_since(sent) >= round_trip / 2,
+            _ => false,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Requests for segmentation: how long they are, what is in them, and what is sent again of them.
+//! Requests for segmentation: how long they are and what is in them. `segmentation_loss.rs` has what
+//! is sent again of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic
 
@@ -6,102 +7,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{FIN, PSH, Peer, PeerOptions, Segment, Setup, World, pattern, segmentation};
-use pagewire_hal::{ChecksumOffload, Granule, RegionId};
-use pagewire_tcp::{ConnectionId, ConnectionStats, Slice};
-
-const MSS: usize = 1460;
-/// Segments in the longest request: what an IPv4 packet holds.
-const LONGEST: usize = (65535 - 40) / MSS;
-
-fn setup() -> Setup {
-    Setup {
-        max_fragments: 64,
-        segmentation: Some(segmentation(true)),
-        ..Setup::default()
-    }
-}
-
-fn wide() -> PeerOptions {
-    PeerOptions {
-        scale: Some(7),
-        window: 60_000,
-        sack: true,
-        ..PeerOptions::default()
-    }
-}
-
-struct Flow {
-    w: World,
-    id: ConnectionId,
-    peer: Peer,
-    region: RegionId,
-    bytes: Vec<u8>,
-}
-
-impl Flow {
-    fn new(setup: &Setup, options: PeerOptions) -> Self {
-        let mut w = World::new(setup);
-        let (id, peer) = w.established(options);
-        let bytes = pattern(1 << 20, 1);
-        let region = w.region(bytes.clone());
-        Self {
-            w,
-            id,
-            peer,
-            region,
-            bytes,
-        }
-    }
-
-    /// A connection whose congestion window has grown to some hundred KiB, nothing in flight.
-    fn open(setup: &Setup, options: PeerOptions) -> Self {
-        let mut flow = Self::new(setup, options);
-        flow.w.send_all(flow.id, flow.region, 1 << 20, 0);
-        flow.deliver();
-        assert!(flow.w.stack.completion(flow.w.now, flow.id).is_some());
-        flow.w.handle.take_requests();
-        flow
-    }
-
-    /// Lets everything arrive, each segment acknowledged by itself; returns the bytes.
-    fn deliver(&mut self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        loop {
-            let sent = self.w.pump();
-            if sent.is_empty() {
-                return bytes;
-            }
-            for segment in sent {
-                bytes.extend(self.peer.take(&[segment]));
-                let ack = self.peer.ack();
-                self.w.give(&ack);
-            }
-        }
-    }
-
-    fn send(&mut self, len: usize) {
-        self.w.send_all(self.id, self.region, len, 1);
-    }
-
-    /// `count` segments of full length in flight, posted as one request.
-    fn in_flight(setup: &Setup, options: PeerOptions, count: usize) -> (Self, Vec<Segment>) {
-        let mut flow = Self::open(setup, options);
-        flow.send(count * MSS);
-        let sent = flow.w.pump();
-        assert_eq!(sent.len(), count);
-        assert_eq!(flow.w.handle.take_requests().len(), 1);
-        (flow, sent)
-    }
-
-    fn stats(&self) -> ConnectionStats {
-        self.w.stack.connection_stats(self.id).unwrap().clone()
-    }
-}
-
-fn numbers(segments: &[Segment]) -> Vec<u32> {
-    segments.iter().map(|s| s.seq).collect()
-}
+use common::flow::{Flow, LONGEST, MSS, numbers, setup, wide};
+use common::{ACK, FIN, PSH, PeerOptions, Setup, World, pattern, segmentation};
+use pagewire_hal::{ChecksumOffload, Granule};
+use pagewire_tcp::Slice;
 
 /// The template is checked by the queue, the segments as they are parsed.
 #[test]
@@ -316,119 +225,6 @@ fn without_what_it_needs_nothing_is_asked_for() {
 }
 
 #[test]
-fn of_a_request_only_the_holes_are_sent_again() {
-    let (mut flow, sent) = Flow::in_flight(&setup(), wide(), LONGEST);
-    let base = sent[0].seq;
-    let at = |segment: usize| base.wrapping_add((segment * MSS) as u32);
-    let lost = [3, 10, 11];
-    let ack = flow.peer.ack_at(at(3));
-    flow.w.give(&ack);
-    let sack = flow
-        .peer
-        .sack(at(3), &[(at(4), at(10)), (at(12), at(LONGEST))]);
-    flow.w.give(&sack);
-    let again = flow.w.pump();
-    assert_eq!(numbers(&again), lost.map(at));
-    for (segment, index) in again.iter().zip(lost) {
-        assert!(segment.payload == sent[index].payload);
-    }
-    let stats = flow.stats();
-    assert_eq!(stats.fast_retransmits.segments, 3);
-    assert_eq!(stats.fast_retransmits.bytes, 3 * MSS as u64);
-    flow.peer.ack = at(LONGEST);
-    let ack = flow.peer.ack();
-    flow.w.give(&ack);
-    assert!(flow.w.pump().is_empty());
-    assert!(flow.w.stack.completion(flow.w.now, flow.id).is_some());
-    assert_eq!((flow.w.pinned(), flow.w.loans()), (0, 0));
-}
-
-/// The ACK stands in the middle of a segment in the middle of a request.
-#[test]
-fn a_partly_acknowledged_request_is_sent_again_from_there() {
-    let (mut flow, sent) = Flow::in_flight(&setup(), wide(), 20);
-    let inside = sent[7].seq.wrapping_add(100);
-    let ack = flow.peer.ack_at(inside);
-    flow.w.give(&ack);
-    flow.w.pump();
-    flow.w.skip_to_next_call();
-    let again = flow.w.pump();
-    assert_eq!(again.len(), 1);
-    assert_eq!(again[0].seq, inside);
-    assert!(again[0].payload == sent[7].payload[100..]);
-    let ack = flow.peer.ack_at(sent[8].seq);
-    flow.w.give(&ack);
-    assert_eq!(numbers(&flow.w.pump()), [sent[8].seq]);
-}
-
-#[test]
-fn after_a_timeout_one_segment_goes_first_and_then_more() {
-    let (mut flow, sent) = Flow::in_flight(&setup(), wide(), LONGEST);
-    flow.w.skip_to_next_call();
-    let mut at = 0;
-    for count in [1, 2, 3] {
-        let again = flow.w.pump();
-        assert_eq!(numbers(&again), numbers(&sent[at..at + count]));
-        at += count;
-        // All of it is acknowledged at once, which opens the window by one segment.
-        let ack = flow.peer.ack_at(sent[at].seq);
-        flow.w.give(&ack);
-    }
-    assert!(flow.w.handle.take_requests().is_empty());
-    let stats = flow.stats();
-    assert_eq!((stats.timeouts, stats.timeout_retransmits.segments), (1, 6));
-}
-
-#[test]
-fn without_sack_one_segment_after_the_other_is_taken_for_lost() {
-    let options = PeerOptions {
-        sack: false,
-        ..wide()
-    };
-    let (mut flow, sent) = Flow::in_flight(&setup(), options, LONGEST);
-    let duplicate = flow.peer.ack_at(sent[0].seq);
-    for _ in 0..3 {
-        flow.w.give(&duplicate);
-    }
-    assert_eq!(numbers(&flow.w.pump()), [sent[0].seq]);
-    let partial = flow.peer.ack_at(sent[20].seq);
-    flow.w.give(&partial);
-    assert_eq!(numbers(&flow.w.pump()), [sent[20].seq]);
-    assert_eq!(flow.stats().retransmits().segments, 2);
-}
-
-#[test]
-fn rule_2_a_hole_waits_for_its_request() {
-    let mut flow = Flow::open(&setup(), wide());
-    flow.w.completes = false;
-    flow.send(20 * MSS);
-    let sent = flow.w.pump();
-    let ack = flow.peer.ack_at(sent[5].seq);
-    flow.w.give(&ack);
-    let sack = flow
-        .peer
-        .sack(sent[5].seq, &[(sent[6].seq, sent[19].end())]);
-    flow.w.give(&sack);
-    assert!(flow.w.pump().is_empty(), "the request is in the ring");
-    assert!(flow.stats().put_off > 0);
-    // Acknowledged in part, and read by the device: nothing completes.
-    assert_eq!(flow.w.stack.completion(flow.w.now, flow.id), None);
-    flow.w.handle.complete_all();
-    assert_eq!(numbers(&flow.w.pump()), [sent[5].seq]);
-    flow.peer.ack = sent[19].end();
-    let ack = flow.peer.ack();
-    flow.w.give(&ack);
-    assert_eq!(
-        flow.w.stack.completion(flow.w.now, flow.id),
-        None,
-        "what was sent again is in the ring"
-    );
-    flow.w.handle.complete_all();
-    flow.w.pump();
-    assert!(flow.w.stack.completion(flow.w.now, flow.id).is_some());
-}
-
-#[test]
 fn the_first_ack_inside_a_request_measures_the_round_trip() {
     let mut setup = setup();
     setup.config.min_rto = Duration::from_millis(1);
@@ -555,4 +351,134 @@ fn turns_are_fair_in_segments() {
     // A turn ends with the request that uses up 64 segments.
     assert!(turns.len() >= 4, "{turns:?}");
     assert!(turns.iter().all(|turn| *turn < 64 + LONGEST), "{turns:?}");
+}
+
+/// A peer that joins what arrives together acknowledges a burst with one ACK: for requests that
+/// opens the window by more than the two segments of RFC 3465.
+#[test]
+fn requests_let_one_ack_open_the_window_by_eight_segments() {
+    for (segmentation, segments) in [(setup().segmentation, 18), (None, 12)] {
+        let setup = Setup {
+            segmentation,
+            ..setup()
+        };
+        let mut flow = Flow::new(&setup, wide());
+        flow.send(200 * MSS);
+        let sent = flow.w.pump();
+        assert_eq!(sent.len(), 10, "the initial window");
+        let ack = flow.peer.ack_at(sent[9].end());
+        flow.w.give(&ack);
+        assert_eq!(flow.w.pump().len(), segments, "{segmentation:?}");
+    }
+}
+
+/// Without the option the MSS is 536 (RFC 9293 section 3.7.1); less than 64 is not believed, and
+/// timestamps take 12 of it.
+#[test]
+fn requests_for_a_peer_with_a_small_mss_are_of_its_segments() {
+    for (mss, timestamps, segment_len) in [
+        (Some(536), false, 536),
+        (None, false, 536),
+        (Some(536), true, 524),
+        (Some(200), false, 200),
+        (Some(64), false, 64),
+        (Some(64), true, 52),
+        (Some(1), false, 64),
+    ] {
+        let name = format!("MSS {mss:?}, timestamps {timestamps}");
+        let options = PeerOptions {
+            mss,
+            timestamps,
+            ..wide()
+        };
+        let mut flow = Flow::open(&setup(), options);
+        let header_len = if timestamps { 52 } else { 40 };
+        let longest = (65535 - header_len) / segment_len;
+        let len = 2 * longest * segment_len + 5 * segment_len + 1;
+        flow.send(len);
+        let sent = flow.w.pump();
+        let (last, others) = sent.split_last().unwrap();
+        assert_eq!(last.payload.len(), 1, "{name}");
+        assert!(
+            others.iter().all(|s| s.payload.len() == segment_len),
+            "{name}"
+        );
+        assert!(
+            sent.windows(2)
+                .all(|two| two[0].identification.wrapping_add(1) == two[1].identification),
+            "{name}"
+        );
+        let requests = flow.w.handle.take_requests();
+        let segments: Vec<usize> = requests.iter().map(|r| r.segments).collect();
+        assert_eq!(segments, [longest, longest, 6], "{name}");
+        assert_eq!(flow.stats().segmented.ended_by_budget, 0, "{name}");
+
+        // Of all this one segment is lost.
+        let hole = &sent[longest + 7];
+        let sack = flow.peer.sack(hole.seq, &[(hole.end(), last.end())]);
+        flow.w.give(&sack); // it acknowledges something new
+        flow.w.give(&sack); // it tells of the hole
+        let again = flow.w.pump();
+        assert_eq!(numbers(&again), [hole.seq], "{name}");
+        assert!(again[0].payload == hole.payload, "{name}");
+        assert!(flow.peer.take(&sent) == flow.bytes[..len], "{name}");
+        let ack = flow.peer.ack();
+        flow.w.give(&ack);
+        assert!(flow.w.pump().is_empty(), "{name}");
+        assert!(flow.w.stack.completion(flow.w.now, flow.id).is_some());
+        assert_eq!((flow.w.pinned(), flow.w.loans()), (0, 0), "{name}");
+    }
+}
+
+/// The same window as in `a_request_is_half_a_window_and_waits_for_a_third`, and a round trip that
+/// was measured: 10 ms by the handshake, then 8.75 or 9.5 by the first ACK.
+#[test]
+fn a_request_waits_in_the_second_half_of_the_round_trip_only() {
+    for (millis, segments) in [(4, 2), (6, 0)] {
+        let mut w = World::new(&setup());
+        let (id, mut peer) = w.connect(80);
+        peer.options = wide();
+        w.advance(Duration::from_millis(10));
+        let syn_ack = peer.syn(ACK);
+        w.give(&syn_ack);
+        w.pump();
+        let region = w.region(pattern(200 * MSS, 1));
+        w.send_all(id, region, 200 * MSS, 0);
+        let sent = w.pump();
+        assert_eq!(sent.len(), 10, "the initial window");
+        w.advance(Duration::from_millis(millis));
+        let ack = peer.ack_at(sent[1].seq);
+        w.give(&ack);
+        assert_eq!(w.pump().len(), segments, "after {millis} ms");
+    }
+}
+
+/// Two requests of 44 segments leave 42 of this window: less than a third, but nothing is
+/// acknowledged before the round trip is over, so nothing is to be gained from waiting.
+#[test]
+fn a_peer_that_acknowledges_whole_windows_gets_whole_windows() {
+    let options = PeerOptions {
+        window: (130 * MSS).div_ceil(128) as u16,
+        ..wide()
+    };
+    let mut flow = Flow::open(&setup(), options);
+    flow.send(700 * MSS);
+    let round_trip = Duration::from_millis(10);
+    let mut sent = flow.w.pump();
+    for round in 0..4 {
+        flow.w.advance(round_trip);
+        let ack = flow.peer.ack_at(sent.last().unwrap().end());
+        flow.w.give(&ack);
+        flow.w.handle.take_requests();
+        sent = flow.w.pump();
+        assert_eq!(sent.len(), 130, "round {round}");
+        let requests = flow.w.handle.take_requests();
+        let segments: Vec<usize> = requests.iter().map(|r| r.segments).collect();
+        assert_eq!(segments, [LONGEST, LONGEST, 42], "round {round}");
+    }
+    // Now the ACKs come one by one: the next is near, and lets a longer request go.
+    flow.w.advance(round_trip);
+    let ack = flow.peer.ack_at(sent[0].end());
+    flow.w.give(&ack);
+    assert!(flow.w.pump().is_empty());
 }
