@@ -1,0 +1,307 @@
+//! Descriptor layouts, sixteen bytes each, written and read as two little-endian words of 64
+//! bits: advanced descriptors throughout.
+//!
+//! Sources: Linux ixgbe and DPDK ixgbe (`ixgbe_type.h`) for layouts and bits; section 7.2.3 of the
+//! X550 datasheet as the project's facts quote it (`nics.md`) for which field is valid where, and
+//! for the ranges.
+
+use core::mem::{align_of, size_of};
+
+use pagewire_hal::{ChecksumOffload, DeviceAddress, FrameError, Offload, RxChecksum, Verdict};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::ids::Family;
+
+/// End of packet: last descriptor of a frame.
+pub(crate) const TX_EOP: u64 = 1 << 24;
+/// Insert the frame check sequence. Valid in the first descriptor of a frame.
+pub(crate) const TX_IFCS: u64 = 1 << 25;
+/// Report status: write DD when done. Only together with [`TX_EOP`].
+pub(crate) const TX_RS: u64 = 1 << 27;
+/// Descriptor extension: not a legacy descriptor.
+pub(crate) const TX_DEXT: u64 = 1 << 29;
+/// Segment. Valid in the first descriptor of a frame.
+pub(crate) const TX_TSE: u64 = 1 << 31;
+/// Descriptor type: context.
+pub(crate) const TX_DTYP_CONTEXT: u64 = 2 << 20;
+/// Descriptor type: data.
+pub(crate) const TX_DTYP_DATA: u64 = 3 << 20;
+/// Descriptor done, in the status field of a data descriptor.
+pub(crate) const TX_DD: u64 = 1 << 32;
+/// Which of the two contexts, in a context descriptor and in the first of data.
+pub(crate) const TX_IDX_SHIFT: u32 = 36;
+/// Packet options: insert the IPv4 header checksum. Valid in the first descriptor of a frame.
+pub(crate) const TX_POPTS_IXSM: u64 = 1 << 40;
+/// Packet options: insert the TCP or UDP checksum. Valid in the first descriptor of a frame.
+pub(crate) const TX_POPTS_TXSM: u64 = 1 << 41;
+/// Payload length, 18 bits, in the first descriptor of a frame: all of its bytes, or where it is
+/// segmented those after the headers.
+pub(crate) const TX_PAYLEN_SHIFT: u32 = 46;
+/// Most that the field holds.
+pub(crate) const TX_PAYLEN_MAX: u32 = (1 << 18) - 1;
+/// Most bytes of one descriptor. The field has 16 bits, and Intel's specification update for the
+/// 82599 (software clarification 1) speaks of a limit of 64 KB; the X550 datasheet (7.2.3.2.4, by
+/// `nics.md`) and Linux (`IXGBE_MAX_DATA_PER_TXD`) have 16 KiB. The least of them is taken.
+pub(crate) const TX_DTALEN_MAX: u32 = 16 * 1024;
+
+/// Context descriptor: the packet is IPv4.
+const TX_TUCMD_IPV4: u64 = 1 << 10;
+/// Context descriptor: the packet is TCP; UDP without it.
+const TX_TUCMD_TCP: u64 = 1 << 11;
+/// Context descriptor: length of the link header, in bits 15:9 of the low word.
+const TX_MACLEN_SHIFT: u32 = 9;
+/// Context descriptor: length of the transport header, 8 bits.
+const TX_L4LEN_SHIFT: u32 = 40;
+/// Context descriptor: payload of a segment, 16 bits.
+const TX_MSS_SHIFT: u32 = 48;
+
+/// Longest link header that the context holds, in bytes (MACLEN: 14 to 127).
+const MACLEN_MAX: u8 = 127;
+/// Longest network header that the context holds, in bytes (IPLEN: 20 to 511).
+const IPLEN_MAX: u16 = 511;
+/// Longest transport header of a frame to be segmented, in bytes (L4LEN: 8 to 64).
+const L4LEN_MAX: u8 = 64;
+
+/// A transmit descriptor, of data or of context.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub(crate) struct TxDescriptor {
+    /// Data: address of the buffer. Context: header lengths.
+    low: u64,
+    /// Data: length, command, status, packet options, payload length. Context: type, transport
+    /// header length, segment length.
+    high: u64,
+}
+
+const _: () = assert!(size_of::<TxDescriptor>() == 16);
+const _: () = assert!(align_of::<TxDescriptor>() <= 16);
+const _: () = assert!(core::mem::offset_of!(TxDescriptor, high) == 8);
+
+impl TxDescriptor {
+    /// `len` bytes at `address`; `len` has been checked against [`TX_DTALEN_MAX`].
+    #[inline(always)]
+    pub(crate) const fn data(address: DeviceAddress, len: u32, command: u64) -> Self {
+        Self {
+            low: address.0.to_le(),
+            high: (TX_DEXT | TX_DTYP_DATA | command | len as u64).to_le(),
+        }
+    }
+
+    /// Whether the device has written DD.
+    #[inline(always)]
+    pub(crate) const fn is_done(self) -> bool {
+        self.high & TX_DD.to_le() != 0
+    }
+}
+
+/// What one of the device's two contexts of a queue says: how long the headers are, which
+/// protocols, how long a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Context {
+    low: u64,
+    high: u64,
+}
+
+impl Context {
+    /// The context for `offload`, which asks for at least one checksum and has passed
+    /// [`TxFrame::check`](pagewire_hal::TxFrame::check).
+    ///
+    /// The transport header's length and that of a segment are left out where nothing is
+    /// segmented, as the device ignores them then: so frames of all sizes share a context. The
+    /// transport is UDP where no transport checksum is asked for, which the device ignores as
+    /// well (the packet option is not set; DPDK writes the reserved value there).
+    ///
+    /// # Errors
+    /// A header is longer than its field holds.
+    #[inline]
+    pub(crate) const fn new(offload: &Offload) -> Result<Self, FrameError> {
+        let segments = offload.segment_len != 0;
+        if offload.l2_len > MACLEN_MAX
+            || offload.l3_len > IPLEN_MAX
+            || (segments && offload.l4_len > L4LEN_MAX)
+        {
+            return Err(FrameError::OffloadLayout);
+        }
+        let low = offload.l3_len as u64 | (offload.l2_len as u64) << TX_MACLEN_SHIFT;
+        let mut high = TX_DEXT | TX_DTYP_CONTEXT;
+        if offload.checksum.intersects(IPV4) {
+            high |= TX_TUCMD_IPV4;
+        }
+        if offload.checksum.intersects(TCP) {
+            high |= TX_TUCMD_TCP;
+        }
+        if segments {
+            high |= (offload.l4_len as u64) << TX_L4LEN_SHIFT
+                | (offload.segment_len as u64) << TX_MSS_SHIFT;
+        }
+        Ok(Self { low, high })
+    }
+
+    /// The descriptor that writes it to slot `index`, 0 or 1.
+    #[inline(always)]
+    pub(crate) const fn descriptor(self, index: u8) -> TxDescriptor {
+        TxDescriptor {
+            low: self.low.to_le(),
+            high: (self.high | (index as u64) << TX_IDX_SHIFT).to_le(),
+        }
+    }
+}
+
+const IPV4: ChecksumOffload = ChecksumOffload::IPV4_HEADER
+    .union(ChecksumOffload::TCP_IPV4)
+    .union(ChecksumOffload::UDP_IPV4);
+const TCP: ChecksumOffload = ChecksumOffload::TCP_IPV4.union(ChecksumOffload::TCP_IPV6);
+
+/// Command and options of the first data descriptor of a frame of `len` bytes that uses context
+/// `index`, if it asks for anything.
+///
+/// CC (check context) stays clear: Linux sets it for the switch between virtual machines alone.
+#[inline(always)]
+pub(crate) const fn first_command(offload: &Offload, len: u32, index: u8) -> u64 {
+    let mut command = TX_IFCS;
+    let mut payload = len;
+    if offload.checksum.contains(ChecksumOffload::IPV4_HEADER) {
+        command |= TX_POPTS_IXSM;
+    }
+    if offload.checksum.intersects(ChecksumOffload::TRANSPORT) {
+        command |= TX_POPTS_TXSM;
+    }
+    if offload.segment_len != 0 {
+        command |= TX_TSE;
+        // Each segment gets an IPv4 header of its own, so its sum is the device's affair, asked
+        // for or not.
+        if offload.checksum.contains(ChecksumOffload::TCP_IPV4) {
+            command |= TX_POPTS_IXSM;
+        }
+        payload = len.saturating_sub(header_len(offload));
+    }
+    command | (index as u64) << TX_IDX_SHIFT | (payload as u64) << TX_PAYLEN_SHIFT
+}
+
+/// Bytes of all headers of a frame to be segmented.
+#[inline(always)]
+pub(crate) const fn header_len(offload: &Offload) -> u32 {
+    offload.l2_len as u32 + offload.l3_len as u32 + offload.l4_len as u32
+}
+
+/// The packet is IPv4, in the first word.
+const RX_TYPE_IPV4: u64 = 1 << 4;
+/// The packet is UDP, in the first word.
+const RX_TYPE_UDP: u64 = 1 << 9;
+/// Descriptor done.
+const RX_DD: u64 = 1 << 0;
+/// End of packet.
+const RX_EOP: u64 = 1 << 1;
+/// The TCP or UDP checksum was computed.
+const RX_L4CS: u64 = 1 << 5;
+/// The IPv4 header checksum was computed.
+const RX_IPCS: u64 = 1 << 6;
+/// Damaged on the wire: any error of the MAC.
+const RX_RXE: u64 = 1 << 29;
+/// The TCP or UDP checksum is wrong.
+const RX_L4E: u64 = 1 << 30;
+/// The IPv4 header checksum is wrong.
+const RX_IPE: u64 = 1 << 31;
+/// Length of what is in the buffer, 16 bits.
+const RX_LEN_SHIFT: u32 = 32;
+
+/// An advanced receive descriptor with one buffer. The device overwrites both words.
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub(crate) struct RxDescriptor {
+    /// Address of the buffer; when it is filled, type of the packet and RSS hash.
+    first: u64,
+    /// Address of a header buffer, zero: its lowest bit is where the device writes DD. When it is
+    /// filled status, errors, length and VLAN tag.
+    second: u64,
+}
+
+const _: () = assert!(size_of::<RxDescriptor>() == 16);
+const _: () = assert!(core::mem::offset_of!(RxDescriptor, second) == 8);
+
+impl RxDescriptor {
+    /// An empty buffer at `address`.
+    #[inline(always)]
+    pub(crate) const fn empty(address: DeviceAddress) -> Self {
+        Self {
+            first: address.0.to_le(),
+            second: 0,
+        }
+    }
+
+    #[inline(always)]
+    const fn has(self, bits: u64) -> bool {
+        self.second & bits.to_le() != 0
+    }
+
+    /// Whether the device has filled the buffer.
+    #[inline(always)]
+    pub(crate) const fn is_done(self) -> bool {
+        self.has(RX_DD)
+    }
+
+    /// Whether a frame ends in the buffer.
+    #[inline(always)]
+    pub(crate) const fn is_end(self) -> bool {
+        self.has(RX_EOP)
+    }
+
+    /// Whether the frame was damaged on the wire.
+    #[inline(always)]
+    pub(crate) const fn is_damaged(self) -> bool {
+        self.has(RX_RXE)
+    }
+
+    /// Bytes in the buffer, as the device says.
+    #[inline(always)]
+    pub(crate) const fn len(self) -> u16 {
+        (u64::from_le(self.second) >> RX_LEN_SHIFT) as u16
+    }
+
+    /// What the device says of the checksums.
+    ///
+    /// An 82599 may mark a UDP datagram without a checksum (0) as wrong (an erratum, by Linux and
+    /// DPDK). Over IPv4 it may have none, so nothing is said of those that are marked.
+    #[inline]
+    pub(crate) const fn checksum(self, family: Family) -> RxChecksum {
+        let udp_over_ipv4 =
+            self.first & RX_TYPE_UDP.to_le() != 0 && self.first & RX_TYPE_IPV4.to_le() != 0;
+        let mut transport = self.verdict(RX_L4CS, RX_L4E);
+        if matches!((family, transport), (Family::I82599, Verdict::Bad)) && udp_over_ipv4 {
+            transport = Verdict::Unknown;
+        }
+        RxChecksum {
+            ipv4_header: self.verdict(RX_IPCS, RX_IPE),
+            transport,
+        }
+    }
+
+    #[inline(always)]
+    const fn verdict(self, computed: u64, wrong: u64) -> Verdict {
+        match (self.has(computed), self.has(wrong)) {
+            (false, _) => Verdict::Unknown,
+            (true, false) => Verdict::Good,
+            (true, true) => Verdict::Bad,
+        }
+    }
+}
+
+#[cfg(test)]
+impl TxDescriptor {
+    /// As the device would mark it.
+    pub(crate) const fn marked_done(self) -> Self {
+        Self {
+            low: self.low,
+            high: self.high | TX_DD.to_le(),
+        }
+    }
+
+    /// Both words as numbers.
+    pub(crate) const fn words(self) -> (u64, u64) {
+        (u64::from_le(self.low), u64::from_le(self.high))
+    }
+}

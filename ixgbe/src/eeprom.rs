@@ -1,0 +1,116 @@
+//! The EEPROM: its checksum and the station address.
+
+use core::time::Duration;
+
+use pagewire_hal::{MacAddress, NicError, Platform, Registers};
+
+use crate::bits::Eec;
+use crate::config::is_station;
+use crate::ids::Family;
+use crate::init::wait_until;
+use crate::regs::{
+    Bar, EEC, EERD, EERD_ADDRESS_SHIFT, EERD_DATA_SHIFT, EERD_DONE, EERD_START, RAH_AV, RAH0, RAL0,
+};
+use crate::semaphore::{self, Resource};
+
+/// Words at the beginning that the checksum covers, the checksum itself included: 0 to 3Fh.
+const CHECKED_WORDS: u32 = 0x40;
+/// Words that point at sections which the checksum covers as well (Linux and DPDK ixgbe: from the
+/// PCIe analog section to the one before the firmware's).
+const SECTION_POINTERS: core::ops::Range<u32> = 0x03..0x0F;
+/// Of these the PHY's section and the option ROM are left out on the X540.
+const NOT_ON_X540: core::ops::Range<u32> = 0x04..0x06;
+/// What all of it sums to (Linux `IXGBE_EEPROM_SUM`).
+const CHECKSUM: u16 = 0xBABA;
+/// Largest address that a read takes: 14 bits (DPDK `IXGBE_EERD_MAX_ADDR`).
+const MAX_ADDRESS: u32 = 0x3FFF;
+/// Linux gives a word 100,000 times 5 µs.
+const READ_LIMIT: Duration = Duration::from_millis(500);
+
+fn read_word<P: Platform>(
+    platform: &P,
+    registers: &Bar<P::Registers>,
+    address: u32,
+) -> Result<u16, NicError> {
+    registers.write(EERD, address << EERD_ADDRESS_SHIFT | EERD_START);
+    let mut value = 0;
+    wait_until(
+        platform,
+        "reading a word of the EEPROM",
+        READ_LIMIT,
+        Duration::from_micros(50),
+        || {
+            value = registers.read(EERD);
+            value & EERD_DONE != 0
+        },
+    )?;
+    Ok((value >> EERD_DATA_SHIFT) as u16)
+}
+
+/// Checks the EEPROM's checksum: with a wrong one the device's configuration cannot be trusted.
+pub(crate) fn verify<P: Platform>(
+    platform: &P,
+    registers: &Bar<P::Registers>,
+    family: Family,
+) -> Result<(), NicError> {
+    semaphore::take(platform, registers, family, Resource::Eeprom)?;
+    let found = sum(platform, registers, family);
+    semaphore::put(registers, family, Resource::Eeprom);
+    let found = found?;
+    if found != CHECKSUM {
+        return Err(NicError::EepromChecksum {
+            found,
+            expected: CHECKSUM,
+        });
+    }
+    Ok(())
+}
+
+/// The sum of all words that count.
+fn sum<P: Platform>(
+    platform: &P,
+    registers: &Bar<P::Registers>,
+    family: Family,
+) -> Result<u16, NicError> {
+    let control = registers.read(EEC);
+    let words = 1 << (((control & Eec::SIZE.bits()) >> 11) + 6);
+    // DPDK leaves a section out that ends behind the EEPROM, but for the X540 only.
+    let end = match family {
+        Family::I82599 => MAX_ADDRESS + 1,
+        Family::X540 => (MAX_ADDRESS + 1).min(words),
+    };
+    let mut found = 0u16;
+    for address in 0..CHECKED_WORDS {
+        found = found.wrapping_add(read_word(platform, registers, address)?);
+    }
+    for pointer in SECTION_POINTERS {
+        if family == Family::X540 && NOT_ON_X540.contains(&pointer) {
+            continue;
+        }
+        let section = u32::from(read_word(platform, registers, pointer)?);
+        if section == 0 || section == 0xFFFF || section >= end {
+            continue;
+        }
+        let len = u32::from(read_word(platform, registers, section)?);
+        if len == 0 || len == 0xFFFF || section + len >= end {
+            continue;
+        }
+        for address in section + 1..=section + len {
+            found = found.wrapping_add(read_word(platform, registers, address)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The station address: receive address 0, which the device has loaded from its EEPROM.
+pub(crate) fn station_address<R: Registers>(registers: &Bar<R>) -> Result<MacAddress, NicError> {
+    let (low, high) = (registers.read(RAL0), registers.read(RAH0));
+    let [a, b, c, d] = low.to_le_bytes();
+    let [e, f, ..] = high.to_le_bytes();
+    let loaded = MacAddress([a, b, c, d, e, f]);
+    if high & RAH_AV != 0 && is_station(loaded) {
+        Ok(loaded)
+    } else {
+        Err(NicError::BadMacAddress(loaded))
+    }
+}

@@ -1,0 +1,217 @@
+//! From any state to a running device: what is set once after each reset, in the order of the
+//! datasheet as Linux and DPDK ixgbe have it.
+//!
+//! The order: general configuration and flow control → the tables that a reset leaves undefined
+//! (in the machine-readable map their reset value is X) → receive → transmit → rings → the queues
+//! on → tails → the receiver. A tail is not written before its queue reads as on.
+
+use core::time::Duration;
+
+use pagewire_hal::{MacAddress, NicError, Platform, Registers};
+
+use crate::bits::{
+    CtrlExt, Fctrl, Hlreg0, RSC_ACK_DISABLE, RXEN, Rdrxctl, Rfctl, Rttdcs, Rxcsum, Rxdctl,
+    SECRX_READY, Secrx, TX_ENABLE, Txdctl, Vlnctrl,
+};
+use crate::config::{Config, FRAME_CHECK_SEQUENCE, STANDARD_MTU};
+use crate::ids::Family;
+use crate::regs::{
+    Bar, CTRL_EXT, DMATXCTL, DTXMXSZRQ, FCRTH, FCRTL, FCTRL, FTQF, HLREG0, MAXFRS, MCSTCTRL, MPSAR,
+    MTA, MTQC, PACKET_BUFFERS, PFUTA, PFVLVF, PFVLVFB, QUEUE_COUNTERS, QUEUES, RAH_AV, RAH0,
+    RAL_ALL, RAL0, RDRXCTL, RECEIVE_ADDRESSES, RFCTL, RQSMR, RSCDBU, RTTBCNRC, RTTDCS, RTTDQSEL,
+    RTTDT1C, RXCSUM, RXCTRL, RXDCTL, RXPBSIZE, Register, SECRXCTRL, SECRXSTAT, TABLE_WORDS, TQSM,
+    TXDCTL, TXPBSIZE, TXPBTHRESH, VFTA, VLNCTRL,
+};
+use crate::{link, rss};
+
+/// Time for a queue to read as on. Linux gives each 10 to 20 ms.
+pub(crate) const ENABLE_LIMIT: Duration = Duration::from_millis(20);
+/// How often the receive data path is looked at before the receiver is switched on regardless.
+/// Linux gives it 40 times 1 ms and then goes on, "for informational purposes only".
+const SECRX_LOOKS: u32 = 1000;
+/// Receive packet buffer of the 82599, in KiB (reset value).
+const RX_BUFFER_82599: u32 = 512;
+/// Receive packet buffer of the X540, in KiB (DPDK).
+const RX_BUFFER_X540: u32 = 384;
+/// Transmit packet buffer, in KiB (reset value).
+const TX_BUFFER: u32 = 160;
+/// What of it stays free for the longest frame, in KiB (Linux `IXGBE_TXPKT_SIZE_MAX`).
+const TX_LONGEST: u32 = 10;
+/// A packet buffer's size, in its register.
+const BUFFER_SHIFT: u32 = 10;
+/// How far below the size of the receive buffer its high mark is, in bytes: needed without flow
+/// control, too (Linux: else "Tx hangs" where frames are switched inside; the machine-readable map
+/// lists FCRTH among what a driver without flow control sets).
+const HIGH_MARK_BELOW: u32 = 24 * 1024;
+/// Most that [`DTXMXSZRQ`] holds; right where there are no traffic classes (ixy, by the
+/// datasheet).
+const MAX_REQUEST: u32 = 0xFFF;
+
+/// Waits in steps until `done`, for `limit` at most. Counts its own steps, so that it ends even
+/// with a clock that stands still.
+pub(crate) fn wait_until<P: Platform>(
+    platform: &P,
+    what: &'static str,
+    limit: Duration,
+    step: Duration,
+    mut done: impl FnMut() -> bool,
+) -> Result<(), NicError> {
+    let mut waited = Duration::ZERO;
+    while !done() {
+        if waited >= limit {
+            return Err(NicError::Timeout { what, after: limit });
+        }
+        platform.wait(step);
+        waited += step;
+    }
+    Ok(())
+}
+
+/// All that is set once after each reset, before the rings.
+pub(crate) fn prepare<R: Registers>(
+    registers: &Bar<R>,
+    family: Family,
+    config: &Config,
+    mac: MacAddress,
+) {
+    let owned = CtrlExt::NS_DIS | CtrlExt::DRV_LOAD;
+    registers.change(CTRL_EXT, 0, owned.bits());
+    link::disable_flow_control(registers);
+    prepare_buffers(registers, family);
+    prepare_filters(registers, mac);
+    prepare_receive(registers, config);
+    rss::program(registers, &config.rss_key, config.queue_pairs);
+    prepare_transmit(registers);
+    map_counters(registers);
+}
+
+/// One packet buffer for each direction, as there is one traffic class.
+fn prepare_buffers<R: Registers>(registers: &Bar<R>, family: Family) {
+    let receive = match family {
+        Family::I82599 => RX_BUFFER_82599,
+        Family::X540 => RX_BUFFER_X540,
+    };
+    let high_mark = (receive << BUFFER_SHIFT) - HIGH_MARK_BELOW;
+    registers.write(RXPBSIZE, receive << BUFFER_SHIFT);
+    registers.write(TXPBSIZE, TX_BUFFER << BUFFER_SHIFT);
+    registers.write(TXPBTHRESH, TX_BUFFER - TX_LONGEST);
+    registers.write(FCRTH, high_mark);
+    registers.write(FCRTL, 0);
+    for unused in 1..PACKET_BUFFERS {
+        for register in [RXPBSIZE, TXPBSIZE, TXPBTHRESH, FCRTH, FCRTL] {
+            registers.write(register.at(unused), 0);
+        }
+    }
+}
+
+/// Receive address 0 is ours; the tables of multicast, unicast, VLANs, pools and five-tuples are
+/// empty.
+fn prepare_filters<R: Registers>(registers: &Bar<R>, mac: MacAddress) {
+    let MacAddress([a, b, c, d, e, f]) = mac;
+    registers.write(RAL0, u32::from_le_bytes([a, b, c, d]));
+    registers.write(RAH0, u32::from_le_bytes([e, f, 0, 0]) | RAH_AV);
+    for address in 1..RECEIVE_ADDRESSES {
+        let low = receive_address(address);
+        // The high word, with the valid bit, goes first.
+        registers.write(low.at(1), 0);
+        registers.write(low, 0);
+    }
+    registers.fill(MPSAR, 2 * RECEIVE_ADDRESSES, 0);
+    registers.write(MCSTCTRL, 0);
+    registers.fill(MTA, TABLE_WORDS, 0);
+    registers.fill(PFUTA, TABLE_WORDS, 0);
+    registers.fill(VFTA, TABLE_WORDS, 0);
+    registers.fill(PFVLVF, 64, 0);
+    registers.fill(PFVLVFB, 128, 0);
+    registers.fill(FTQF, TABLE_WORDS, 0);
+    registers.change(VLNCTRL, Vlnctrl::VFE.bits(), 0);
+}
+
+/// Low word of a receive address. The first sixteen have two places, see
+/// [`regs`](crate::regs).
+const fn receive_address(n: u32) -> Register {
+    if n < 16 {
+        RAL0.at(2 * n)
+    } else {
+        RAL_ALL.at(2 * n)
+    }
+}
+
+fn prepare_receive<R: Registers>(registers: &Bar<R>, config: &Config) {
+    registers.write(FCTRL, receive_filter(config).bits());
+    let longest = config.max_frame_len() + FRAME_CHECK_SEQUENCE;
+    registers.change(MAXFRS, 0xFFFF_0000, longest << 16);
+    let mut core = Hlreg0::TXCRCEN | Hlreg0::RXCRCSTRP | Hlreg0::TXPADEN;
+    core.set(
+        Hlreg0::JUMBOEN,
+        config.max_frame_len() > u32::from(STANDARD_MTU) + 14,
+    );
+    let off = Hlreg0::JUMBOEN | Hlreg0::LPBK;
+    registers.change(HLREG0, off.bits(), core.bits());
+    let dma = Rdrxctl::CRC_STRIP | Rdrxctl::RSCACKC | Rdrxctl::FCOE_WRFIX;
+    registers.change(RDRXCTL, Rdrxctl::RSCFRSTSIZE.bits(), dma.bits());
+    let filter = Rfctl::RSC_DIS | Rfctl::NFSW_DIS | Rfctl::NFSR_DIS;
+    registers.change(RFCTL, 0, filter.bits());
+    registers.change(RSCDBU, 0, RSC_ACK_DISABLE);
+    registers.change(RXCSUM, 0, Rxcsum::PCSD.bits());
+}
+
+fn receive_filter(config: &Config) -> Fctrl {
+    let mut filter = Fctrl::BAM;
+    if config.all_multicast {
+        filter |= Fctrl::MPE;
+    }
+    if config.promiscuous {
+        filter |= Fctrl::UPE | Fctrl::MPE;
+    }
+    filter
+}
+
+/// One traffic class, no pools, no rate limits.
+fn prepare_transmit<R: Registers>(registers: &Bar<R>) {
+    registers.write(DTXMXSZRQ, MAX_REQUEST);
+    registers.change(RTTDCS, 0, Rttdcs::ARBDIS.bits());
+    registers.write(MTQC, 0);
+    for queue in 0..QUEUES {
+        registers.write(RTTDQSEL, queue.into());
+        registers.write(RTTDT1C, 0);
+        registers.write(RTTBCNRC, 0);
+    }
+    registers.change(RTTDCS, Rttdcs::ARBDIS.bits(), 0);
+}
+
+/// Each of the first sixteen queues has a counter of its own.
+fn map_counters<R: Registers>(registers: &Bar<R>) {
+    for word in 0..u32::from(QUEUE_COUNTERS) / 4 {
+        let first = 4 * word;
+        let map = first | (first + 1) << 8 | (first + 2) << 16 | (first + 3) << 24;
+        registers.write(RQSMR.at(word), map);
+        registers.write(TQSM.at(word), map);
+    }
+}
+
+/// Switches transmit DMA on: before the first queue (DPDK; ixy by the datasheet).
+pub(crate) fn enable_transmit<R: Registers>(registers: &Bar<R>) {
+    registers.change(DMATXCTL, 0, TX_ENABLE);
+}
+
+/// Switches the receiver on. Frames that arrive at that moment may hang the receive DMA of the
+/// 82599, so the path in front of it is held up and empty meanwhile (an erratum, by Linux and
+/// DPDK).
+pub(crate) fn enable_receive<R: Registers>(registers: &Bar<R>) {
+    registers.change(SECRXCTRL, 0, Secrx::RX_DIS.bits());
+    let is_empty = |_: &u32| registers.read(SECRXSTAT) & SECRX_READY != 0;
+    if (0..SECRX_LOOKS).find(is_empty).is_none() {
+        log::warn!("ixgbe: the receive path does not become empty; the receiver goes on");
+    }
+    registers.change(RXCTRL, 0, RXEN);
+    registers.change(SECRXCTRL, Secrx::RX_DIS.bits(), 0);
+}
+
+/// Whether the queues of all `pairs` read as on.
+pub(crate) fn are_enabled<R: Registers>(registers: &Bar<R>, pairs: u16) -> bool {
+    (0..pairs).all(|pair| {
+        registers.read(TXDCTL.of(pair)) & Txdctl::ENABLE.bits() != 0
+            && registers.read(RXDCTL.of(pair)) & Rxdctl::ENABLE.bits() != 0
+    })
+}

@@ -1,0 +1,201 @@
+//! MSI-X: a vector for each queue and one for the rest, or fewer.
+//!
+//! As Linux ixgbe sets the 82599 up: a message clears its cause (EIAC) and masks its vector (EIAM),
+//! and the vector is let through again after the work is done (EIMS_EX). The rest (the link, a full
+//! packet buffer) is read from EICR when its vector has fired; with OCD the reading clears only
+//! that. Time between two messages of a vector: EITR.
+
+use pagewire_hal::{Causes, Platform, Registers};
+
+use crate::bits::{Cause, Eitr, Gpie, Ivar};
+use crate::regs::{
+    Bar, EIAC, EIAM_EX, EICR, EIMC, EIMC_EX, EIMS, EIMS_EX, EITR, EITR_HIGH, GPIE, IVAR, IVAR_MISC,
+    Register,
+};
+
+/// Vectors with a moderation register below [`EITR_HIGH`].
+const LOW_VECTORS: u16 = 24;
+
+/// Which vector says what: that of the rest is the last. Of the others each queue has one, receive
+/// and transmit in turns, or else each pair has one, or else pairs share them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Vectors {
+    count: u16,
+    pairs: u16,
+}
+
+impl Vectors {
+    /// Vectors that a device of `pairs` queue pairs has use for.
+    pub(crate) const fn wanted(pairs: u16) -> u16 {
+        2 * pairs + 1
+    }
+
+    /// Of `count` vectors, from 1 to [`wanted`](Self::wanted).
+    pub(crate) const fn new(count: u16, pairs: u16) -> Self {
+        Self { count, pairs }
+    }
+
+    /// Vectors in use.
+    pub(crate) const fn count(self) -> u16 {
+        self.count
+    }
+
+    /// Of queue `index`: receive queues are even, transmit queues odd.
+    const fn queue(self, index: u16) -> u16 {
+        if self.count >= Self::wanted(self.pairs) {
+            index
+        } else if self.count > 1 {
+            // With a vector for each pair this is the pair's.
+            index / 2 % (self.count - 1)
+        } else {
+            0
+        }
+    }
+
+    const fn rest(self) -> u16 {
+        self.count.saturating_sub(1)
+    }
+
+    /// All vectors, 0 to 31 and 32 to 63.
+    const fn all(self) -> [u32; 2] {
+        let all = (1u64 << self.count) - 1;
+        [all as u32, (all >> 32) as u32]
+    }
+}
+
+const REST: Cause = Cause::LSC.union(Cause::RX_MISS);
+
+/// Assigns the causes to the vectors and lets them through, at most one message of each vector in
+/// `interval` µs.
+pub(crate) fn program<R: Registers>(registers: &Bar<R>, vectors: Vectors, interval: u16) {
+    let mode = Gpie::MULTIPLE_MSIX | Gpie::PBA_SUPPORT | Gpie::OTHER_CLEAR_DISABLE | Gpie::EIAME;
+    registers.write(GPIE, mode.bits());
+    for pair in 0..vectors.pairs {
+        let entry = |index| u32::from(vectors.queue(index)) | Ivar::VALID.bits();
+        let both = entry(2 * pair) | entry(2 * pair + 1) << 8;
+        let shift = 16 * u32::from(pair % 2);
+        let register = IVAR.at(u32::from(pair / 2));
+        registers.change(register, 0xFFFF << shift, both << shift);
+    }
+    let rest = u32::from(vectors.rest()) | Ivar::VALID.bits();
+    registers.write(IVAR_MISC, rest << 8);
+    for vector in 0..vectors.count {
+        registers.write(moderation(vector), throttle(interval));
+    }
+    registers.write(EIAC, Cause::VECTORS.bits());
+    let [low, high] = vectors.all();
+    registers.write(EIAM_EX, low);
+    registers.write(EIAM_EX.at(1), high);
+    unmask(registers, [low, high]);
+    registers.write(EIMS, REST.bits());
+}
+
+const fn moderation(vector: u16) -> Register {
+    match vector.checked_sub(LOW_VECTORS) {
+        None => EITR.at(vector as u32),
+        Some(high) => EITR_HIGH.at(high as u32),
+    }
+}
+
+/// An interval of `micros` µs in the units of the register, 2.048 µs.
+const fn throttle(micros: u16) -> u32 {
+    let units = micros as u32 * 1000 / 2048;
+    units << 3 & Eitr::INTERVAL.bits() | Eitr::COUNTER_WRITE_DISABLE.bits()
+}
+
+fn unmask<R: Registers>(registers: &Bar<R>, vectors: [u32; 2]) {
+    for (n, word) in (0..).zip(vectors) {
+        if word != 0 {
+            registers.write(EIMS_EX.at(n), word);
+        }
+    }
+}
+
+/// Masks everything.
+pub(crate) fn mask<R: Registers>(registers: &Bar<R>) {
+    registers.write(EIMC, Cause::ALL.bits());
+    registers.write(EIMC_EX, u32::MAX);
+    registers.write(EIMC_EX.at(1), u32::MAX);
+}
+
+/// Masks everything, then reads the causes that are pending away.
+pub(crate) fn clear<R: Registers>(registers: &Bar<R>) {
+    mask(registers);
+    registers.read(EICR);
+}
+
+/// What has fired since the last time; lets it fire again.
+pub(crate) fn take<P: Platform>(
+    platform: &mut P,
+    registers: &Bar<P::Registers>,
+    vectors: Vectors,
+) -> Causes {
+    let mut fired = 0u64;
+    for vector in 0..vectors.count {
+        fired |= u64::from(platform.take_interrupt(vector)) << vector;
+    }
+    let mut causes = Causes::empty();
+    for index in 0..2 * vectors.pairs {
+        if fired >> vectors.queue(index) & 1 != 0 {
+            let is_receive = index.is_multiple_of(2);
+            causes |= if is_receive {
+                Causes::RECEIVE
+            } else {
+                Causes::TRANSMIT
+            };
+        }
+    }
+    if fired >> vectors.rest() & 1 != 0 {
+        causes |= take_rest(registers);
+    }
+    unmask(registers, [fired as u32, (fired >> 32) as u32]);
+    causes
+}
+
+/// Reads the causes that have no vector of their own, which clears them, and lets them through.
+fn take_rest<R: Registers>(registers: &Bar<R>) -> Causes {
+    let word = registers.read(EICR);
+    if word == u32::MAX {
+        return Causes::LINK;
+    }
+    let found = Cause::from_bits_retain(word);
+    let rest = found & REST;
+    if !rest.is_empty() {
+        // Where reading has not cleared them: only what was found, as a cause that came since
+        // must not be lost.
+        registers.write(EICR, rest.bits());
+    }
+    registers.write(EIMS, REST.bits());
+    let mut causes = Causes::empty();
+    causes.set(Causes::OVERRUN, found.contains(Cause::RX_MISS));
+    causes.set(Causes::LINK, found.contains(Cause::LSC));
+    causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Vectors, throttle};
+
+    #[test]
+    fn vectors_are_in_the_table_and_each_is_used() {
+        for pairs in 1..=16 {
+            for count in 1..=Vectors::wanted(pairs) {
+                let vectors = Vectors::new(count, pairs);
+                let mut used = std::vec![false; usize::from(count)];
+                used[usize::from(vectors.rest())] = true;
+                for index in 0..2 * pairs {
+                    used[usize::from(vectors.queue(index))] = true;
+                }
+                let own = count <= pairs + 1 || count == Vectors::wanted(pairs);
+                assert!(!own || !used.contains(&false), "{count} for {pairs} pairs");
+            }
+        }
+    }
+
+    #[test]
+    fn moderation_stays_in_its_field() {
+        assert_eq!(throttle(0), 1 << 31);
+        assert_eq!(throttle(50), 1 << 31 | 24 << 3);
+        assert_eq!(throttle(1000), 1 << 31 | 488 << 3);
+    }
+}

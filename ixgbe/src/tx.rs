@@ -1,0 +1,438 @@
+//! The transmit queue.
+//!
+//! Each frame takes one data descriptor per fragment, and before them a context descriptor if it
+//! asks for an offload that neither of the two contexts has, which the device remembers for the
+//! queue. The one that was not used last is replaced.
+//!
+//! With a write-back threshold of 0 "software must set RS on the last descriptor of every packet"
+//! (X550 datasheet by `nics.md`). So it is done: each frame reports. (DPDK asks for a report every
+//! 32 descriptors only, and Linux for all with a threshold above 0.) Descriptors are reclaimed by
+//! DD in the last descriptor of a frame, never by TDH, which may run ahead (the datasheet warns
+//! of it).
+//!
+//! What must be remembered of each frame lies in [`Platform::Slots`], which the device cannot
+//! reach, at the index of the frame's first descriptor. The only bit that the device writes and
+//! that this file looks at is DD.
+
+use core::cell::Cell;
+use core::marker::PhantomData;
+
+use pagewire_hal::{
+    Capabilities, DescriptorRing, DomainId, FrameError, NicError, Offload, Platform, PostError,
+    QueueError, RingCounters, Token, TxFrame, TxQueue, barrier,
+};
+
+use crate::bits::{DcaTxctrl, Txdctl};
+use crate::desc::{Context, TX_EOP, TX_RS, TxDescriptor, first_command, header_len};
+use crate::pairs::QueueId;
+use crate::regs::{Bar, DCA_TXCTRL, TDBAH, TDBAL, TDH, TDLEN, TDT, TDWBAL, TXDCTL};
+
+/// Descriptors that always stay free, as in the driver of the 82574: head and tail must not meet
+/// in a full ring, and one more for good measure.
+pub(crate) const GAP: u32 = 2;
+/// Context descriptors that a frame may need.
+pub(crate) const CONTEXTS: u32 = 1;
+/// Write-back threshold of the queues, in descriptors.
+pub(crate) const WTHRESH: u32 = 0;
+/// The header of a frame to be segmented lies in at most so many descriptors (X550 datasheet by
+/// `nics.md`).
+const HEADER_DESCRIPTORS: usize = 4;
+
+/// Words before and behind the slots that nobody uses: 128 bytes, so that those of two queues
+/// share no cache line, nor a pair of lines that is fetched together, wherever the platform has
+/// them.
+const SLOT_MARGIN: usize = 16;
+/// Remembered of a frame: the token in bits 31:0.
+const SLOT_LEN_SHIFT: u32 = 32;
+
+/// The contexts that the device remembers for a queue.
+#[derive(Debug, Default)]
+struct Contexts {
+    slots: [Context; 2],
+    /// Which was used last, 0 or 1.
+    last: u8,
+}
+
+impl Contexts {
+    /// Where `wanted` is, if it is there.
+    #[inline(always)]
+    fn find(&self, wanted: Context) -> Option<u8> {
+        let [zero, one] = self.slots;
+        if zero == wanted {
+            Some(0)
+        } else if one == wanted {
+            Some(1)
+        } else {
+            None
+        }
+    }
+
+    /// Remembers that slot `index` holds `context` and was used.
+    #[inline(always)]
+    fn put(&mut self, index: u8, context: Context) {
+        if let Some(slot) = self.slots.get_mut(usize::from(index)) {
+            *slot = context;
+        }
+        self.last = index;
+    }
+}
+
+/// The transmit half of one of the device's queue pairs.
+///
+/// It may move to another thread, and is used from one at a time; it shares no lock and no cache
+/// line with other queues. While the device is being reset the queue does not know of it: it takes
+/// frames until it is full, and they come back with all others from
+/// [`restart`](pagewire_hal::Nic::restart) or [`release`](pagewire_hal::Nic::release).
+///
+/// Dropped without `release`, its ring is leaked, as the device may still read it.
+#[repr(align(128))]
+pub struct IxgbeTx<P: Platform> {
+    id: QueueId,
+    registers: Bar<P::Registers>,
+    ring: DescriptorRing<P::Memory, TxDescriptor>,
+    counters: RingCounters,
+    slots: P::Slots,
+    capabilities: Capabilities,
+    domain: DomainId,
+    contexts: Contexts,
+    /// Descriptors written since the last doorbell.
+    unpublished: u32,
+    outstanding: usize,
+    /// The device has said that the queue is on: the tail may be written.
+    enabled: bool,
+    down: bool,
+    /// `Cell` is not `Sync`: a queue has one user at a time.
+    not_sync: PhantomData<Cell<()>>,
+}
+
+impl<P: Platform> core::fmt::Debug for IxgbeTx<P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("IxgbeTx")
+            .field("pair", &self.id.pair)
+            .field("counters", &self.counters)
+            .field("outstanding", &self.outstanding)
+            .field("down", &self.down)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Platform> IxgbeTx<P> {
+    /// A queue of `count` descriptors that the device has not been told of.
+    pub(crate) fn new(
+        platform: &mut P,
+        id: QueueId,
+        registers: Bar<P::Registers>,
+        capabilities: Capabilities,
+        count: u16,
+    ) -> Result<Self, NicError> {
+        const UNFIT: NicError = NicError::Config {
+            what: "the platform's memory for the transmit ring does not fit it",
+        };
+        let count = u32::from(count);
+        let bytes = count as usize * size_of::<TxDescriptor>();
+        let memory = platform.allocate(bytes, 128)?;
+        let mut ring = DescriptorRing::new(memory, count).ok_or(UNFIT)?;
+        // SAFETY: the device has not been told of this memory.
+        unsafe { ring.set_quiet(true) };
+        let counters = RingCounters::new(count, GAP).ok_or(UNFIT)?;
+        let words = count as usize + 2 * SLOT_MARGIN;
+        let slots = platform.slots(words)?;
+        if slots.as_ref().len() < words {
+            return Err(UNFIT);
+        }
+        Ok(Self {
+            id,
+            registers,
+            ring,
+            counters,
+            slots,
+            capabilities,
+            domain: platform.domain(),
+            contexts: Contexts::default(),
+            unpublished: 0,
+            outstanding: 0,
+            enabled: false,
+            down: true,
+            not_sync: PhantomData,
+        })
+    }
+
+    /// Whose queue it is.
+    pub(crate) fn id(&self) -> QueueId {
+        self.id
+    }
+
+    /// Tells the device, which is reset and stopped, of the empty ring. The tail is 0 since the
+    /// reset, and is not written before the queue is on.
+    pub(crate) fn program(&mut self) {
+        // SAFETY: saying "not quiet" only keeps memory longer.
+        unsafe { self.ring.set_quiet(false) };
+        self.empty();
+        self.ring.clear();
+        let address = self.ring.address().0;
+        for (register, value) in [
+            (TDBAL, address as u32),
+            (TDBAH, (address >> 32) as u32),
+            (TDLEN, self.ring.bytes()),
+            (TDH, 0),
+            (TDWBAL, 0),
+        ] {
+            // SAFETY: the ring is ours and in custody as not quiet; head and tail are equal since
+            // the reset, so no descriptor is the device's, and nothing is written elsewhere.
+            unsafe { self.registers.write_ring(register.of(self.id.pair), value) };
+        }
+        let pair = self.id.pair;
+        let relaxed = DcaTxctrl::WRITE_BACK_RELAXED.bits();
+        self.registers.change(DCA_TXCTRL.of(pair), relaxed, 0);
+        self.registers.write(TXDCTL.of(pair), THRESHOLDS.bits());
+        self.enabled = false;
+        self.down = false;
+    }
+
+    /// Switches the queue on, once transmit DMA is.
+    pub(crate) fn enable(&mut self) {
+        let on = THRESHOLDS | Txdctl::ENABLE;
+        self.registers.write(TXDCTL.of(self.id.pair), on.bits());
+    }
+
+    /// Whether the device has switched the queue on.
+    #[cold]
+    pub(crate) fn is_enabled(&mut self) -> bool {
+        let state = Txdctl::from_bits_retain(self.registers.read(TXDCTL.of(self.id.pair)));
+        self.enabled |= state.contains(Txdctl::ENABLE);
+        self.enabled
+    }
+
+    fn empty(&mut self) {
+        self.counters.reset();
+        self.contexts = Contexts::default();
+        self.unpublished = 0;
+    }
+
+    /// Hands back the tokens of all frames in the ring, in the order in which they were posted.
+    ///
+    /// # Safety
+    /// The device is quiet: bus mastering is off and nothing is pending.
+    pub(crate) unsafe fn drain(&mut self, released: &mut dyn FnMut(Token)) {
+        self.down = true;
+        while self.counters.used() > 0 {
+            released(self.consume_frame());
+        }
+        self.empty();
+    }
+
+    /// Lets the memory be freed on drop.
+    ///
+    /// # Safety
+    /// As [`drain`](Self::drain), and the device is not started again before
+    /// [`program`](Self::program) was called.
+    pub(crate) unsafe fn set_quiet(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.set_quiet(true) };
+    }
+
+    /// What is remembered of the oldest frame: its token, and its descriptors, at least 1.
+    #[inline(always)]
+    fn oldest(&self) -> (Token, u32) {
+        let slot = self.counters.head() as usize + SLOT_MARGIN;
+        let word = self.slots.as_ref().get(slot).copied().unwrap_or(0);
+        (Token(word as u32), ((word >> SLOT_LEN_SHIFT) as u32).max(1))
+    }
+
+    /// Takes the oldest frame out of the ring and returns its token. It is out before anybody is
+    /// told, so that a caller who panics gets no token twice.
+    #[inline(always)]
+    fn consume_frame(&mut self) -> Token {
+        let (token, len) = self.oldest();
+        self.counters.consume(len);
+        self.outstanding = self.outstanding.saturating_sub(1);
+        token
+    }
+
+    /// Whether the oldest frame is done.
+    #[inline]
+    fn is_oldest_done(&mut self) -> Result<bool, QueueError> {
+        let (_, len) = self.oldest();
+        let last = self.counters.head().wrapping_add(len - 1) & (self.ring.len() - 1);
+        if !self.ring.read(last).is_done() {
+            return Ok(false);
+        }
+        barrier::observe();
+        let published = self.counters.used() - self.unpublished;
+        if len > published {
+            self.down = true;
+            return Err(QueueError::BadIndex { index: last });
+        }
+        Ok(true)
+    }
+
+    /// Writes the data descriptors of a frame from `index` on. `first` is what the first one
+    /// says; the last one ends the frame and reports.
+    #[inline(always)]
+    fn write_data(&mut self, frame: &TxFrame<'_>, mut index: u32, first: u64) {
+        let Some((last, before)) = frame.fragments.split_last() else {
+            return;
+        };
+        let mut command = first;
+        for fragment in before {
+            let descriptor = TxDescriptor::data(fragment.address, fragment.len, command);
+            self.ring.write(index, descriptor);
+            index = self.counters.next(index);
+            command = 0;
+        }
+        let end = command | TX_EOP | TX_RS;
+        let descriptor = TxDescriptor::data(last.address, last.len, end);
+        self.ring.write(index, descriptor);
+    }
+
+    /// Checks what [`TxFrame::check`] does not of a frame of `len` bytes that asks for something:
+    /// the device's own rules. Returns the context that it needs.
+    #[inline]
+    fn check_offload(&self, frame: &TxFrame<'_>, len: u32) -> Result<Context, FrameError> {
+        let offload = &frame.offload;
+        if offload.segment_len != 0 {
+            let header = header_len(offload);
+            let within = frame.fragments.iter().take(HEADER_DESCRIPTORS);
+            let reach = within.fold(0u32, |sum, f| sum.saturating_add(f.len));
+            let segment = u32::from(offload.segment_len).min(len.saturating_sub(header));
+            if reach < header || header + segment > self.capabilities.max_frame_len {
+                return Err(FrameError::OffloadLayout);
+            }
+        }
+        Context::new(offload)
+    }
+
+    /// Which context slot a frame of `len` bytes uses, and what is to be written there first.
+    #[inline]
+    fn choose_context(
+        &self,
+        frame: &TxFrame<'_>,
+        len: u32,
+    ) -> Result<(u8, Option<Context>), FrameError> {
+        if frame.offload == Offload::NONE || frame.offload.checksum.is_empty() {
+            return Ok((0, None));
+        }
+        let wanted = self.check_offload(frame, len)?;
+        Ok(match self.contexts.find(wanted) {
+            Some(index) => (index, None),
+            None => (1 - (self.contexts.last & 1), Some(wanted)),
+        })
+    }
+}
+
+/// What TXDCTL says of a queue's thresholds: prefetch as in Linux, no write-back threshold.
+const THRESHOLDS: Txdctl = Txdctl::PTHRESH_32.union(Txdctl::HTHRESH_1);
+const _: () = assert!(WTHRESH == 0, "THRESHOLDS has none, and each frame reports");
+
+// SAFETY: a token is handed back when the device has written DD to the last descriptor of its
+// frame, which it does when it has processed it (X550 datasheet, 7.2.3.2.4 by `nics.md`), from
+// head to tail. Or by `drain`, when the device is quiet. Frames leave the ring before their token
+// is handed back, so none comes twice. The device gets the addresses of the fragments and of the
+// ring, no others. The domain never changes.
+unsafe impl<P: Platform> TxQueue for IxgbeTx<P> {
+    #[inline]
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    #[inline]
+    fn domain(&self) -> DomainId {
+        self.domain
+    }
+
+    #[inline]
+    unsafe fn post(&mut self, frame: &TxFrame<'_>, token: Token) -> Result<(), PostError> {
+        if self.down {
+            return Err(PostError::Down);
+        }
+        let bytes = frame
+            .check(&self.capabilities)
+            .map_err(PostError::Refused)?;
+        let (slot_index, context) = self
+            .choose_context(frame, bytes)
+            .map_err(PostError::Refused)?;
+        let len = frame.fragments.len() as u32 + u32::from(context.is_some());
+        if len > self.counters.free() {
+            return Err(PostError::Full);
+        }
+        let mut index = self.counters.tail();
+        let slot = index as usize + SLOT_MARGIN;
+        let Some(slot) = self.slots.as_mut().get_mut(slot) else {
+            return Err(PostError::Down);
+        };
+        *slot = u64::from(token.0) | u64::from(len) << SLOT_LEN_SHIFT;
+        if let Some(context) = context {
+            self.ring.write(index, context.descriptor(slot_index));
+            index = self.counters.next(index);
+            self.contexts.put(slot_index, context);
+        } else if !frame.offload.checksum.is_empty() {
+            self.contexts.last = slot_index;
+        }
+        let first = first_command(&frame.offload, bytes, slot_index);
+        self.write_data(frame, index, first);
+        self.counters.produce(len);
+        self.unpublished += len;
+        self.outstanding += 1;
+        Ok(())
+    }
+
+    /// Until the device has switched the queue on, shortly after a restart, nothing is handed
+    /// over: [`reclaim`](TxQueue::reclaim) makes up for it.
+    #[inline]
+    fn doorbell(&mut self) {
+        if self.unpublished == 0 || self.down || !(self.enabled || self.is_enabled()) {
+            return;
+        }
+        barrier::publish();
+        // SAFETY: the ring is ours and in custody. The caller of `post` promised that the
+        // fragments of all frames between head and tail stay mapped until their token is
+        // handed back, which is when the device is done with them.
+        unsafe {
+            self.registers
+                .write_ring(TDT.of(self.id.pair), self.counters.tail())
+        };
+        self.unpublished = 0;
+    }
+
+    #[inline]
+    fn reclaim(&mut self, done: &mut impl FnMut(Token)) -> Result<usize, QueueError> {
+        if self.down {
+            return Err(QueueError::Down);
+        }
+        let mut count = 0;
+        while self.counters.used() > 0 && self.is_oldest_done()? {
+            let token = self.consume_frame();
+            count += 1;
+            done(token);
+        }
+        if !self.enabled {
+            self.doorbell();
+        }
+        Ok(count)
+    }
+
+    #[inline]
+    fn has_room(&self, fragments: usize) -> bool {
+        !self.down
+            && fragments <= usize::from(self.capabilities.max_fragments)
+            && fragments < self.counters.free() as usize
+    }
+
+    #[inline]
+    fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+}
+
+#[cfg(test)]
+impl<P: Platform> IxgbeTx<P> {
+    /// Descriptor `index` as it is in memory.
+    pub(crate) fn descriptor(&self, index: u32) -> TxDescriptor {
+        self.ring.read(index)
+    }
+
+    /// Writes descriptor `index`, as a device that misbehaves might.
+    pub(crate) fn overwrite(&mut self, index: u32, descriptor: TxDescriptor) {
+        self.ring.write(index, descriptor);
+    }
+}
