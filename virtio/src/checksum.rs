@@ -11,6 +11,8 @@ use pagewire_hal::{RxChecksum, RxFrame};
 
 /// Bytes that are copied and summed at once. Even, so that only the last of a piece can be odd.
 const CHUNK: usize = 256;
+/// Where a UDP header has its checksum.
+const UDP_CHECKSUM_OFFSET: u16 = 6;
 
 /// A checksum that is being completed, piece by piece.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +21,8 @@ pub(crate) struct Completion {
     start: usize,
     /// Where the result belongs.
     place: usize,
+    /// Whether that is where UDP has it: there 0 says "none" (RFC 768).
+    is_udp: bool,
     /// Bytes of the frame that were seen.
     seen: usize,
     sum: u64,
@@ -33,6 +37,7 @@ impl Completion {
         Self {
             start,
             place: start + usize::from(offset),
+            is_udp: offset == UDP_CHECKSUM_OFFSET,
             seen: 0,
             sum: 0,
             field: [None; 2],
@@ -80,7 +85,12 @@ impl Completion {
         let [Some(high), Some(low)] = self.field else {
             return false;
         };
-        let [first, second] = fold(self.sum).to_be_bytes();
+        // 0xffff is the same sum. TCP's field takes 0 as it comes, and senders put that there.
+        let checksum = match fold(self.sum) {
+            0 if self.is_udp => 0xFFFF,
+            checksum => checksum,
+        };
+        let [first, second] = checksum.to_be_bytes();
         for (place, byte) in [(high, first), (low, second)] {
             // SAFETY: the caller promised writable bytes. Volatile, as the device shares them.
             unsafe { place.write_volatile(byte) };
@@ -99,16 +109,12 @@ fn words(bytes: &[u8; CHUNK]) -> u64 {
     u64::from(sum)
 }
 
-/// The complement of the ones' complement sum (RFC 1071); 0 becomes 0xffff, which is the same sum
-/// and does not say "none" in UDP (RFC 768).
+/// The complement of the ones' complement sum (RFC 1071).
 fn fold(mut sum: u64) -> u16 {
     while sum > 0xFFFF {
         sum = (sum & 0xFFFF) + (sum >> 16);
     }
-    match !(sum as u16) {
-        0 => 0xFFFF,
-        checksum => checksum,
-    }
+    !(sum as u16)
 }
 
 #[cfg(test)]
@@ -154,5 +160,18 @@ mod tests {
         );
         assert!(!complete(&mut same, &[], (u16::MAX, u16::MAX)));
         assert_eq!(same, bytes);
+    }
+
+    #[test]
+    fn a_checksum_of_zero_is_zero_but_for_udp() {
+        for (offset, expected) in [(16, [0, 0]), (6, [0xFF, 0xFF])] {
+            let mut frame = [0; 40];
+            // The sum of all words, the field's own seed among them.
+            frame[usize::from(offset)] = 0xF0;
+            frame[20..22].copy_from_slice(&[0x0F, 0xFF]);
+            assert!(complete(&mut frame, &[], (0, offset)));
+            let at = usize::from(offset);
+            assert_eq!(frame[at..at + 2], expected, "offset {offset}");
+        }
     }
 }

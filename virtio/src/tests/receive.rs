@@ -256,11 +256,12 @@ fn an_incomplete_checksum_is_completed_and_good() {
 }
 
 #[test]
-fn a_checksum_is_not_stored_as_zero() {
+fn the_checksum_of_udp_is_not_stored_as_zero() {
     let mut bench = Bench::with(Features::GUEST_CSUM, 4);
     let mut sent = frame(MAC, 0, 60);
+    sent[34..].fill(0);
     sent[40..42].fill(0xFF);
-    assert!(bench.fake.deliver_with(&header(1, 40, 0), &sent, 72));
+    assert!(bench.fake.deliver_with(&header(1, 34, 6), &sent, 72));
     assert_eq!(receive(&mut bench, 1)[0][40..42], [0xFF, 0xFF]);
 }
 
