@@ -1,0 +1,288 @@
+//! What reading and writing the registers of BAR 0 does, but for those of rings.
+
+use super::bits::{
+    ARBDIS, PATH_DISABLE, PATH_READY, VLAN_FILTER, autoc, cause, ctrl, eec, eerd, mrqc, offset,
+    rdrxctl, swsm,
+};
+use super::interrupts::Interrupts;
+use super::registers::{Register, canonical};
+use super::{DeviceId, Engine, Ixgbe82599};
+
+/// MSCA: the access begins; it clears itself.
+const MDI_COMMAND: u32 = 1 << 30;
+/// MSRWD: what no PHY answers.
+const NO_PHY: u32 = 0xffff_0000;
+/// FDIRCTRL: initialisation is done.
+const FDIR_DONE: u32 = 1 << 3;
+
+/// Nanoseconds that a reset, a word of the EEPROM, the firmware and the receive data path may
+/// take.
+const LONGEST_RESET: u64 = 1_000_000;
+const LONGEST_EERD: u64 = 50_000;
+const LONGEST_FIRMWARE: u64 = 300_000;
+const LONGEST_DRAIN: u64 = 20_000;
+
+impl Ixgbe82599 {
+    pub(super) fn violation(&mut self, text: String) {
+        self.violations.report(text);
+    }
+
+    /// Everything that CTRL.RST resets, at once.
+    pub(super) fn clear(&mut self) {
+        self.registers.reset();
+        self.interrupts = Interrupts::new();
+        for queue in &mut self.transmit {
+            queue.reset();
+        }
+        self.receiver.reset();
+        self.looped.clear();
+        self.eerd = None;
+        self.loading = None;
+        self.link = false;
+        self.negotiation = None;
+        self.judged_msix = false;
+        self.engine = Engine::Running;
+    }
+
+    /// A reset begins: what it resets is reset, and the device is not there for a while.
+    pub(super) fn begin_reset(&mut self) {
+        self.violations.note_reset();
+        self.clear();
+        let latitude = self.config.latitude;
+        self.firmware = self.delay(latitude.slow_semaphores, LONGEST_FIRMWARE);
+        self.reset = Some(self.delay(latitude.slow_reset, LONGEST_RESET));
+        self.settle();
+    }
+
+    /// What the device reads from the EEPROM after a reset.
+    pub(super) fn load_nvm(&mut self) {
+        let (low, high) = self.nvm.station_address();
+        self.registers.set(offset::RAL, low);
+        self.registers.set(offset::RAL + 4, high);
+        let control = self.registers.get(offset::EEC);
+        let done = eec::PRES | eec::AUTO_RD | eec::DONE;
+        self.registers.set(offset::EEC, control | done);
+        let receive = self.registers.get(offset::RDRXCTL);
+        self.registers
+            .set(offset::RDRXCTL, receive | rdrxctl::DMAIDONE);
+    }
+
+    pub(super) fn read_register(&mut self, at: u32) -> u32 {
+        let at = canonical(at);
+        let Some(register) = Register::at(at) else {
+            self.violation(format!("read of {at:#x}, where no register is"));
+            return 0;
+        };
+        // The datasheet (8.2.3.1.1) wants no access for a millisecond; Linux polls CTRL, and
+        // reads STATUS behind every write.
+        let allowed = matches!(register, Register::Ctrl | Register::Status);
+        if self.reset.is_some() && !allowed {
+            self.violation(format!("read of {at:#x} during a reset"));
+        }
+        match register {
+            Register::Ctrl => {
+                let value = self.registers.get(offset::CTRL);
+                let resets = self.reset.is_some();
+                if resets { value | ctrl::RST } else { value }
+            }
+            Register::Status => self.status(),
+            Register::Links => self.links(),
+            Register::Swsm => {
+                let value = self.registers.get(offset::SWSM);
+                self.registers.set(offset::SWSM, value | swsm::SMBI);
+                value
+            }
+            Register::Eicr => self.interrupts.read(&self.registers),
+            Register::Eics => self.interrupts.peek(),
+            Register::Eims => self.interrupts.mask(),
+            Register::EimsEx(half) => self.interrupts.mask_half(half),
+            Register::Eiam => self.interrupts.auto_mask(),
+            Register::EiamEx(half) => self.interrupts.auto_mask_half(half),
+            // Write-only.
+            Register::Eimc | Register::EimcEx(_) | Register::EicsEx(_) => 0,
+            Register::SecrxStatus => {
+                let disabled = self.registers.get(offset::SECRXCTRL) & PATH_DISABLE != 0;
+                if disabled && self.drained.has_passed(&self.pace) {
+                    PATH_READY
+                } else {
+                    0
+                }
+            }
+            Register::SectxStatus => {
+                let disabled = self.registers.get(offset::SECTXCTRL) & PATH_DISABLE != 0;
+                if disabled { PATH_READY } else { 0 }
+            }
+            Register::FdirControl => self.registers.get(at) | FDIR_DONE,
+            Register::Ring(which, register) => self.read_ring(which, register, at),
+            Register::Statistic => self.read_and_clear(at),
+            Register::StatisticHigh => {
+                self.registers.set(at - 4, 0);
+                self.read_and_clear(at)
+            }
+            _ => self.registers.get(at),
+        }
+    }
+
+    fn read_and_clear(&mut self, at: u32) -> u32 {
+        let value = self.registers.get(at);
+        self.registers.set(at, 0);
+        value
+    }
+
+    pub(super) fn write_register(&mut self, at: u32, value: u32) {
+        let at = canonical(at);
+        let Some(register) = Register::at(at) else {
+            self.violation(format!(
+                "write of {value:#x} to {at:#x}, where no register is"
+            ));
+            return;
+        };
+        // Linux gives the semaphores of an X540 back right after it has set RST.
+        let allowed = matches!(register, Register::SwFwSync | Register::Swsm);
+        if self.reset.is_some() && !allowed {
+            self.violation(format!(
+                "write of {value:#x} to {at:#x} during a reset: lost"
+            ));
+            return;
+        }
+        self.registers.note_written(at);
+        match register {
+            Register::Ctrl => self.write_ctrl(value),
+            Register::Eec => self.write_eec(value),
+            Register::Eerd => self.write_eerd(value),
+            Register::Swsm => {
+                let granted = self.firmware.has_passed(&self.pace);
+                let kept = if granted {
+                    value
+                } else {
+                    value & !swsm::SWESMBI
+                };
+                self.registers
+                    .set(offset::SWSM, kept & (swsm::SMBI | swsm::SWESMBI));
+            }
+            Register::SwFwSync => self.write_sync(value),
+            Register::Eicr => self.interrupts.acknowledge(value),
+            Register::Eics => self.interrupts.set(value),
+            Register::Eims => self.interrupts.enable(value),
+            Register::Eimc => self.interrupts.disable(value),
+            Register::Eiac => self
+                .registers
+                .set(at, value & (cause::QUEUES | cause::OTHERS)),
+            Register::Eiam => self.interrupts.set_auto_mask(value),
+            Register::EicsEx(half) => self.interrupts.set_half(half, value),
+            Register::EimsEx(half) => self.interrupts.enable_half(half, value),
+            Register::EimcEx(half) => self.interrupts.disable_half(half, value),
+            Register::EiamEx(half) => self.interrupts.set_auto_mask_half(half, value),
+            Register::Ivar => self.write_ivar(at, value),
+            Register::Rdrxctl => {
+                let done = self.registers.get(at) & rdrxctl::DMAIDONE;
+                self.registers.set(at, value & !rdrxctl::DMAIDONE | done);
+            }
+            Register::Rxctrl => self.write_rxctrl(value),
+            Register::Dmatxctl => self.write_dmatxctl(value),
+            Register::Mrqc => {
+                if value & mrqc::MODE > mrqc::RSS {
+                    self.violation(format!(
+                        "MRQC {value:#x}: queues by traffic class or pool are not modelled"
+                    ));
+                }
+                self.registers.set(at, value);
+            }
+            Register::Vlnctrl => {
+                if value & VLAN_FILTER != 0 {
+                    self.violation("the VLAN filter (VLNCTRL.VFE) is not modelled".into());
+                }
+                self.registers.set(at, value);
+            }
+            Register::Autoc => self.registers.set(at, value & !autoc::RESTART),
+            Register::Msca => {
+                self.registers.set(at, value & !MDI_COMMAND);
+                self.registers.set(offset::MSRWD, NO_PHY);
+            }
+            Register::Arbitrated => self.write_arbitrated(at, value),
+            Register::Ring(which, register) => self.write_ring(which, register, at, value),
+            // A counter is cleared by reading alone.
+            Register::Status
+            | Register::Links
+            | Register::SecrxStatus
+            | Register::SectxStatus
+            | Register::Statistic
+            | Register::StatisticLow
+            | Register::StatisticHigh
+            | Register::ReadOnly => {}
+            Register::FdirControl => self.registers.set(at, value),
+            Register::Storage => self.store(at, value),
+        }
+    }
+
+    fn store(&mut self, at: u32, value: u32) {
+        let before = self.registers.get(at);
+        if at == offset::SECRXCTRL && value & !before & PATH_DISABLE != 0 {
+            self.drained = self.delay(self.config.latitude.slow_drain, LONGEST_DRAIN);
+        }
+        // Of RAH, Linux tests that bits 16 to 30 but for the pools do not stick.
+        let is_rah = (offset::RAL..offset::MPSAR).contains(&at) && at & 4 != 0;
+        let kept = if is_rah { value & 0x800f_ffff } else { value };
+        self.registers.set(at, kept);
+    }
+
+    fn write_ctrl(&mut self, value: u32) {
+        // LRST resets the link and, as far as the sources say, all else with it.
+        if value & (ctrl::RST | ctrl::LRST) != 0 {
+            self.judge_reset(value);
+            self.begin_reset();
+            return;
+        }
+        self.registers.set(offset::CTRL, value);
+        self.settle_engine();
+    }
+
+    fn write_eec(&mut self, value: u32) {
+        let fixed = self.registers.get(offset::EEC) & !(eec::WRITABLE | eec::GNT);
+        let mut kept = fixed | value & eec::WRITABLE;
+        if value & eec::REQ != 0 {
+            kept |= eec::GNT;
+        }
+        self.registers.set(offset::EEC, kept);
+    }
+
+    fn write_eerd(&mut self, value: u32) {
+        if self.eerd.is_some() {
+            self.violation("EERD written before the word asked for was there".into());
+            return;
+        }
+        let address = value >> eerd::ADDRESS_SHIFT & eerd::ADDRESS_MASK;
+        let place = address << eerd::ADDRESS_SHIFT;
+        if value & eerd::START == 0 {
+            self.registers.set(offset::EERD, place);
+            return;
+        }
+        let data = u32::from(self.nvm.read(address)) << eerd::DATA_SHIFT;
+        let deadline = self.delay(self.config.latitude.slow_nvm, LONGEST_EERD);
+        self.registers.set(offset::EERD, place | eerd::START);
+        self.eerd = Some((deadline, data | place | eerd::DONE));
+        self.settle();
+    }
+
+    /// SW_FW_SYNC is changed by whoever holds SWSM.SWESMBI. (An X540 has a semaphore of its own in
+    /// this register.)
+    fn write_sync(&mut self, value: u32) {
+        let held = self.registers.get(offset::SWSM) & swsm::SWESMBI != 0;
+        if !held && self.config.device != DeviceId::X540T {
+            self.violation(format!(
+                "SW_FW_SYNC {value:#x} written without holding SWSM.SWESMBI"
+            ));
+        }
+        self.registers.set(offset::SW_FW_SYNC, value);
+    }
+
+    fn write_arbitrated(&mut self, at: u32, value: u32) {
+        let off = self.registers.get(offset::RTTDCS) & ARBDIS != 0;
+        if !off && self.config.rules.beyond_linux {
+            self.violation(format!(
+                "write of {value:#x} to {at:#x} while the transmit arbiter is on (RTTDCS.ARBDIS)"
+            ));
+        }
+        self.registers.set(at, value);
+    }
+}

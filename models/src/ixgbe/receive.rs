@@ -1,0 +1,354 @@
+//! The receiver: address filter, packet buffer, the choice of a queue, storing frames.
+//!
+//! Not modelled: header splitting (the 82599 datasheet 7.1.10 warns of it), receive side
+//! coalescing, VLAN filter and stripping, filters that choose a queue otherwise than by hash.
+
+use std::collections::VecDeque;
+
+use super::bits::{
+    DCA_RX_RESERVED, NO_SNOOP_DISABLE, PATH_DISABLE, PCSD, RXEN, cause, hlreg0, offset,
+    offset::ring, rx_status, statistic,
+};
+use super::checksum::frame_check_sequence;
+use super::filter::{self, Passed};
+use super::packet::Packet;
+use super::registers::{QUEUES, Ring};
+use super::rss::Hash;
+use super::rx_queue::RxQueue;
+use super::work::{Gate, Work};
+
+/// Least length of a frame without check sequence; the wire pads what is shorter.
+const SHORTEST: usize = 60;
+/// With `Latitude::partial_progress`, most buffers filled in one step.
+const LARGEST_STEP: u64 = 24;
+/// Frames taken from the wire in one step.
+const MOST_TAKEN: usize = 256;
+
+/// A frame in the packet buffer.
+#[derive(Debug)]
+struct Arrived {
+    bytes: Vec<u8>,
+    queue: usize,
+    status: u32,
+    /// RSS type and packet type.
+    kind: u32,
+    /// The hash, or what takes its place.
+    hash: u32,
+    /// Bytes stored, and in how many buffers.
+    stored: usize,
+    buffers: u32,
+}
+
+/// The receive half of the device.
+pub(super) struct Receiver {
+    pub(super) queues: Vec<RxQueue>,
+    waiting: VecDeque<Arrived>,
+    /// Bytes in it.
+    occupied: usize,
+    frame: Vec<u8>,
+}
+
+impl Receiver {
+    pub(super) fn new() -> Self {
+        Self {
+            queues: (0..QUEUES).map(RxQueue::new).collect(),
+            waiting: VecDeque::new(),
+            occupied: 0,
+            frame: Vec::new(),
+        }
+    }
+
+    pub(super) fn reset(&mut self) {
+        for queue in &mut self.queues {
+            queue.reset();
+        }
+        self.waiting.clear();
+        self.occupied = 0;
+    }
+
+    /// Whether a frame is partly stored.
+    pub(super) fn is_inside_frame(&self) -> bool {
+        self.waiting.front().is_some_and(|frame| frame.stored > 0)
+    }
+
+    /// Does a step's work; returns whether there was any.
+    pub(super) fn step(&mut self, gate: Gate, link: bool, work: &mut Work<'_>) -> bool {
+        let enabled = work.registers.get(offset::RXCTRL) & RXEN != 0;
+        let halted = work.registers.get(offset::SECRXCTRL) & PATH_DISABLE != 0;
+        let mut busy = false;
+        if gate == Gate::Open && enabled {
+            for queue in &mut self.queues {
+                if queue.enable.is_running() {
+                    queue.fetch(work);
+                }
+            }
+        }
+        if gate != Gate::Finish && !halted {
+            busy |= self.take_all(enabled, link, work);
+        }
+        let mut budget = if work.latitude.partial_progress {
+            1 + work.random.below(LARGEST_STEP)
+        } else {
+            u64::MAX
+        };
+        while budget > 0 && enabled && gate != Gate::Closed {
+            if gate == Gate::Finish && !self.is_inside_frame() || !self.store_part(work) {
+                break;
+            }
+            budget -= 1;
+            busy = true;
+        }
+        if gate != Gate::Closed {
+            for queue in &mut self.queues {
+                busy |= queue.flush(work);
+            }
+        }
+        busy
+    }
+
+    /// Takes frames from the wire, or those looped back; whether there were any.
+    fn take_all(&mut self, enabled: bool, link: bool, work: &mut Work<'_>) -> bool {
+        let mut busy = false;
+        for _ in 0..MOST_TAKEN {
+            let looped = match work.looped.pop_front() {
+                Some(frame) => {
+                    self.frame = frame;
+                    true
+                }
+                None if work.registers.get(offset::HLREG0) & hlreg0::LPBK != 0 => break,
+                None if link && work.wire.receive(&mut self.frame, work.pace.now) => false,
+                None => break,
+            };
+            busy = true;
+            if enabled {
+                self.accept(looped, work);
+            }
+        }
+        busy
+    }
+
+    /// A frame has come: is it for us, and is there room?
+    fn accept(&mut self, looped: bool, work: &mut Work<'_>) {
+        let Some(destination) = self.frame.first_chunk::<6>().copied() else {
+            work.registers.count(statistic::RUC);
+            return;
+        };
+        if self.frame.len() < SHORTEST {
+            self.frame.resize(SHORTEST, 0);
+        }
+        let octets = self.frame.len() + 4;
+        work.registers.count(statistic::TPR);
+        work.registers.add(statistic::TOR, octets as u64);
+        let Some(passed) = filter::pass(destination, work.registers) else {
+            work.counters.frames_filtered += 1;
+            return;
+        };
+        if filter::is_oversized(&self.frame, work.registers) {
+            work.registers.count(statistic::ROC);
+            work.registers.count(statistic::RLEC);
+            return;
+        }
+        if self.occupied + octets > work.registers.receive_buffer() {
+            work.counters.frames_missed += 1;
+            work.registers.count(statistic::MPC);
+            work.causes |= cause::RX_MISS;
+            return;
+        }
+        count(destination, octets, work);
+        self.occupied += octets;
+        let arrived = self.examine(passed, looped, work);
+        self.waiting.push_back(arrived);
+    }
+
+    /// Status, types and hash of the frame, and its queue.
+    fn examine(&mut self, passed: Passed, looped: bool, work: &mut Work<'_>) -> Arrived {
+        let packet = Packet::parse(&self.frame);
+        let mut status = 0;
+        let mut hash = Hash::default();
+        let mut kind = 0;
+        let mut identification = 0;
+        if let Some(packet) = &packet {
+            status = packet.verdict();
+            let fails = work.latitude.udp_without_checksum_fails;
+            if packet.lacks_checksum() && fails && work.random.one_in(2) {
+                status |= rx_status::L4CS | rx_status::TCPE;
+            }
+            hash = Hash::new(packet, work.registers);
+            kind = hash.kind | packet.kind();
+            identification = u32::from(packet.identification());
+        }
+        if passed == Passed::Inexact {
+            status |= rx_status::PIF;
+        }
+        if looped {
+            status |= rx_status::LOOPED;
+        }
+        let queue = hash.queue(work.registers);
+        // Without PCSD: identification, and a fragment checksum, which is not modelled (IPPCSE).
+        let hash = if work.registers.get(offset::RXCSUM) & PCSD != 0 {
+            hash.value
+        } else {
+            kind &= !0xf;
+            identification
+        };
+        let mut bytes = core::mem::take(&mut self.frame);
+        if work.registers.get(offset::HLREG0) & hlreg0::RXCRCSTRP == 0 {
+            let check = frame_check_sequence(&bytes);
+            bytes.extend_from_slice(&check);
+        }
+        Arrived {
+            bytes,
+            queue,
+            status,
+            kind,
+            hash,
+            stored: 0,
+            buffers: 0,
+        }
+    }
+
+    /// Does something about the first frame in the packet buffer; false if nothing can be done.
+    fn store_part(&mut self, work: &mut Work<'_>) -> bool {
+        let Some(frame) = self.waiting.front_mut() else {
+            return false;
+        };
+        let Some(queue) = self.queues.get_mut(frame.queue) else {
+            return false;
+        };
+        let begins = frame.stored == 0;
+        if begins && queue.enable.is_on() && !queue.has_room(frame.bytes.len(), work.registers) {
+            // It waits, and all others with it, unless the queue may drop.
+            if !queue.drops(work.registers) {
+                return false;
+            }
+            work.count_dropped(frame.queue);
+            self.give_up(work);
+            return true;
+        }
+        // Packets for a disabled queue are dropped (82599 datasheet 4.6.7).
+        let free = if queue.enable.is_on() {
+            queue.take(work.registers)
+        } else {
+            None
+        };
+        let Some(free) = free else {
+            self.give_up(work);
+            return true;
+        };
+        judge(queue, work);
+        let size = queue.buffer_size(work.registers);
+        let rest = frame.bytes.get(frame.stored..).unwrap_or_default();
+        let part = rest.get(..size).unwrap_or(rest);
+        queue.store(&free, part, work);
+        let is_last = part.len() == rest.len();
+        let bytes = descriptor(frame, part.len() as u16, is_last, work);
+        queue.write_back.push(free.index, bytes, work);
+        if work.latitude.early_interrupts && work.random.one_in(8) {
+            work.raise_receive(frame.queue);
+        }
+        frame.stored += part.len();
+        frame.buffers += 1;
+        if is_last {
+            self.finish(work);
+        }
+        true
+    }
+
+    /// The first frame is stored.
+    fn finish(&mut self, work: &mut Work<'_>) {
+        let Some(frame) = self.leave(work) else {
+            return;
+        };
+        let stripped = work.registers.get(offset::HLREG0) & hlreg0::RXCRCSTRP != 0;
+        let len = frame.bytes.len() - if stripped { 0 } else { 4 };
+        work.counters.frames_received += 1;
+        work.counters.bytes_received += len as u64;
+        work.counters.frames_scattered += u64::from(frame.buffers > 1);
+        work.count_received(frame.queue, frame.bytes.len() as u64);
+        self.recycle(frame);
+    }
+
+    /// The first frame is lost.
+    fn give_up(&mut self, work: &mut Work<'_>) {
+        if let Some(frame) = self.leave(work) {
+            work.counters.frames_missed += 1;
+            self.recycle(frame);
+        }
+    }
+
+    /// Takes the first frame out of the packet buffer.
+    fn leave(&mut self, work: &mut Work<'_>) -> Option<Arrived> {
+        let frame = self.waiting.pop_front()?;
+        let stripped = work.registers.get(offset::HLREG0) & hlreg0::RXCRCSTRP != 0;
+        let octets = frame.bytes.len() + if stripped { 4 } else { 0 };
+        self.occupied = self.occupied.saturating_sub(octets);
+        if self.waiting.is_empty() {
+            self.occupied = 0;
+        }
+        Some(frame)
+    }
+
+    /// Keeps the memory of a frame for the next one.
+    fn recycle(&mut self, frame: Arrived) {
+        if self.frame.capacity() < frame.bytes.capacity() {
+            self.frame = frame.bytes;
+        }
+    }
+}
+
+/// The rules that count as soon as a frame is stored in a queue, reported once.
+fn judge(queue: &mut RxQueue, work: &mut Work<'_>) {
+    if queue.judged {
+        return;
+    }
+    queue.judged = true;
+    let number = queue.number;
+    if work.registers.get(offset::CTRL_EXT) & NO_SNOOP_DISABLE == 0 {
+        work.violations.report(format!(
+            "receive queue {number}: a frame is stored, and CTRL_EXT.NS_DIS was not set"
+        ));
+    }
+    let dca = work.registers.get(Ring::Receive(number).base() + ring::DCA);
+    if dca & DCA_RX_RESERVED != 0 && work.rules.beyond_linux {
+        work.violations.report(format!(
+            "receive queue {number}: a frame is stored, and bit 12 of DCA_RXCTRL was not cleared"
+        ));
+    }
+}
+
+/// A descriptor as it is written back.
+fn descriptor(frame: &Arrived, len: u16, is_last: bool, work: &mut Work<'_>) -> [u8; 16] {
+    let mut status = rx_status::DD;
+    let (mut kind, mut hash) = (frame.kind, frame.hash);
+    if is_last {
+        status |= rx_status::EOP | frame.status;
+    } else if work.latitude.rubbish_before_eop {
+        kind = work.random.next() as u32;
+        hash = work.random.next() as u32;
+        status |= work.random.next() as u32 & !rx_status::EOP;
+    } else {
+        (kind, hash) = (0, 0);
+    }
+    let words = [
+        u64::from(hash) << 32 | u64::from(kind),
+        u64::from(len) << 32 | u64::from(status),
+    ];
+    let mut bytes = [0; 16];
+    for (target, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *target = word.to_le_bytes();
+    }
+    bytes
+}
+
+/// Counts a frame that passed. Octets include the check sequence.
+fn count(destination: [u8; 6], octets: usize, work: &mut Work<'_>) {
+    let registers = &mut *work.registers;
+    registers.count(statistic::GPRC);
+    registers.add(statistic::GORC, octets as u64);
+    registers.count_size(statistic::PRC64, octets);
+    if destination == [0xff; 6] {
+        registers.count(statistic::BPRC);
+    } else if destination[0] & 1 != 0 {
+        registers.count(statistic::MPRC);
+    }
+}

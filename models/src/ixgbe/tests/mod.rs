@@ -1,0 +1,8 @@
+//! What the model does, and what it reports.
+
+mod control;
+mod interrupts;
+mod receive;
+mod rig;
+mod transmit;
+mod violations;
