@@ -351,3 +351,15 @@ fn split() {
 fn packed() {
     the_suite_passes_on_every_seed("packed", Format::Packed);
 }
+
+/// The suite opens devices that work; this one does not want the driver's features.
+#[test]
+fn a_device_that_refuses_the_features_is_not_driven() {
+    for format in [Format::Split, Format::Packed] {
+        let mut bench = bench(format, 0);
+        bench.model_config.refuse_features = true;
+        let error = bench.open(0).expect_err("the features were refused");
+        assert!(error.contains("FEATURES_OK"), "{format:?}: {error}");
+        assert_eq!(bench.complaints(), [""; 0], "{format:?}");
+    }
+}
