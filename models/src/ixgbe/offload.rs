@@ -58,6 +58,10 @@ pub(super) fn judge(
         report("MACLEN and IPLEN go beyond the end of the frame");
         return false;
     };
+    if !context.is_ipv4 && context.ip_len < 40 {
+        report("IPLEN is less than an IPv6 header");
+        return false;
+    }
     judge_ip(context, request, frame, header, report);
     if request.segment && !judge_segmentation(context, request, frame, report) {
         return false;
@@ -91,8 +95,8 @@ fn judge_ip(
             report("TSE, and the total length in the IPv4 header is not zero");
         }
     } else {
-        if first >> 4 != 6 || context.ip_len < 40 {
-            report("there is no IPv6 header of IPLEN bytes");
+        if first >> 4 != 6 {
+            report("there is no IPv6 header behind MACLEN");
         }
         if request.ip {
             report("IXSM with a context for IPv6, which has no header checksum");

@@ -215,25 +215,21 @@ impl Receiver {
         let Some(queue) = self.queues.get_mut(frame.queue) else {
             return false;
         };
-        let begins = frame.stored == 0;
-        if begins && queue.enable.is_on() && !queue.has_room(frame.bytes.len(), work.registers) {
-            // It waits, and all others with it, unless the queue may drop.
-            if !queue.drops(work.registers) {
-                return false;
+        // Packets for a disabled queue are dropped (82599 datasheet 4.6.7).
+        let lost = !queue.enable.is_on()
+            || frame.stored == 0
+                && queue.drops(work.registers)
+                && !queue.has_room(frame.bytes.len(), work.registers);
+        if lost {
+            if queue.enable.is_on() {
+                work.count_dropped(frame.queue);
             }
-            work.count_dropped(frame.queue);
             self.give_up(work);
             return true;
         }
-        // Packets for a disabled queue are dropped (82599 datasheet 4.6.7).
-        let free = if queue.enable.is_on() {
-            queue.take(work.registers)
-        } else {
-            None
-        };
-        let Some(free) = free else {
-            self.give_up(work);
-            return true;
+        // Without a buffer it waits, and all others with it.
+        let Some(free) = queue.take(work.registers) else {
+            return false;
         };
         judge(queue, work);
         let size = queue.buffer_size(work.registers);

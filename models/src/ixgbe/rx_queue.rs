@@ -61,8 +61,10 @@ impl RxQueue {
         self.judged = false;
     }
 
-    /// The queue was disabled: what was fetched is forgotten.
+    /// The queue was disabled: what was fetched is forgotten. ENABLE reads 0 only when all
+    /// accesses to the ring are done (82599 datasheet 4.6.7.1.2), so nothing is written any more.
     pub(super) fn stop(&mut self) {
+        self.write_back.clear();
         self.set_head(self.head);
         self.tail = self.head;
     }

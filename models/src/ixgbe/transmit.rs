@@ -83,8 +83,9 @@ impl TxQueue {
     }
 
     /// The queue was disabled: what was fetched and not sent is forgotten, and so are the
-    /// contexts (nothing says that they are kept).
+    /// contexts (nothing says that they are kept). The ring is not touched any more.
     pub(super) fn stop(&mut self) {
+        self.write_back.clear();
         self.set_head(self.head);
         self.tail = self.head;
     }

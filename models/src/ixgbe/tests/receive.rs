@@ -244,3 +244,44 @@ fn oversized_frames_are_counted_and_lost() {
     assert_eq!(rig.read(0x40ac), 1, "ROC");
     assert_eq!(rig.device.counters().frames_received, 1);
 }
+
+#[test]
+fn a_frame_that_is_larger_than_the_free_buffers_goes_on_when_there_are_more() {
+    let mut rig = Rig::plain();
+    rig.set(0x4240, 1 << 2);
+    rig.write(0x4268, 9728 << 16);
+    rig.give(0, 2);
+    let mut frame = pattern(5000, 3);
+    frame[..6].copy_from_slice(&MAC);
+    rig.deliver(&frame);
+    rig.steps(5);
+    assert_eq!(rig.rx(0, 1).status & 3, 1, "DD and no EOP");
+    assert_eq!(rig.device.counters().frames_received, 0);
+    let done: Vec<_> = rig.memory.bytes[RX_RING..RX_RING + 32].to_vec();
+    rig.give(0, 4);
+    rig.memory.bytes[RX_RING..RX_RING + 32].copy_from_slice(&done);
+    rig.until_received(0, 2);
+    assert_eq!(rig.rx(0, 2).len, 5000 - 4096);
+    assert_eq!(rig.buffer(0, 2)[..904], frame[4096..]);
+    rig.expect_clean();
+}
+
+#[test]
+fn a_disabled_queue_is_not_written_to() {
+    for seed in 0..30 {
+        let mut rig = Rig::wild(seed);
+        rig.give(0, 8);
+        let mut frame = pattern(64, 1);
+        frame[..6].copy_from_slice(&MAC);
+        for _ in 0..8 {
+            rig.deliver(&frame);
+        }
+        rig.steps(seed as usize % 7);
+        rig.write(0x1028, 0);
+        rig.until("off", |rig| rig.read(0x1028) & 1 << 25 == 0);
+        let before = rig.memory.bytes.clone();
+        rig.steps(100);
+        assert!(rig.memory.bytes == before, "seed {seed}");
+        rig.expect_clean();
+    }
+}

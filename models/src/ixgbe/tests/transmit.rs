@@ -3,6 +3,7 @@
 use super::super::Latitude;
 use super::super::pace::Random;
 use super::rig::*;
+use crate::Device;
 
 #[test]
 fn a_frame_goes_out_and_is_done() {
@@ -305,5 +306,67 @@ fn whatever_the_latitude_all_frames_arrive_whole_and_in_order() {
         }
         assert_eq!(rig.sent(), expected, "seed {seed}");
         rig.expect_clean();
+    }
+}
+
+#[test]
+fn random_descriptors_do_no_harm_to_the_model() {
+    for seed in 0..300 {
+        let mut rig = Rig::wild(seed);
+        let mut random = Random::new(seed);
+        for index in 0..ENTRIES - 1 {
+            let at = MEMORY + random.below(1 << 20);
+            let low = if random.one_in(2) { at } else { random.next() };
+            // Mostly of a known format, and with lengths that may be right.
+            let kind = [2, 3, 3, 3, random.below(16)][random.below(5) as usize] as u32;
+            let mask = if random.one_in(2) {
+                0x0000_0dff
+            } else {
+                u32::MAX
+            };
+            let command = random.next() as u32 & !(0xf << 20) & (mask | 0xff << 24) | kind << 20;
+            let options = random.next() as u32;
+            let mut raw = [0; 16];
+            raw[..8].copy_from_slice(&low.to_le_bytes());
+            raw[8..12].copy_from_slice(&(command | DEXT).to_le_bytes());
+            raw[12..].copy_from_slice(&options.to_le_bytes());
+            let place = TX_RING + index as usize * 16;
+            rig.memory.bytes[place..place + 16].copy_from_slice(&raw);
+        }
+        rig.write(0x6018, ENTRIES - 1);
+        rig.steps(200);
+        assert!(!rig.device.take_violations().is_empty(), "seed {seed}");
+    }
+}
+
+#[test]
+fn random_registers_do_no_harm_to_the_model() {
+    for seed in 0..40 {
+        let mut rig = Rig::wild(seed);
+        let mut random = Random::new(seed);
+        for _ in 0..3000 {
+            let at = match random.below(4) {
+                0 => 0x1000 + random.below(0x1000) as u32,
+                1 => 0x6000 + random.below(0x2000) as u32,
+                2 => random.below(0x1_0000) as u32,
+                _ => random.below(0x8_0000) as u32,
+            } & !3;
+            match random.below(3) {
+                0 => {
+                    rig.read(at);
+                }
+                1 if at != 0 => rig.write(at, random.next() as u32),
+                _ => {
+                    rig.step();
+                }
+            }
+        }
+        // It is still a device: a reset brings it back.
+        rig.device.take_violations();
+        rig.write(0, 1 << 2);
+        rig.write(0, 1 << 26);
+        rig.until("reset", |rig| rig.read(0) & 1 << 26 == 0);
+        rig.until("EEPROM", |rig| rig.read(0x1_0010) & 1 << 9 != 0);
+        assert_eq!(rig.read(0xa200), 0x3322_1102, "seed {seed}");
     }
 }

@@ -109,6 +109,7 @@ fn contexts_are_judged_with_the_frame_that_uses_them() {
         ("MSS is zero", (14, 20, 20), tcp, 0, TSE),
         ("MSS makes frames", (14, 20, 20), tcp, 15_900, TSE),
         ("anything but TCP", (14, 20, 20), IPV4, 1460, TSE),
+        ("less than an IPv6 header", (14, 20, 20), TCP, 1460, TSE),
         ("L4T is not the protocol", (14, 20, 0), IPV4, 0, 0),
         ("EtherType", (14, 40, 0), TCP, 0, 0),
     ];
@@ -273,7 +274,8 @@ fn enabled_after(skip: impl FnOnce(&mut Rig)) -> Rig {
 #[test]
 fn the_receiver_is_enabled_when_all_else_is_done() {
     enabled_after(|_| {}).expect_clean();
-    let cases: [(&str, fn(&mut Rig)); 4] = [
+    type Skip = fn(&mut Rig);
+    let cases: [(&str, Skip); 4] = [
         ("unequal to HLREG0.RXCRCSTRP", |rig| rig.clear(0x2f00, 2)),
         ("RSCFRSTSIZE must be 0", |rig| rig.set(0x2f00, 1 << 20)),
         ("RSCACKC", |rig| rig.clear(0x2f00, 1 << 25)),
