@@ -22,9 +22,9 @@ pub struct Config {
     /// fewer: then it is the largest power of two that it has. One frame takes as many as it has
     /// fragments, or one if they are in an indirect table.
     pub tx_descriptors: u16,
-    /// Descriptors in the receive ring: a power of two from 1 to 32768, or fewer, as above. Each has
-    /// a buffer, for the longest frame or with `MRG_RXBUF` for 2 KiB of it. The buffers are one
-    /// piece of memory.
+    /// Descriptors in the receive ring: a power of two from 1 to 32768, or fewer, as above. Each
+    /// has a buffer, for the longest frame or with `MRG_RXBUF` for 2 KiB of it. The buffers are
+    /// one piece of memory.
     pub rx_descriptors: u16,
     /// Pairs of queues, from 1 to 8, or as many as the device has if those are fewer. Each has
     /// rings and buffers as above. More than one takes MQ and the control queue.
@@ -41,9 +41,10 @@ pub struct Config {
     /// By default all but `RING_PACKED`, `GUEST_TSO4` and `GUEST_TSO6`. With the latter two
     /// ([`GUEST_CSUM`](Features::GUEST_CSUM) and [`MRG_RXBUF`](Features::MRG_RXBUF) are needed,
     /// too) the program receives frames of up to 65549 bytes
-    /// ([`max_receive_len`](pagewire_hal::Capabilities::max_receive_len)). Of packed rings, DPDK's driver was measured to post a frame of two pieces
-    /// in 12.7 ns on a split ring with tables, and in 17.8 ns on a packed ring. Hardware devices
-    /// may prefer packed rings; no measurement of one is at hand.
+    /// ([`max_receive_len`](pagewire_hal::Capabilities::max_receive_len)). Of packed rings,
+    /// DPDK's driver was measured to post a frame of two pieces in 12.7 ns on a split ring with
+    /// tables, and in 17.8 ns on a packed ring. Hardware devices may prefer packed rings; no
+    /// measurement of one is at hand.
     pub features: Features,
     /// The station address, for a device that has none of its own.
     pub mac_address: Option<MacAddress>,
@@ -99,14 +100,38 @@ pub(crate) const SMALL_BUFFER: u32 = 2048;
 
 /// Bytes in each of `count` receive buffers for packets of `mtu` bytes, and frames of `joined`
 /// bytes: a power of two. With MRG_RXBUF all of them together hold the longest frame, otherwise
-/// each does: the device's header, the frame and a VLAN tag.
+/// each does: the device's header, the frame and a VLAN tag. In order one buffer remains: QEMU 11.1
+/// never uses the buffers of a frame that takes all of the ring (`virtqueue_ordered_fill` takes
+/// their number modulo the ring's length, in either format).
 pub(crate) fn buffer_len(features: Features, count: u16, mtu: u16, joined: u32) -> u32 {
     let header = crate::desc::HEADER_LEN + ETHERNET_HEADER + VLAN_TAG;
     let longest = (header + u32::from(mtu)).max(crate::desc::HEADER_LEN + joined);
     let share = if features.contains(Features::MRG_RXBUF) {
-        longest.div_ceil(u32::from(count))
+        let gap = u16::from(features.contains(Features::IN_ORDER));
+        longest.div_ceil(u32::from(count.saturating_sub(gap).max(1)))
     } else {
         longest
     };
     share.next_power_of_two().max(SMALL_BUFFER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_order_no_frame_takes_all_receive_buffers() {
+        let joins = Features::MRG_RXBUF | Features::IN_ORDER;
+        for count in (1..16).map(|shift| 1u16 << shift) {
+            for (mtu, joined) in (MIN_MTU..=MAX_MTU)
+                .map(|mtu| (mtu, 0))
+                .chain([(1500, 65_549)])
+            {
+                let len = buffer_len(joins, count, mtu, joined);
+                let longest = crate::desc::HEADER_LEN + (u32::from(mtu) + 18).max(joined);
+                let used = longest.div_ceil(len);
+                assert!(used < u32::from(count), "{used} of {count}, MTU {mtu}");
+            }
+        }
+    }
 }

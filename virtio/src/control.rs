@@ -17,8 +17,12 @@ use crate::ring::{self, Direction, Parts, Ring};
 /// How long the device may take to answer. The specification sets no limit, and Linux waits for
 /// ever.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-/// Descriptors that the queue needs: the command, the answer.
-pub(crate) const DESCRIPTORS: u16 = 2;
+/// Descriptors that the command takes: what is asked, the answer.
+pub(crate) const COMMAND_DESCRIPTORS: u16 = 2;
+/// Descriptors in the ring, if the device has as many: more than the command takes, as QEMU 11.1
+/// never uses, in a packed ring in order, a chain as long as the ring (`virtqueue_ordered_fill`
+/// takes its length modulo the ring's).
+pub(crate) const DESCRIPTORS: u16 = 4;
 
 /// VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET.
 const PAIRS_SET: [u8; 2] = [4, 0];
@@ -52,17 +56,19 @@ pub(crate) struct ControlQueue<P: Platform> {
 }
 
 impl<P: Platform> ControlQueue<P> {
-    /// Queue `index`, which asks for `pairs` pairs. The device has not been told of it.
+    /// Queue `index` of `size` descriptors, at least [`COMMAND_DESCRIPTORS`], which asks for
+    /// `pairs` pairs. The device has not been told of it.
     pub(crate) fn new(
         platform: &mut P,
         features: Features,
         index: u16,
+        size: u16,
         pairs: u16,
     ) -> Result<Self, NicError> {
         Ok(Self {
             index,
             pairs,
-            ring: Ring::new(platform, DESCRIPTORS, features, Direction::Command)?,
+            ring: Ring::new(platform, size, features, Direction::Command)?,
             command: ring::memory(platform, COMMAND_LEN + 1)?,
             bell: None,
             answer: Answer::Waiting(None),

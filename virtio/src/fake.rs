@@ -271,6 +271,12 @@ impl Device {
     fn obey(&mut self) {
         let index = usize::from(2 * self.max_pairs());
         let chain = self.fetch_next(index).expect("a command");
+        let queue = &self.queues[index];
+        let is_full = queue.fetched.wrapping_sub(queue.used) == queue.size;
+        if is_full && self.accepted & Features::IN_ORDER.bits() != 0 {
+            // As QEMU 11.1 does: what takes the whole ring is never used.
+            return;
+        }
         let [(command, 4, false), (answer, 1, true)] = chain.pieces[..] else {
             panic!("not a command of four bytes: {:?}", chain.pieces);
         };

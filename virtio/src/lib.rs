@@ -38,7 +38,9 @@
 //!   index that the device writes, or in a packed ring, which has none, for four seconds, by what
 //!   was reclaimed. Of all devices together 256 transmit queues are watched, those that were
 //!   opened first. Frames that wait for a link count as work.
-//! - Completions come in any order, unless IN_ORDER was negotiated.
+//! - Completions come in any order, unless IN_ORDER was negotiated. It is not where a ring of one
+//!   descriptor is asked for: QEMU 11.1 takes the number of buffers that are out modulo the length
+//!   of the ring, and a full ring for an empty one.
 //! - With GUEST_CSUM a received frame is [`Good`](pagewire_hal::Verdict::Good) where the device
 //!   says that it has verified the transport checksum, or that the frame never was on a wire and
 //!   has none; then the driver completes it. Elsewhere the verdict is `Unknown`, and there is no
@@ -391,12 +393,13 @@ fn make_control<P: Platform>(
     let pairs = most.min(config.queue_pairs);
     // `choose` has checked that this does not overflow, but the device may have changed its mind.
     let index = most.saturating_mul(2);
-    if init::queue_size(device, index, control::DESCRIPTORS)? < control::DESCRIPTORS {
+    let size = init::queue_size(device, index, control::DESCRIPTORS)?;
+    if size < control::COMMAND_DESCRIPTORS {
         return Err(NicError::NotOffered {
             what: "control queue that holds a command",
         });
     }
-    let control = ControlQueue::new(platform, features, index, pairs)?;
+    let control = ControlQueue::new(platform, features, index, size, pairs)?;
     Ok((pairs, Some(control)))
 }
 

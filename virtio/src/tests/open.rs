@@ -1,5 +1,6 @@
 //! Finding the structures, negotiation, what opening refuses.
 
+use std::format;
 use std::string::ToString;
 
 use pagewire_hal::{ChecksumOffload, MacAddress, Nic, NicError, pci};
@@ -56,6 +57,22 @@ fn capabilities_follow_from_what_was_negotiated() {
 fn segmentation_without_checksum_is_not_accepted() {
     let bench = Bench::with(Features::HOST_TSO4, 4);
     assert_eq!(bench.nic.features(), Features::VERSION_1 | Features::MAC);
+}
+
+#[test]
+fn order_is_not_negotiated_for_a_ring_of_one_descriptor() {
+    for (transmit, receive, expected) in [(2, 2, true), (1, 2, false), (2, 1, false)] {
+        let fake = Fake::new();
+        fake.device().offered |= Features::IN_ORDER.bits();
+        let config = Config {
+            tx_descriptors: transmit,
+            rx_descriptors: receive,
+            ..Config::default()
+        };
+        let features = Bench::of(fake, &config).nic.features();
+        let context = format!("{transmit} {receive}");
+        assert_eq!(features.contains(Features::IN_ORDER), expected, "{context}");
+    }
 }
 
 #[test]

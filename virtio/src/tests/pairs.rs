@@ -128,6 +128,36 @@ fn all_pairs_work_also_after_a_reset_in_any_order() {
 }
 
 #[test]
+fn the_command_does_not_fill_its_ring() {
+    for features in [Features::empty(), Features::RING_PACKED] {
+        let fake = fake(2);
+        fake.device().offered |= Features::IN_ORDER.bits();
+        let mut config = config(2);
+        config.features |= features;
+        let bench = Bench::of(fake.clone(), &config);
+        let wanted = features | Features::IN_ORDER | Features::MQ;
+        assert!(bench.nic.features().contains(wanted));
+        assert_eq!(fake.device().pairs_in_use, 2);
+    }
+    // A shorter ring does where it is not used in order; one of one descriptor does not.
+    let short = fake(2);
+    short.device().queues[4].max = 2;
+    assert_eq!(
+        Bench::of(short.clone(), &config(2))
+            .nic
+            .capabilities()
+            .queue_pairs,
+        2
+    );
+    short.device().queues[4].max = 1;
+    let refused = VirtioNet::open(short, &config(2)).expect_err("refused");
+    assert!(
+        matches!(refused, NicError::NotOffered { .. }),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn pairs_that_were_not_taken_are_reset_with_the_others() {
     let mut nic = VirtioNet::open(fake(3), &config(3)).expect("opens");
     let (mut tx, mut rx) = nic.take_queues(1).expect("a pair");
