@@ -115,6 +115,7 @@ impl DeviceName {
         offers.guest_tso4 = options.guest_tso4;
         offers.guest_tso6 = options.guest_tso6;
         offers.status = options.status;
+        offers.mtu = options.host_mtu.is_some();
         offers.ring_reset = options.queue_reset;
         offers.access_platform = options.iommu_platform;
         offers.control_queue = options.ctrl_vq;
@@ -124,9 +125,24 @@ impl DeviceName {
         offers
     }
 
-    /// Descriptors in the largest queue of our model of virtio-net.
-    pub(crate) const fn queue_size(&self) -> u16 {
-        self.virtio.tx_queue_size
+    /// What was said of a virtio device.
+    pub(crate) const fn virtio(&self) -> &VirtioOptions {
+        &self.virtio
+    }
+
+    /// An option that was given and that our model of virtio-net does not have.
+    fn not_of_the_model(&self) -> Option<&'static str> {
+        let (options, usual) = (&self.virtio, VirtioOptions::default());
+        let unknown = [
+            (options.interface != usual.interface, "interface"),
+            (
+                options.rx_queue_size != usual.rx_queue_size,
+                "rx_queue_size",
+            ),
+            (options.vectors.is_some(), "vectors"),
+        ];
+        let mut given = unknown.into_iter().filter(|(given, _)| *given);
+        given.next().map(|(_, name)| name)
     }
 
     /// What the driver must want to use what is offered.
@@ -170,7 +186,12 @@ impl FromStr for DeviceName {
             .parse()
             .map_err(|error: VirtioOptionsError| error.to_string())?;
         device.text = options.to_owned();
-        Ok(device)
+        match device.not_of_the_model() {
+            Some(name) if device.backend == Backend::Model => {
+                Err(format!("{name} is an option of qtest:virtio only"))
+            }
+            _ => Ok(device),
+        }
     }
 }
 
@@ -200,6 +221,9 @@ mod tests {
             ("model:virtio,packed", "`=`"),
             ("model:virtio,packed=maybe", "on or off"),
             ("qtest:virtio,packd=on", "packed"),
+            ("model:virtio,interface=legacy", "qtest:virtio only"),
+            ("model:virtio,rx_queue_size=1024", "qtest:virtio only"),
+            ("model:virtio,vectors=2", "qtest:virtio only"),
         ] {
             let error = bad.parse::<DeviceName>().unwrap_err();
             assert!(error.contains(why), "{bad}: {error}");
@@ -211,6 +235,7 @@ mod tests {
         let device: DeviceName = "model:virtio".parse().unwrap();
         let offers = device.offers();
         assert!(!offers.packed && offers.indirect && offers.tso4 && !offers.multiqueue);
+        assert!(!offers.mtu && offers.mac);
         let device: DeviceName = "model:virtio,packed=on,csum=off,queue_pairs=2"
             .parse()
             .unwrap();

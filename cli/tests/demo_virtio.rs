@@ -77,6 +77,11 @@ fn every_ring_format_and_less() {
             cuts,
             "{options}: {report}"
         );
+        assert_eq!(
+            report["limits"]["device_checksums"],
+            !options.contains("csum=off"),
+            "{options}: {report}"
+        );
         // With or without checksums by the device: pages are shared.
         assert_eq!(copied(&report), 0, "{options}: {report}");
     }
@@ -108,7 +113,9 @@ fn all_nics_are_driven_in_turn() {
 fn options_that_make_no_sense_are_refused() {
     refused(&["demo", "--device", "model:virtio,packed"]);
     refused(&["demo", "--device", "model:e1000e,packed=on"]);
+    refused(&["demo", "--device", "model:virtio,interface=legacy"]);
     refused(&["demo", "--nic", "virtio", "--tx-descriptors", "100"]);
+    refused(&["demo", "--nic", "all", "--size", "1M", "--pcap", "x.pcapng"]);
 }
 
 /// Checksums and segments reach the kernel as requests: it gets frames of up to 64 KiB.

@@ -47,8 +47,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .map_err(|error| Failure::failed(format!("cannot watch for Ctrl-C: {error}")))?;
     }
+    let devices = args.devices();
+    if devices.len() > 1 && args.pcap.is_some() {
+        let why = "--pcap records one device: with --nic all each would replace the last one's";
+        return Err(Failure::usage(why));
+    }
     let mut faulty = Vec::new();
-    for (index, device) in args.devices().iter().enumerate() {
+    for (index, device) in devices.iter().enumerate() {
         let result = transfer(args, device, &stop);
         // Whatever broke first (the receiver may have been told to end as well): the user ended
         // it.

@@ -41,12 +41,16 @@ impl Model for E1000e82574 {
 
 impl Model for VirtioNet {
     fn build(args: &Args, device: &DeviceName, near: Box<dyn Wire>) -> Self {
+        let options = device.virtio();
+        let usual = virtio::ModelConfig::default();
         let config = virtio::ModelConfig {
             seed: args.seed,
             offers: device.offers(),
-            mtu: args.mtu,
-            queue_size: device.queue_size(),
-            ..Default::default()
+            mac: options.mac.map_or(usual.mac, |mac| mac.0),
+            mtu: options.host_mtu.unwrap_or(args.mtu),
+            pairs: options.queue_pairs,
+            queue_size: options.tx_queue_size,
+            ..usual
         };
         Self::new(config, near)
     }

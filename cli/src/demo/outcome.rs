@@ -134,12 +134,13 @@ fn faults(seen: Seen, must: &[(bool, &str)], (shared, limit): (u64, u32)) -> Vec
 }
 
 fn limits<M: Machine>(args: &Args, world: &World<M>) -> Limits {
+    let capabilities = world.stack.port().capabilities();
     Limits {
-        max_fragments: world.stack.port().capabilities().max_fragments,
+        max_fragments: capabilities.max_fragments,
         mtu: args.mtu,
         dma_page: page_name(args.dma_page).into(),
         slice: args.slice,
-        device_checksums: !args.no_checksum,
+        device_checksums: !capabilities.tx_checksum.is_empty(),
     }
 }
 
