@@ -10,6 +10,7 @@ mod device;
 pub mod e1000e;
 pub mod fake;
 pub mod host;
+pub mod hostile;
 pub mod ixgbe;
 mod pace;
 #[cfg(target_os = "linux")]

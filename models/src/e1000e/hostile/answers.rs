@@ -4,8 +4,7 @@ use super::super::bits::{cause, ctrl, eecd, eerd, mdic, offset, status};
 use super::super::control::{CFG_DONE, MDIO_SW_OWNERSHIP, SWESMBI};
 use super::super::pci::{self, TRANSACTIONS_PENDING};
 use super::super::registers::{Register, RingRegister};
-use super::liar::Liar;
-use super::lies::{Lie, Lies};
+use super::{Liar, Lie, Lies};
 
 /// The lies that the register of BAR 0 at `at` can tell beside those that all can.
 pub(super) fn lies_of(at: u32) -> Lies {

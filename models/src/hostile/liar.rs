@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
+use super::Hostile;
 use super::known::Known;
 use super::lies::{COUNT, Lie, LieCounters, Lies};
 use super::source::Source;
-use super::{Hostile, answers};
 
 /// A lie that lasts does so for up to two to the power of this, in accesses, steps and what else
 /// [`Liar::turn`] counts.
@@ -17,14 +17,15 @@ const RARER_IN_ACCESSES: u32 = 4;
 
 /// An opportunity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Moment {
-    /// BAR and offset.
-    RegisterRead(u8, u32),
+pub(crate) enum Moment {
+    /// With the lies that this register can tell beside those that all can.
+    RegisterRead(Lies),
     /// Whether CTRL.RST is set.
     RegisterWrite {
         reset: bool,
     },
-    ConfigRead(u16),
+    /// With the lies that configuration space can tell here.
+    ConfigRead(Lies),
     Step {
         quiet: bool,
     },
@@ -47,7 +48,7 @@ const ANY_STEP: Lies = Lies::of(&[
     Lie::LinkFlap,
 ]);
 /// Lies that a step tells in memory.
-pub(super) const IN_MEMORY: Lies = Lies::of(&[
+pub(crate) const IN_MEMORY: Lies = Lies::of(&[
     Lie::DoneAtRandom,
     Lie::DoneTakenAway,
     Lie::RandomDescriptor,
@@ -87,15 +88,14 @@ impl Moment {
     /// The lies that can be told now.
     fn lies(self) -> Lies {
         match self {
-            Self::RegisterRead(0, at) => ANY_REGISTER.or(answers::lies_of(at)),
-            Self::RegisterRead(..) => ANY_REGISTER,
+            Self::RegisterRead(lies) => ANY_REGISTER.or(lies),
             Self::RegisterWrite { reset: false } => Lies::only(Lie::WriteLost),
             Self::RegisterWrite { reset: true } => Lies::of(&[
                 Lie::WriteLost,
                 Lie::ResetNeverClears,
                 Lie::ResetClearsNothing,
             ]),
-            Self::ConfigRead(at) => answers::lies_of_config(at),
+            Self::ConfigRead(lies) => lies,
             Self::Step { quiet: false } => ANY_STEP.or(IN_MEMORY),
             Self::Step { quiet: true } => ANY_STEP.with(Lie::WriteWhileQuiet),
             Self::WriteBack { receive: false } => ANY_WRITE_BACK,
@@ -109,35 +109,35 @@ impl Moment {
 
 /// A write-back that comes later.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
-    pub(super) due: u64,
-    pub(super) address: u64,
-    pub(super) bytes: [u8; 16],
-    pub(super) len: usize,
+pub(crate) struct Held {
+    pub(crate) due: u64,
+    pub(crate) address: u64,
+    pub(crate) bytes: [u8; 16],
+    pub(crate) len: usize,
 }
 
 /// The mind of a hostile device.
 #[derive(Debug)]
 pub(crate) struct Liar {
-    pub(super) source: Source,
+    pub(crate) source: Source,
     lies: Lies,
     mean: u32,
     /// Opportunities to let pass before the next lie, if that has been decided: among accesses of
     /// the driver, and among all else. (A driver that polls would leave little for the rest.)
     gaps: [Option<u32>; 2],
     /// Opportunities so far, whether some lie could be told or not.
-    pub(super) clock: u64,
+    pub(crate) clock: u64,
     /// Until when a lie lasts, by [`Lie::index`].
     until: [u64; COUNT],
-    pub(super) told: LieCounters,
-    pub(super) known: Known,
-    pub(super) held: VecDeque<Held>,
+    pub(crate) told: LieCounters,
+    pub(crate) known: Known,
+    pub(crate) held: VecDeque<Held>,
     /// Addresses of status bytes that were written back.
-    pub(super) done: VecDeque<u64>,
+    pub(crate) done: VecDeque<u64>,
 }
 
 impl Liar {
-    pub(super) fn new(hostile: Hostile, told: LieCounters) -> Self {
+    pub(crate) fn new(hostile: Hostile, told: LieCounters) -> Self {
         Self {
             source: hostile.source,
             lies: hostile.lies,
@@ -154,7 +154,7 @@ impl Liar {
 
     /// An opportunity has come. A lie that is returned lasts from now on if it is one that does,
     /// and has been counted, unless it is one in memory: those are counted when they are written.
-    pub(super) fn turn(&mut self, moment: Moment) -> Option<Lie> {
+    pub(crate) fn turn(&mut self, moment: Moment) -> Option<Lie> {
         self.clock += 1;
         let possible = moment.lies().and(self.lies);
         if possible.is_empty() || self.lasts(Lie::Removal) || !self.source.has_more() {
@@ -202,7 +202,7 @@ impl Liar {
     }
 
     /// Whether `lie`, one that lasts, is being told.
-    pub(super) fn lasts(&self, lie: Lie) -> bool {
+    pub(crate) fn lasts(&self, lie: Lie) -> bool {
         self.until
             .get(lie.index())
             .is_some_and(|until| self.clock < *until)
@@ -214,17 +214,17 @@ impl Liar {
     }
 
     /// The link comes and goes.
-    pub(super) fn flaps(&self) -> bool {
+    pub(crate) fn flaps(&self) -> bool {
         self.lasts(Lie::LinkFlap)
     }
 
     /// Whether `lie` is switched on.
-    pub(super) fn allows(&self, lie: Lie) -> bool {
+    pub(crate) fn allows(&self, lie: Lie) -> bool {
         self.lies.contains(lie)
     }
 
     /// Nothing more to come.
-    pub(super) fn is_honest(&self) -> bool {
+    pub(crate) fn is_honest(&self) -> bool {
         !self.source.has_more()
             && self.held.is_empty()
             && !Lie::ALL.into_iter().any(|lie| self.lasts(lie))

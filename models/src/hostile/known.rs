@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::super::bits::{DESCRIPTOR, command};
+/// Bytes of a descriptor.
+pub(crate) const DESCRIPTOR: u32 = 16;
+/// DEXT, in the eleventh byte of a transmit descriptor.
+const DEXT: u8 = 1 << 5;
 
 /// Rings and buffers remembered.
 const MOST_RINGS: usize = 8;
@@ -10,20 +13,20 @@ const MOST_BUFFERS: usize = 128;
 
 /// A descriptor ring, as its registers said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct KnownRing {
-    pub(super) base: u64,
-    pub(super) entries: u32,
-    pub(super) receive: bool,
+pub(crate) struct KnownRing {
+    pub(crate) base: u64,
+    pub(crate) entries: u32,
+    pub(crate) receive: bool,
 }
 
 impl KnownRing {
     /// Bytes of the ring.
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         u64::from(self.entries) * u64::from(DESCRIPTOR)
     }
 
     /// How far into the ring `address` is.
-    pub(super) fn offset_of(&self, address: u64) -> Option<u64> {
+    pub(crate) fn offset_of(&self, address: u64) -> Option<u64> {
         let offset = address.checked_sub(self.base)?;
         (offset < self.len()).then_some(offset)
     }
@@ -31,13 +34,15 @@ impl KnownRing {
 
 /// What the driver has told the device, the oldest forgotten first.
 #[derive(Debug, Default)]
-pub(super) struct Known {
-    pub(super) rings: VecDeque<KnownRing>,
+pub(crate) struct Known {
+    pub(crate) rings: VecDeque<KnownRing>,
+    /// DTYP of a context descriptor, whose first half is no address.
+    pub(crate) context_type: u8,
     buffers: VecDeque<u64>,
 }
 
 impl Known {
-    pub(super) fn add_ring(&mut self, base: u64, entries: u32, receive: bool) {
+    pub(crate) fn add_ring(&mut self, base: u64, entries: u32, receive: bool) {
         let ring = KnownRing {
             base,
             entries,
@@ -52,7 +57,7 @@ impl Known {
         self.rings.push_back(ring);
     }
 
-    pub(super) fn add_buffer(&mut self, address: u64) {
+    pub(crate) fn add_buffer(&mut self, address: u64) {
         if address == 0 || self.buffers.contains(&address) {
             return;
         }
@@ -63,29 +68,29 @@ impl Known {
     }
 
     /// The ring that `address` is in, the newest if there are several.
-    pub(super) fn ring_at(&self, address: u64) -> Option<KnownRing> {
+    pub(crate) fn ring_at(&self, address: u64) -> Option<KnownRing> {
         let mut newest_first = self.rings.iter().rev();
         newest_first
             .find(|ring| ring.offset_of(address).is_some())
             .copied()
     }
 
-    pub(super) fn buffer(&self, choice: usize) -> Option<u64> {
+    pub(crate) fn buffer(&self, choice: usize) -> Option<u64> {
         let index = choice.checked_rem(self.buffers.len())?;
         self.buffers.get(index).copied()
     }
 
-    pub(super) fn ring(&self, choice: usize) -> Option<KnownRing> {
+    pub(crate) fn ring(&self, choice: usize) -> Option<KnownRing> {
         let index = choice.checked_rem(self.rings.len())?;
         self.rings.get(index).copied()
     }
 
     /// Takes note of the buffers that descriptors name which were fetched from `ring`.
-    pub(super) fn add_descriptors(&mut self, ring: KnownRing, bytes: &[u8]) {
+    pub(crate) fn add_descriptors(&mut self, ring: KnownRing, bytes: &[u8]) {
         let (descriptors, _) = bytes.as_chunks::<{ DESCRIPTOR as usize }>();
         for raw in descriptors {
             let [a, b, c, d, e, f, g, h, _, _, kind, bits, ..] = *raw;
-            let context = !ring.receive && bits & command::DEXT != 0 && kind >> 4 == 0;
+            let context = !ring.receive && bits & DEXT != 0 && kind >> 4 == self.context_type;
             if !context {
                 self.add_buffer(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
             }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A lie that a [hostile](super) device tells.
+/// A lie that a [hostile](super) device tells. Registers are named as the 82574 has them; another
+/// device lies in those of its own that say the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 #[non_exhaustive]
@@ -83,7 +84,7 @@ pub enum Lie {
 }
 
 /// How many lies there are.
-pub(super) const COUNT: usize = Lie::LinkFlap as usize + 1;
+pub(crate) const COUNT: usize = Lie::LinkFlap as usize + 1;
 
 impl Lie {
     /// All of them, in order.
@@ -123,7 +124,7 @@ impl Lie {
         Self::LinkFlap,
     ];
 
-    pub(super) const fn index(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         self as usize
     }
 
@@ -174,7 +175,7 @@ impl Lies {
     }
 
     /// From a list.
-    pub(super) const fn of(list: &[Lie]) -> Self {
+    pub(crate) const fn of(list: &[Lie]) -> Self {
         let mut set = Self::none();
         let mut rest = list;
         while let [lie, others @ ..] = rest {
@@ -184,19 +185,19 @@ impl Lies {
         set
     }
 
-    pub(super) const fn and(self, other: Self) -> Self {
+    pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    pub(super) const fn or(self, other: Self) -> Self {
+    pub(crate) const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    pub(super) const fn is_empty(self) -> bool {
+    pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    pub(super) const fn len(self) -> u32 {
+    pub(crate) const fn len(self) -> u32 {
         self.0.count_ones()
     }
 
@@ -237,7 +238,7 @@ impl LieCounters {
         self.0.iter().sum()
     }
 
-    pub(super) fn count(&mut self, lie: Lie) {
+    pub(crate) fn count(&mut self, lie: Lie) {
         if let Some(count) = self.0.get_mut(lie.index()) {
             *count += 1;
         }

@@ -2,30 +2,30 @@
 
 use std::sync::Arc;
 
-use super::super::pace::Random;
+use crate::pace::Random;
 
 /// Decisions: without end from a seed, or as many as a script has.
 #[derive(Clone, Debug)]
-pub(super) enum Source {
+pub(crate) enum Source {
     Seed(Random),
     Script { bytes: Arc<[u8]>, at: usize },
 }
 
 impl Source {
     /// Whether there is another decision.
-    pub(super) fn has_more(&self) -> bool {
+    pub(crate) fn has_more(&self) -> bool {
         match self {
             Self::Seed(_) => true,
             Self::Script { bytes, at } => *at < bytes.len(),
         }
     }
 
-    pub(super) fn is_script(&self) -> bool {
+    pub(crate) fn is_script(&self) -> bool {
         matches!(self, Self::Script { .. })
     }
 
     /// The next byte; 0 when the script has run out.
-    pub(super) fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         match self {
             Self::Seed(random) => (random.next() >> 56) as u8,
             Self::Script { bytes, at } => {
@@ -36,26 +36,26 @@ impl Source {
         }
     }
 
-    pub(super) fn half(&mut self) -> u16 {
+    pub(crate) fn half(&mut self) -> u16 {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
-    pub(super) fn word(&mut self) -> u32 {
+    pub(crate) fn word(&mut self) -> u32 {
         u32::from(self.half()) | u32::from(self.half()) << 16
     }
 
-    pub(super) fn long(&mut self) -> u64 {
+    pub(crate) fn long(&mut self) -> u64 {
         u64::from(self.word()) | u64::from(self.word()) << 32
     }
 
     /// A byte's choice among `count`; 0 if there is nothing to choose from.
-    pub(super) fn choose(&mut self, count: usize) -> usize {
+    pub(crate) fn choose(&mut self, count: usize) -> usize {
         usize::from(self.byte()).checked_rem(count).unwrap_or(0)
     }
 
     /// How many opportunities to let pass before the next lie: a byte of the script, or on average
     /// `mean` from a seed.
-    pub(super) fn gap(&mut self, mean: u32) -> u32 {
+    pub(crate) fn gap(&mut self, mean: u32) -> u32 {
         match self {
             Self::Script { .. } => u32::from(self.byte()),
             Self::Seed(random) => random.below(2 * u64::from(mean) + 1) as u32,
@@ -63,7 +63,7 @@ impl Source {
     }
 
     /// Fills `target` from two bytes of the source, so that a scribble does not eat a script up.
-    pub(super) fn fill(&mut self, target: &mut [u8]) {
+    pub(crate) fn fill(&mut self, target: &mut [u8]) {
         let mut random = Random::new(u64::from(self.half()));
         for chunk in target.chunks_mut(8) {
             for (byte, value) in chunk.iter_mut().zip(random.next().to_le_bytes()) {

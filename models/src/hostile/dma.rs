@@ -1,7 +1,6 @@
 //! Lies in memory and interrupts.
 
-use super::super::bits::{DD, DESCRIPTOR, rx_status};
-use super::known::KnownRing;
+use super::known::{DESCRIPTOR, KnownRing};
 use super::liar::{Held, IN_MEMORY, Liar, Moment};
 use super::lies::Lie;
 use crate::{Bus, DmaFault};
@@ -13,8 +12,12 @@ const SCRIBBLE_MASK: u16 = 0x7ff;
 /// The status byte of a descriptor, but of an extended receive descriptor where it is at 8.
 const STATUS: u64 = 12;
 
+/// DD and EOP of the status byte.
+const DD: u8 = 1 << 0;
+const EOP: u8 = 1 << 1;
+
 /// A bus between the engine of the device and the real one.
-pub(super) struct LyingBus<'a> {
+pub(crate) struct LyingBus<'a> {
     bus: &'a mut dyn Bus,
     liar: &'a mut Liar,
     /// Receive descriptors are extended ones.
@@ -22,7 +25,7 @@ pub(super) struct LyingBus<'a> {
 }
 
 impl<'a> LyingBus<'a> {
-    pub(super) fn new(bus: &'a mut dyn Bus, liar: &'a mut Liar, extended: bool) -> Self {
+    pub(crate) fn new(bus: &'a mut dyn Bus, liar: &'a mut Liar, extended: bool) -> Self {
         Self {
             bus,
             liar,
@@ -32,7 +35,7 @@ impl<'a> LyingBus<'a> {
 
     /// Tells `lie`, after the honest part of the step, and writes what was held back. Whether
     /// anything is left to be written.
-    pub(super) fn finish(&mut self, lie: Option<Lie>) -> bool {
+    pub(crate) fn finish(&mut self, lie: Option<Lie>) -> bool {
         match lie {
             Some(Lie::InterruptAtRandom) => {
                 let vector = self.liar.source.choose(8) as u16;
@@ -142,7 +145,7 @@ impl<'a> LyingBus<'a> {
         let [low, high] = self.length().to_le_bytes();
         let flags = match self.liar.source.byte() & 1 {
             0 => DD,
-            _ => DD | rx_status::EOP as u8,
+            _ => DD | EOP,
         };
         let upper = if self.extended {
             [flags, 0, 0, 0, low, high, 0, 0]
