@@ -15,13 +15,16 @@
 //!
 //! It is written from what is known of the specification; the sources are named where a fact
 //! stands. What the specification leaves to the hardware is drawn from a seed: see [`Latitude`].
-//! Where sources differ about what a driver must do: see [`Rules`].
+//! Where sources differ about what a driver must do: see [`Rules`]. It can be made to lie: see
+//! [`hostile`].
 
 mod assembly;
 mod bits;
 mod control;
 mod descriptor;
+mod device;
 mod filter;
+pub mod hostile;
 mod interrupts;
 mod latitude;
 mod nvm;
@@ -46,12 +49,12 @@ mod write_back;
 use std::collections::VecDeque;
 use std::fmt;
 
-use pagewire_hal::Instant;
-
+pub use hostile::{Hostile, Lie, LieCounters, Lies};
 pub use latitude::{DeviceId, Latitude, ModelConfig, Rules};
 pub use statistics::{Counters, HISTOGRAM};
 
 use bits::{TE, autoc, cause, ctrl, hlreg0, links, offset, status};
+use hostile::Liar;
 use interrupts::{Interrupts, Sending};
 use nvm::Nvm;
 use pace::{Deadline, Pace, Random};
@@ -62,7 +65,7 @@ use transmit::TxQueue;
 use violations::Violations;
 use work::{Gate, Work};
 
-use crate::{Bus, Device, Wire, checksum, pace};
+use crate::{Bus, Wire, checksum, pace};
 
 /// Nanoseconds that requests may be under way after bus mastering was stopped.
 const LATEST_DRAIN: u64 = 50_000;
@@ -108,6 +111,10 @@ pub struct Ixgbe82599 {
     stalled: bool,
     never_quiet: bool,
     gone: bool,
+    /// The device is hostile.
+    liar: Option<Box<Liar>>,
+    /// What was told before.
+    lies_told: LieCounters,
 }
 
 /// Whether the device is a bus master.
@@ -159,6 +166,8 @@ impl Ixgbe82599 {
             stalled: false,
             never_quiet: false,
             gone: false,
+            liar: None,
+            lies_told: LieCounters::default(),
             random,
             config,
         };
@@ -400,91 +409,6 @@ impl Ixgbe82599 {
         let fired = self.interrupts.fire(&mut sending);
         self.counters.interrupts += sending.sent;
         fired
-    }
-}
-
-impl Device for Ixgbe82599 {
-    fn config_read(&mut self, offset: u16) -> u32 {
-        if self.gone || offset >= 0x1000 {
-            return u32::MAX;
-        }
-        self.settle();
-        self.pci.read(offset, self.has_requests())
-    }
-
-    fn config_write(&mut self, offset: u16, value: u32) {
-        if self.gone {
-            return;
-        }
-        if self.pci.write(offset, value) == pci::Effect::Reset {
-            self.begin_reset();
-        }
-        self.settle();
-    }
-
-    fn bar_len(&self, index: u8) -> Option<u32> {
-        match index {
-            0 => Some(registers::BAR0_LEN),
-            4 => Some(pci::BAR4_LEN),
-            _ => None,
-        }
-    }
-
-    fn read(&mut self, bar: u8, offset: u32, now: Instant) -> u32 {
-        self.pace.tick(now);
-        if self.gone || !self.pci.answers() {
-            return u32::MAX;
-        }
-        self.settle();
-        match bar {
-            0 => self.read_register(offset),
-            4 => self.pci.table_read(offset),
-            _ => u32::MAX,
-        }
-    }
-
-    fn write(&mut self, bar: u8, offset: u32, value: u32, now: Instant) {
-        self.pace.tick(now);
-        if self.gone || !self.pci.answers() {
-            return;
-        }
-        self.settle();
-        match bar {
-            0 => self.write_register(offset, value),
-            4 => self.pci.table_write(offset, value),
-            _ => {}
-        }
-    }
-
-    fn is_doorbell(&self, bar: u8, offset: u32) -> bool {
-        // Before it is a bus master, writes to the tails are part of the setup.
-        let is_ring = matches!(offset, 0x1000..=0x1fff | 0xd000..=0xdfff | 0x6000..=0x7fff);
-        bar == 0 && is_ring && offset & 0x3f == bits::offset::ring::TAIL && self.pci.is_bus_master()
-    }
-
-    fn vectors(&self) -> u16 {
-        pci::VECTORS
-    }
-
-    fn step(&mut self, bus: &mut dyn Bus, now: Instant) -> bool {
-        if self.gone {
-            return false;
-        }
-        self.pace.tick(now);
-        self.settle();
-        if self.stalled {
-            return false;
-        }
-        self.follow_link();
-        let busy = self.reset.is_none() && self.run_queues(bus);
-        if self.gate() == Gate::Closed {
-            return busy;
-        }
-        busy | self.send_interrupts(busy, bus)
-    }
-
-    fn take_violations(&mut self) -> Vec<String> {
-        self.violations.take()
     }
 }
 

@@ -86,6 +86,11 @@ impl RxQueue {
         self.tail
     }
 
+    /// Addresses of the buffers that were fetched and are free.
+    pub(super) fn buffers(&self) -> impl Iterator<Item = u64> {
+        self.free.iter().map(|free| free.address)
+    }
+
     /// RDT is written.
     pub(super) fn give(&mut self, value: u32, entries: u32, violations: &mut Violations) {
         let queue = self.number;

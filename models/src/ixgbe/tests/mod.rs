@@ -1,6 +1,7 @@
 //! What the model does, and what it reports.
 
 mod control;
+mod hostile;
 mod interrupts;
 mod receive;
 mod rig;
