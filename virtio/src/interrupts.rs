@@ -82,7 +82,8 @@ pub(crate) struct Interrupts {
     pairs: u16,
     /// Vectors that the platform grants, at least 1, or why there are none.
     granted: Result<u16, NicError>,
-    /// What is mapped; none before the first start, or if the device had no resources.
+    /// What is mapped and can be turned on; none before the first start, if the device had no
+    /// resources, or if the platform no longer had as many vectors.
     mapped: Option<Vectors>,
     /// Whether they are on.
     on: bool,
@@ -127,7 +128,7 @@ impl Interrupts {
         let planned = self.granted?;
         if self.mapped.is_none() {
             return Err(NicError::NotOffered {
-                what: "resources for its MSI-X vectors",
+                what: "MSI-X vectors that could be mapped when it was started and are still there",
             });
         }
         if self.on {
@@ -139,6 +140,7 @@ impl Interrupts {
             // The running queues have vectors that there are no more. The next start has a plan for
             // what there is.
             turn_off(platform);
+            self.mapped = None;
             self.granted = if granted == 0 { Err(NONE) } else { Ok(granted) };
             return Err(NicError::NotOffered {
                 what: "MSI-X vectors that there were when the device was started",
