@@ -138,7 +138,8 @@ impl Drop for Progress {
             spin_loop();
         }
         place.used.store(null_mut(), Ordering::Relaxed);
-        place.claim.store(0, Ordering::Relaxed);
+        // Who takes the place sees it withdrawn: its compare-exchange acquires.
+        place.claim.store(0, Ordering::Release);
         place.let_go();
     }
 }
