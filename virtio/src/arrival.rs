@@ -120,7 +120,8 @@ impl Reception {
         if header.is_joined() {
             let is_known = header.is_joined_ipv4() && self.features.contains(Features::GUEST_TSO4)
                 || header.is_joined_ipv6() && self.features.contains(Features::GUEST_TSO6);
-            // The host has not summed what it did not segment (virtio 1.3, "Processing of Incoming Packets").
+            // The host has not summed what it did not segment (virtio 1.3, "Processing of Incoming
+            // Packets").
             if !is_known || header.incomplete_checksum().is_none() {
                 return Err(Dropped::Nonsense);
             }

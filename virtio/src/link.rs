@@ -1,4 +1,5 @@
-//! The configuration of a network device: station address, link, queue pairs, MTU (virtio 1.3, section 5.1.4).
+//! The configuration of a network device: station address, link, queue pairs, MTU (virtio 1.3,
+//! section 5.1.4).
 
 use pagewire_hal::{LinkState, MacAddress, Registers};
 

@@ -17,13 +17,20 @@ use crate::shadow::Shadow;
 /// The device does not want to be notified.
 const NO_NOTIFY: u32 = 1;
 
+/// Where the CPU finds the first word of a used ring.
+#[derive(Clone, Copy)]
+struct UsedWord(NonNull<u32>);
+
+// SAFETY: it is an address, through which nothing is read here. The memory behind it is that of
+// the ring's `DescriptorRing`, which is `Send` itself and stays where it is when it is moved.
+unsafe impl Send for UsedWord {}
+
 /// A split ring.
 pub(crate) struct SplitRing<P: Platform> {
     table: DescriptorRing<P::Memory, Descriptor>,
     available: DescriptorRing<P::Memory, u16>,
     used: DescriptorRing<P::Memory, u32>,
-    /// Its first word.
-    used_word: NonNull<u32>,
+    used_word: UsedWord,
     /// The indirect tables, that of descriptor i from index i · [`TABLE_LEN`] on.
     tables: Option<DescriptorRing<P::Memory, Descriptor>>,
     shadow: Shadow<P::Slots>,
@@ -43,10 +50,6 @@ pub(crate) struct SplitRing<P: Platform> {
     /// length it wrote.
     batch: Option<(u32, u32)>,
 }
-
-// SAFETY: all fields but `used_word` are `Send`; that points into the memory of `used`, which is
-// the ring's own, and is only handed out.
-unsafe impl<P: Platform> Send for SplitRing<P> {}
 
 impl<P: Platform> SplitRing<P> {
     /// A ring of `size` descriptors, a power of two up to 32768, that the device has not been
@@ -71,7 +74,7 @@ impl<P: Platform> SplitRing<P> {
             table,
             available,
             used,
-            used_word,
+            used_word: UsedWord(used_word),
             tables,
             shadow: Shadow::new(platform, size)?,
             flags,
@@ -146,7 +149,7 @@ impl<P: Platform> SplitRing<P> {
     }
 
     pub(crate) fn used_word(&self) -> NonNull<u32> {
-        self.used_word
+        self.used_word.0
     }
 
     #[inline(always)]
@@ -251,9 +254,9 @@ impl<P: Platform> SplitRing<P> {
         self.published != self.produced
     }
 
-    /// See [`Ring::publish`](ring::Ring::publish). The order is descriptors and entries, barrier, index, full barrier, what the device wrote
-    /// about notifications (virtio 1.3, section 2.7.13): either the device sees the new index, or
-    /// the driver sees that it must notify.
+    /// See [`Ring::publish`](ring::Ring::publish). The order is descriptors and entries, barrier,
+    /// index, full barrier, what the device wrote about notifications (virtio 1.3, section
+    /// 2.7.13): either the device sees the new index, or the driver sees that it must notify.
     #[inline]
     pub(crate) fn publish(&mut self) -> bool {
         let old = self.published;
