@@ -11,7 +11,7 @@ use pagewire_hal::DomainId;
 use pagewire_hal::barrier::has_unpublished_stores;
 
 use crate::Features;
-use crate::fake_ring::Chain;
+use crate::fake_ring::{Chain, Flicker};
 
 /// Ways in which the device may misbehave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     EndlessQueueReset,
     /// FEATURES_OK does not stick.
     RefusesFeatures,
+    /// Bus mastering cannot be turned off.
+    EndlessBusMastering,
     /// All ones.
     Removed,
 }
@@ -69,6 +71,9 @@ pub(crate) struct Device {
     pub(crate) lens: [Vec<(u16, u16)>; QUEUES],
     /// Configuration of the network device.
     pub(crate) net: [u8; 12],
+    /// Fields of that which read otherwise from the second time on: where they are, the value, and
+    /// whether they have been read.
+    pub(crate) fickle: Vec<(u32, u16, bool)>,
     /// Doorbells: the offset in the BAR and the value.
     pub(crate) bells: Vec<(u32, u16)>,
     /// What the control queue answers, if it does.
@@ -145,6 +150,7 @@ impl Device {
             queues: [queue; QUEUES],
             lens: [const { Vec::new() }; QUEUES],
             net,
+            fickle: Vec::new(),
             bells: Vec::new(),
             answer: Some(0),
             pairs_in_use: 1,
@@ -198,6 +204,11 @@ impl Device {
                 _ => Features::MTU,
             };
             assert_ne!(self.offered & field.bits(), 0, "a field that is not there");
+            if let Some(field) = self.fickle.iter_mut().find(|(field, ..)| *field == at)
+                && core::mem::replace(&mut field.2, true)
+            {
+                return u32::from(field.1);
+            }
             let bytes = self.net.get(at as usize..(at + width) as usize);
             return bytes.map_or(ones, |bytes| {
                 let fold = |word: u32, byte: &u8| word << 8 | u32::from(*byte);
@@ -383,6 +394,7 @@ impl Device {
 pub(crate) struct Fake {
     pub(crate) device: Arc<Mutex<Device>>,
     pub(crate) domain: DomainId,
+    pub(crate) flicker: Arc<Flicker>,
 }
 
 impl Fake {
@@ -390,6 +402,7 @@ impl Fake {
         Self {
             device: Arc::new(Mutex::new(Device::new())),
             domain: DomainId::new_unique(),
+            flicker: Arc::default(),
         }
     }
 

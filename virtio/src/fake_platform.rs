@@ -12,6 +12,7 @@ use pagewire_hal::{
 };
 
 use crate::fake::{COMMON_BAR, Device, Fake, Fault, NOTIFY_BAR, PCIE, Piece};
+use crate::fake_ring::Flicker;
 
 #[derive(Clone)]
 pub(crate) struct FakeRegisters {
@@ -58,6 +59,7 @@ pub(crate) struct FakeMemory {
     len: usize,
     domain: DomainId,
     device: Arc<Mutex<Device>>,
+    flicker: Arc<Flicker>,
 }
 
 // SAFETY: the value is the only owner of its heap memory; tests reach it from one thread.
@@ -67,6 +69,7 @@ unsafe impl Send for FakeMemory {}
 // `address` by its table.
 unsafe impl DmaMemory for FakeMemory {
     fn pointer(&self) -> NonNull<u8> {
+        self.flicker.look(self.address, self.pointer);
         self.pointer
     }
 
@@ -113,6 +116,8 @@ unsafe impl Platform for Fake {
     unsafe fn write_config(&mut self, offset: u16, value: u32) {
         let mut device = self.device();
         let old = device.config[usize::from(offset) / 4 % 64];
+        let is_stuck = offset == 4 && device.has(Fault::EndlessBusMastering);
+        let value = value | u32::from(is_stuck) * (old & 4);
         device.config[usize::from(offset) / 4 % 64] = old & 0xFFFF_0000 | value & 0xFFFF;
     }
 
@@ -147,6 +152,7 @@ unsafe impl Platform for Fake {
             len,
             domain: self.domain,
             device: self.device.clone(),
+            flicker: self.flicker.clone(),
         })
     }
 

@@ -1,5 +1,7 @@
 //! The rings as the [fake device](crate::fake) sees them, in either format.
 
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::vec::Vec;
 
 use crate::Features;
@@ -13,6 +15,36 @@ pub(crate) struct Chain {
     pub(crate) indirect: bool,
     /// Address, length, whether the device writes it.
     pub(crate) pieces: Vec<(u64, u32, bool)>,
+}
+
+/// A device that shows a buffer as used and takes it back, by turns, whenever the driver looks at
+/// one piece of memory.
+#[derive(Default)]
+pub(crate) struct Flicker {
+    /// Where that is; 0 for nowhere.
+    address: AtomicU64,
+    /// The word that changes, and the bit.
+    word: AtomicU32,
+    bit: AtomicU32,
+    looks: AtomicU32,
+}
+
+impl Flicker {
+    /// To be called before the driver looks at the memory at `address`, which begins at `pointer`.
+    pub(crate) fn look(&self, address: u64, pointer: NonNull<u8>) {
+        if self.address.load(Ordering::Relaxed) != address {
+            return;
+        }
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        assert!(looks < 1000, "the driver looks for ever");
+        let word = self.word.load(Ordering::Relaxed) as usize;
+        // SAFETY: `flicker` was told of a ring that has this word.
+        let word = unsafe { pointer.cast::<u32>().add(word) };
+        // SAFETY: it is mapped, as its owner asks; volatile as the driver's side is.
+        let now = unsafe { word.read_volatile() };
+        // SAFETY: as above.
+        unsafe { word.write_volatile(now ^ self.bit.load(Ordering::Relaxed)) };
+    }
 }
 
 impl Device {
@@ -213,6 +245,21 @@ impl Fake {
         let end = queue.address[2] + 4 + 8 * u64::from(queue.size);
         device.store(end, event.to_le());
         device.store(queue.address[2], flags.to_le());
+    }
+
+    /// Lets the first buffer of queue `index`, which was used, come and go: see [`Flicker`].
+    pub(crate) fn flicker(&self, index: usize) {
+        let device = self.device();
+        let queue = device.queues[index];
+        // The index of the used ring, or the used bit of the first descriptor.
+        let (address, word, bit) = if device.is_packed() {
+            (queue.address[0], 3, 1u32 << 31)
+        } else {
+            (queue.address[2], 0, 1 << 16)
+        };
+        self.flicker.word.store(word, Ordering::Relaxed);
+        self.flicker.bit.store(bit.to_le(), Ordering::Relaxed);
+        self.flicker.address.store(address, Ordering::Relaxed);
     }
 
     /// Where the driver wants to be interrupted.

@@ -238,10 +238,19 @@ impl<P: Platform> Ring<P> {
         either!(self, ring => ring.take_used())
     }
 
-    /// Asks for an interrupt when the next buffer is done. Returns whether there is one already,
-    /// for which none may come.
+    /// The same, and if there is none it asks for an interrupt when the next buffer is done, and
+    /// looks again, as none may come for what was done meanwhile. It looks once more only: a device
+    /// that shows a buffer and takes it back would hold the processor otherwise (rule 7).
+    ///
+    /// # Errors
+    /// As [`take_used`](Self::take_used).
     #[inline(always)]
-    pub(crate) fn arm(&mut self) -> bool {
-        either!(self, ring => ring.arm())
+    pub(crate) fn take_used_or_arm(&mut self) -> Result<Option<Used>, QueueError> {
+        let used = self.take_used()?;
+        let is_there_one_now = used.is_none() && either!(self, ring => ring.arm());
+        if is_there_one_now {
+            return self.take_used();
+        }
+        Ok(used)
     }
 }

@@ -26,6 +26,10 @@ use crate::ring::{Direction, Parts, Ring, Used};
 /// 65535 bytes of IP behind an Ethernet header.
 const MAX_REST: usize = (HEADER_LEN + ETHERNET_HEADER + 65_535) as usize / SMALL_BUFFER as usize;
 
+/// Where the first buffer begins: on a page, so that of buffers of 2 or 4 KiB, which follow each
+/// other, none lies across two.
+const BUFFER_ALIGN: usize = 4096;
+
 /// The receive half of a queue pair.
 ///
 /// It may move to another thread, and is used from one at a time. Dropped without
@@ -67,8 +71,11 @@ impl<P: Platform> VirtioRx<P> {
     ) -> Result<Self, NicError> {
         let buffer_shift = buffer_len.trailing_zeros();
         let ring = Ring::new(platform, size, features, Direction::Write)?;
-        let bytes = usize::from(size) << buffer_shift;
-        let mut buffers = Custody::new(platform.allocate(bytes, 4096)?);
+        let bytes = usize::from(size).checked_mul(buffer_len as usize);
+        let bytes = bytes.ok_or(NicError::Config {
+            what: "the receive buffers are longer than the address space",
+        })?;
+        let mut buffers = Custody::new(platform.allocate(bytes, BUFFER_ALIGN)?);
         // SAFETY: the device has not been told of this memory.
         unsafe { buffers.set_quiet(true) };
         if buffers.memory().len() < bytes {
@@ -307,9 +314,8 @@ impl<P: Platform> RxQueue for VirtioRx<P> {
         // Buffers come back to the device at the end only, so even with frames that are not
         // wanted there are no more rounds than buffers.
         while count < budget {
-            let used = match self.ring.take_used() {
+            let used = match self.ring.take_used_or_arm() {
                 Ok(Some(used)) => used,
-                Ok(None) if self.ring.arm() => continue,
                 Ok(None) => break,
                 Err(error) => {
                     result = Err(error);

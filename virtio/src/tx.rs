@@ -238,13 +238,12 @@ unsafe impl<P: Platform> TxQueue for VirtioTx<P> {
         }
         let mut count = 0;
         loop {
-            match self.ring.take_used() {
+            match self.ring.take_used_or_arm() {
                 Ok(Some(used)) => {
                     count += 1;
                     self.counters.completed += 1;
                     done(Token(used.token));
                 }
-                Ok(None) if self.ring.arm() => {}
                 Ok(None) => {
                     if count > 0 {
                         let consumed = self.ring.progress().1;

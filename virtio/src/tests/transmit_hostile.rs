@@ -2,11 +2,11 @@
 
 use std::vec;
 
-use pagewire_hal::{PostError, QueueError, TxQueue};
+use pagewire_hal::{PostError, QueueError, RxQueue, TxQueue};
 
 use super::Bench;
 use crate::Features;
-use crate::fake::TX;
+use crate::fake::{RX, TX};
 
 const NOTHING: Features = Features::empty();
 const PACKED: Features = Features::RING_PACKED;
@@ -36,6 +36,27 @@ fn rule_7_used_entries_that_lie_stop_the_queue_and_hand_nothing_back() {
             assert!(!bench.tx.has_room(1));
             assert_eq!(bench.tx.counters().nonsense, 1);
         }
+    }
+}
+
+#[test]
+fn rule_7_a_buffer_that_comes_and_goes_does_not_hold_the_driver() {
+    for features in [NOTHING, Features::EVENT_IDX, PACKED] {
+        let mut bench = Bench::with(features, 8);
+        assert_eq!(bench.post(1, 1), Ok(()));
+        bench.tx.doorbell();
+        bench.fake.transmit();
+        bench.fake.flicker(TX);
+        // It is gone, is there when the queue has asked for an interrupt, and is gone again.
+        let looked = bench.tx.reclaim(&mut |_| panic!("a token"));
+        assert_eq!(looked, Ok(0), "{features}");
+        assert!(bench.tx.outstanding() == 1, "{features}");
+
+        let mut bench = Bench::with(features, 8);
+        assert!(bench.fake.deliver(&[0; 60], 72));
+        bench.fake.flicker(RX);
+        let looked = bench.rx.receive(8, &mut |_| panic!("a frame"));
+        assert_eq!(looked, Ok(0), "{features}");
     }
 }
 
