@@ -100,8 +100,19 @@ fn add_status<R: Registers>(common: &Area<R>, status: Status) {
     common.write8(DEVICE_STATUS, now | status.bits());
 }
 
+/// What device and driver agree on, and the fields that were looked at for that. These are read
+/// once: the device may answer differently the next time, and nobody would check that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Agreement {
+    pub(crate) features: Features,
+    /// With MTU: from [`MIN_MTU`] to [`MAX_MTU`], in bytes.
+    pub(crate) mtu: Option<u16>,
+    /// With MQ: the pairs that the device has, from 2 to 32768.
+    pub(crate) max_pairs: Option<u16>,
+}
+
 /// Of what the configuration wants, what the device offers and what can be used.
-fn choose<R: Registers>(device: &Structures<R>, config: &Config) -> Features {
+fn choose<R: Registers>(device: &Structures<R>, config: &Config) -> Agreement {
     let offered = Features::from_bits_truncate(offered(&device.common));
     let mut features = offered & (config.features | Features::ALWAYS);
     let len = device.device.as_ref().map_or(0, Area::len);
@@ -125,22 +136,28 @@ fn choose<R: Registers>(device: &Structures<R>, config: &Config) -> Features {
         features.remove(Features::IN_ORDER);
     }
     // With MTU there must be buffers for frames of that size.
-    if features.contains(Features::MTU)
-        && let Some(area) = &device.device
-        && !(MIN_MTU..=MAX_MTU).contains(&link::mtu(area))
-    {
+    let area = device.device.as_ref();
+    let mtu = area.filter(|_| features.contains(Features::MTU));
+    let mtu = mtu.map(link::mtu);
+    let mtu = mtu.filter(|mtu| (MIN_MTU..=MAX_MTU).contains(mtu));
+    if features.contains(Features::MTU) && mtu.is_none() {
         log::warn!("virtio-net: the device's MTU is out of range and not used");
         features.remove(Features::MTU);
     }
     // The device may have as many as 32768 pairs (virtio 1.3, section 5.1.4.1); more is nonsense.
     // The field is there if MQ is offered only.
-    if features.contains(Features::MQ)
-        && let Some(area) = &device.device
-        && (config.queue_pairs == 1 || !(2..=0x8000).contains(&link::max_pairs(area)))
-    {
+    let max_pairs = area.filter(|_| features.contains(Features::MQ) && config.queue_pairs > 1);
+    let max_pairs = max_pairs.map(link::max_pairs);
+    let max_pairs = max_pairs.filter(|pairs| (2..=0x8000).contains(pairs));
+    if max_pairs.is_none() {
         features.remove(Features::MQ);
     }
-    features.consistent()
+    let features = features.consistent();
+    Agreement {
+        features,
+        mtu,
+        max_pairs: max_pairs.filter(|_| features.contains(Features::MQ)),
+    }
 }
 
 /// Tells a device that has just been reset of its driver, and agrees with it on what
@@ -152,11 +169,12 @@ pub(crate) fn negotiate<R: Registers>(
     device: &Structures<R>,
     config: &Config,
     again: Option<Features>,
-) -> Result<Features, NicError> {
+) -> Result<Agreement, NicError> {
     let common = &device.common;
     add_status(common, Status::ACKNOWLEDGE);
     add_status(common, Status::DRIVER);
-    let features = choose(device, config);
+    let agreement = choose(device, config);
+    let features = agreement.features;
     if !features.contains(Features::VERSION_1) {
         return Err(NicError::NotOffered {
             what: "virtio 1.x interface (no VERSION_1: a legacy device)",
@@ -178,7 +196,7 @@ pub(crate) fn negotiate<R: Registers>(
             what: "common set of features with this driver (FEATURES_OK is refused)",
         });
     }
-    Ok(features)
+    Ok(agreement)
 }
 
 /// The size for queue `index`: at most `wanted`, a power of two, as a split ring must have and

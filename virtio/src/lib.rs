@@ -37,7 +37,8 @@
 //!   2.1.2), and when a transmit queue has had work and made no progress: for half a second, by the
 //!   index that the device writes, or in a packed ring, which has none, for four seconds, by what
 //!   was reclaimed. Of all devices together 256 transmit queues are watched, those that were
-//!   opened first. Frames that wait for a link count as work.
+//!   opened first. Frames that wait for a link count as work. A queue that is forgotten
+//!   ([`core::mem::forget`]) keeps its place for good.
 //! - Completions come in any order, unless IN_ORDER was negotiated. It is not where a ring of one
 //!   descriptor is asked for: QEMU 11.1 takes the number of buffers that are out modulo the length
 //!   of the ring, and a full ring for an empty one.
@@ -110,6 +111,7 @@ pub use tx::{TxCounters, VirtioTx};
 use arrival::Reception;
 use capabilities::{capabilities, station_address};
 use control::{Answer, ControlQueue};
+use init::Agreement;
 use interrupts::Interrupts;
 use pairs::{Lent, MAX_PAIRS, Pairs};
 use progress::Watch;
@@ -192,13 +194,11 @@ impl<P: Platform> VirtioNet<P> {
         let pcie = pci::find_pcie(&platform);
         init::reset(&platform, &device)?;
         pci::stop_bus_mastering(&mut platform);
-        let features = init::negotiate(&device, config, None)?;
+        let agreement = init::negotiate(&device, config, None)?;
+        let features = agreement.features;
         let mac = station_address(&device, features, config)?;
-        let own_mtu = match &device.device {
-            Some(area) if features.contains(Features::MTU) => link::mtu(area),
-            _ => config.mtu,
-        };
-        let (pairs, control) = make_control(&mut platform, &device, features, config)?;
+        let own_mtu = agreement.mtu.unwrap_or(config.mtu);
+        let (pairs, control) = make_control(&mut platform, &device, agreement, config)?;
         let sizes = init::queue_sizes(&device, pairs, config)?;
         let mtu = config.mtu.min(own_mtu);
         let capabilities = capabilities(config, features, mtu, sizes.transmit, pairs);
@@ -294,9 +294,12 @@ impl<P: Platform> VirtioNet<P> {
         };
         let reset = init::reset(&self.platform, &self.device);
         pci::stop_bus_mastering(&mut self.platform);
-        if reset.is_ok() && !pci::transactions_pending(&self.platform, self.pcie) {
-            // SAFETY: the status reads 0, bus mastering is off and nothing is pending. The queues
-            // are dropped next.
+        if reset.is_ok()
+            && pci::is_bus_mastering_off(&self.platform)
+            && !pci::transactions_pending(&self.platform, self.pcie)
+        {
+            // SAFETY: the status reads 0, bus mastering reads off and nothing is pending. The
+            // queues are dropped next.
             unsafe { self.set_quiet(&mut []) };
         }
         Err(error)
@@ -383,15 +386,15 @@ impl<P: Platform> VirtioNet<P> {
 fn make_control<P: Platform>(
     platform: &mut P,
     device: &Structures<P::Registers>,
-    features: Features,
+    agreement: Agreement,
     config: &Config,
 ) -> Result<(u16, Option<ControlQueue<P>>), NicError> {
-    let (true, Some(area)) = (features.contains(Features::MQ), &device.device) else {
+    let Some(most) = agreement.max_pairs else {
         return Ok((1, None));
     };
-    let most = link::max_pairs(area);
     let pairs = most.min(config.queue_pairs);
-    // `choose` has checked that this does not overflow, but the device may have changed its mind.
+    // With 32768 pairs it would be 65536, which a queue's number cannot be: `queue_size` refuses
+    // 65535 in its place, as there are at most so many queues.
     let index = most.saturating_mul(2);
     let size = init::queue_size(device, index, control::DESCRIPTORS)?;
     if size < control::COMMAND_DESCRIPTORS {
@@ -399,14 +402,15 @@ fn make_control<P: Platform>(
             what: "control queue that holds a command",
         });
     }
-    let control = ControlQueue::new(platform, features, index, size, pairs)?;
+    let control = ControlQueue::new(platform, agreement.features, index, size, pairs)?;
     Ok((pairs, Some(control)))
 }
 
 // SAFETY: tokens are handed back by `VirtioTx::drain`, in the state `Quiet` only, which the
 // device reaches when its status reads 0, bus mastering is off and nothing is pending.
 // `Pairs::check` lets through all pairs that are ours and no others; `Pairs::each` gives each its
-// position. The queues are borrowed, not moved. `allocate` is the platform's, whose memory has the platform's domain.
+// position. The queues are borrowed, not moved. `allocate` is the platform's, whose memory has the
+// platform's domain.
 unsafe impl<P: Platform> Nic for VirtioNet<P> {
     type Tx = VirtioTx<P>;
     type Rx = VirtioRx<P>;

@@ -248,6 +248,17 @@ fn the_mtu_is_the_lesser_and_buffers_hold_the_larger() {
 }
 
 #[test]
+fn rule_7_the_mtu_is_that_of_the_first_answer() {
+    for second in [0, 575, 9001, u16::MAX] {
+        let fake = Fake::new();
+        fake.device().net[10..].copy_from_slice(&1280u16.to_le_bytes());
+        fake.device().fickle.push((10, second, false));
+        let bench = Bench::of(fake, &Config::default());
+        assert_eq!(bench.nic.capabilities().max_frame_len, 1294, "{second}");
+    }
+}
+
+#[test]
 fn the_link_is_what_the_device_says() {
     let mut bench = Bench::new();
     assert!(bench.nic.link().up);

@@ -7,7 +7,7 @@ use std::vec::Vec;
 use pagewire_hal::{Causes, Instant, Nic, NicError, Phase, QueuePair, RxQueue, Token, TxQueue};
 
 use super::Bench;
-use crate::fake::{Fake, MAC};
+use crate::fake::{Fake, Fault, MAC};
 use crate::{Config, Features, VirtioNet, VirtioRx, VirtioTx};
 
 type Pair = (VirtioTx<Fake>, VirtioRx<Fake>);
@@ -214,6 +214,29 @@ fn a_control_queue_that_refuses_or_sleeps_is_an_error_and_leaks_nothing() {
         assert_eq!(fake.mapped(), 0, "{answer:?}");
         assert_eq!(fake.device().status, 0, "{answer:?}");
     }
+}
+
+#[test]
+fn rule_7_the_pairs_are_those_of_the_first_answer() {
+    for second in [0, 1, 5, 0xFFFF] {
+        let fake = fake(3);
+        fake.device().fickle.push((8, second, false));
+        let nic = VirtioNet::open(fake, &config(8)).map(|nic| nic.capabilities().queue_pairs);
+        assert_eq!(nic, Ok(3), "{second}");
+    }
+}
+
+#[test]
+fn rule_6_a_refusal_gives_nothing_back_to_a_device_that_remains_bus_master() {
+    let fake = fake(2);
+    fake.device().answer = Some(1);
+    fake.break_with(Fault::EndlessBusMastering);
+    let refused = VirtioNet::open(fake.clone(), &config(2)).expect_err("refused");
+    assert!(
+        matches!(refused, NicError::NotOffered { .. }),
+        "{refused:?}"
+    );
+    assert_ne!(fake.mapped(), 0);
 }
 
 #[test]
