@@ -198,8 +198,12 @@ impl Bench for ModelBench {
         self.model_config.latitude.polls_awhile
     }
 
+    /// What the specification only advises is expected of this driver as well.
     fn complaints(&mut self) -> Vec<String> {
-        self.model.violations()
+        let mut said = self.model.violations();
+        let advice = |device: &mut Listener| device.inner.take_advice();
+        said.extend(self.model.with_device(advice));
+        said
     }
 }
 
