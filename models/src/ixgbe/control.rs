@@ -220,9 +220,9 @@ impl Ixgbe82599 {
         if at == offset::SECRXCTRL && value & !before & PATH_DISABLE != 0 {
             self.drained = self.delay(self.config.latitude.slow_drain, LONGEST_DRAIN);
         }
-        // Of RAH, Linux tests that bits 16 to 30 but for the pools do not stick.
+        // Bits 16 to 30 of RAH are reserved and read-only.
         let is_rah = (offset::RAL..offset::MPSAR).contains(&at) && at & 4 != 0;
-        let kept = if is_rah { value & 0x800f_ffff } else { value };
+        let kept = if is_rah { value & 0x8000_ffff } else { value };
         self.registers.set(at, kept);
     }
 

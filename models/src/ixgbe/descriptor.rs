@@ -108,7 +108,8 @@ pub(super) struct Context {
     pub(super) is_ipv4: bool,
     /// L4T.
     pub(super) l4_type: u32,
-    vlan: u16,
+    /// VLAN: of no use here, but part of what a slot holds.
+    pub(super) vlan: u16,
 }
 
 impl Context {

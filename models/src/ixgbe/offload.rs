@@ -58,6 +58,10 @@ pub(super) fn judge(
         report("MACLEN and IPLEN go beyond the end of the frame");
         return false;
     };
+    let context = &Context {
+        is_ipv4: version(context, request, header),
+        ..*context
+    };
     if !context.is_ipv4 && context.ip_len < 40 {
         report("IPLEN is less than an IPv6 header");
         return false;
@@ -70,6 +74,17 @@ pub(super) fn judge(
         return judge_transport(context, request, frame, header, report);
     }
     true
+}
+
+/// Whether it is IPv4. TUCMD says it where the IP header is worked on; for a transport checksum
+/// alone it says nothing (a context needs only the fields that its offloads use, 82598 datasheet
+/// 3.5.3.3.1.2; Linux ixgbe leaves the bit 0 then).
+fn version(context: &Context, request: Request, header: &[u8]) -> bool {
+    if request.ip || request.segment {
+        context.is_ipv4
+    } else {
+        header.first().is_some_and(|first| first >> 4 == 4)
+    }
 }
 
 fn judge_ip(

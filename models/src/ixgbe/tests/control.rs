@@ -171,6 +171,12 @@ fn registers_hold_the_bits_that_they_have() {
     assert_eq!(rig.read(0x6008), 0x000f_ff80);
     rig.write(0x3000, u32::MAX);
     assert_eq!(rig.read(0x3000), 1);
+    rig.write(0xa20c, u32::MAX);
+    assert_eq!(rig.read(0xa20c), 0x8000_ffff, "RAH");
+    for value in [0xffff, 0x5a5a, 0] {
+        rig.write(0x1018, value);
+        assert_eq!(rig.read(0x1018), value, "RDT");
+    }
     rig.write(0x2104, 0x0200_0003);
     assert_eq!(rig.read(0x1054), 0x0200_0003, "SRRCTL of the 82598's place");
     rig.write(0x5c04, 0x0102_0304);

@@ -98,6 +98,21 @@ fn checksums_are_inserted_for_both_protocols_and_both_versions() {
 }
 
 #[test]
+fn a_transport_checksum_alone_needs_no_ip_version() {
+    let mut rig = Rig::plain();
+    let mut frame = ip_frame(4, 6, &pattern(99, 5));
+    seed_checksum(&mut frame, false);
+    let ip = !plain_sum(&[&frame[14..34]]);
+    frame[24..26].copy_from_slice(&ip.to_be_bytes());
+    rig.push(context((14, 20, 0), TCP, 0, 0));
+    let last = rig.post(&frame, &[], 0, TXSM, frame.len());
+    rig.doorbell();
+    rig.until_done(last);
+    rig.expect_clean();
+    assert!(verifies(&rig.sent()[0]));
+}
+
+#[test]
 fn a_context_stays_in_its_slot() {
     let mut rig = Rig::plain();
     rig.push(context((14, 20, 0), IPV4 | TCP, 0, 0));
