@@ -117,7 +117,7 @@ unsafe impl Platform for Fake {
         let mut device = self.device();
         let old = device.config[usize::from(offset) / 4 % 64];
         let is_stuck = offset == 4 && device.has(Fault::EndlessBusMastering);
-        let value = value | u32::from(is_stuck) * (old & 4);
+        let value = value | (u32::from(is_stuck) * (old & 4));
         device.config[usize::from(offset) / 4 % 64] = old & 0xFFFF_0000 | value & 0xFFFF;
     }
 

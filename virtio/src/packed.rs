@@ -367,7 +367,7 @@ impl<P: Platform> PackedRing<P> {
         Ok(Some((id, len)))
     }
 
-    /// See [`Ring::arm`](ring::Ring::arm).
+    /// See [`SplitRing::arm`](crate::split::SplitRing::arm).
     #[inline]
     pub(crate) fn arm(&mut self) -> bool {
         if self.event_index {
