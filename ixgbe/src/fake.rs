@@ -44,6 +44,8 @@ pub(crate) enum Fault {
     NoRxEnable,
     /// The receive path does not become empty.
     BusyReceive,
+    /// There is no link.
+    NoLink,
     /// All ones.
     Removed,
 }
@@ -126,7 +128,8 @@ impl Device {
         };
         self.set(regs::RDRXCTL.0, 8 << 17 | done);
         self.set(regs::HLREG0.0, 0x1_07FB & !(1 << 2));
-        self.set(regs::LINKS.0, 1 << 30 | 3 << 28);
+        let up = u32::from(!self.has(Fault::NoLink)) << 30;
+        self.set(regs::LINKS.0, up | 3 << 28);
         let [a, b, c, d, e, f] = MAC;
         self.set(regs::RAL0.0, u32::from_le_bytes([a, b, c, d]));
         self.set(regs::RAH0.0, u32::from_le_bytes([e, f, 0, 0]) | 1 << 31);
@@ -292,6 +295,9 @@ impl Fake {
     pub(crate) fn with_fault(fault: Fault) -> Self {
         let fake = Self::new();
         fake.break_with(fault);
+        if fault == Fault::NoLink {
+            fake.device().set(regs::LINKS.0, 0);
+        }
         fake
     }
 
@@ -314,10 +320,6 @@ impl Fake {
 
     pub(crate) fn tail(&self, pair: u16) -> u32 {
         self.device().get(regs::TDT.of(pair).0)
-    }
-
-    pub(crate) fn head(&self, pair: u16) -> u32 {
-        self.device().get(regs::TDH.of(pair).0)
     }
 
     /// Processes up to `count` transmit descriptors before the tail as the device does: DD where

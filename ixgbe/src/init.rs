@@ -26,6 +26,8 @@ use crate::{link, rss};
 
 /// Time for a queue to read as on. Linux gives each 10 to 20 ms.
 pub(crate) const ENABLE_LIMIT: Duration = Duration::from_millis(20);
+/// How often a restart, which must not wait, looks for queues to be on.
+pub(crate) const ENABLE_LOOKS: u32 = 1000;
 /// How often the receive data path is looked at before the receiver is switched on regardless.
 /// Linux gives it 40 times 1 ms and then goes on, "for informational purposes only".
 const SECRX_LOOKS: u32 = 1000;

@@ -24,7 +24,9 @@
 //! A queue that the device has not switched on by the time [`restart`](Nic::restart) returns hands
 //! nothing over until it has; its [`doorbell`](pagewire_hal::TxQueue::doorbell),
 //! [`reclaim`](pagewire_hal::TxQueue::reclaim) and [`receive`](pagewire_hal::RxQueue::receive)
-//! look. One that is not on for 20 ms is [`Hung`](Phase::Hung).
+//! look; a receive queue that nobody calls stays without buffers. `restart` looks a thousand times
+//! before it returns, so this takes a device that is slower than any known. A queue that is not on
+//! for 20 ms is [`Hung`](Phase::Hung).
 //!
 //! # Lifecycle
 //! A device that is dropped goes on as it was: its queues may be in use elsewhere. To stop it,
@@ -292,10 +294,15 @@ impl<P: Platform> Ixgbe<P> {
     /// Gives the receive buffers of the queues that are on to the device and switches the receiver
     /// on.
     fn run(&mut self, lent: &mut [Lent<'_, P>]) {
-        each(&mut self.pairs, lent, |tx, rx| {
-            tx.is_enabled();
-            rx.offer_all();
-        });
+        for _ in 0..init::ENABLE_LOOKS {
+            let mut on = true;
+            each(&mut self.pairs, lent, |tx, rx| {
+                on &= tx.is_enabled() & rx.offer_all()
+            });
+            if on {
+                break;
+            }
+        }
         init::enable_receive(&self.registers);
         if let Some(vectors) = self.vectors {
             interrupts::program(&self.registers, vectors, self.config.interrupt_interval);
