@@ -322,6 +322,10 @@ impl Fake {
         self.device().get(regs::TDT.of(pair).0)
     }
 
+    pub(crate) fn head(&self, pair: u16) -> u32 {
+        self.device().get(regs::TDH.of(pair).0)
+    }
+
     /// Processes up to `count` transmit descriptors before the tail as the device does: DD where
     /// a report was asked for, then the head. Returns how many there were.
     pub(crate) fn complete(&self, pair: u16, count: u32) -> u32 {

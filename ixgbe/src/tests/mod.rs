@@ -5,6 +5,7 @@ mod pairs;
 mod receive;
 mod reset;
 mod transmit;
+mod transmit_property;
 
 use pagewire_hal::{DeviceAddress, Fragment, Nic, Offload, Token, TxFrame, TxQueue};
 use std::vec::Vec;

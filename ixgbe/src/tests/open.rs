@@ -407,3 +407,17 @@ fn counters_are_added_up_and_those_from_before_are_not_ours() {
     assert_eq!((found.rx_crc_errors, found.rx_length_errors), (16, 18));
     assert_eq!((found.tx_bytes, found.rx_bytes), ((1 << 33) + 20, 22));
 }
+
+#[test]
+fn a_cage_without_a_module_for_10_gigabit_is_said_to_be_so() {
+    let config = Config {
+        allow_untested: true,
+        ..Config::default()
+    };
+    // The fake pulls the data wire low for ever: it acknowledges all, and all bytes are zero.
+    let fake = Fake::with_id(0x10FB_8086);
+    let error = Ixgbe::open(fake.clone(), &config).expect_err("no module");
+    assert!(matches!(error, NicError::NotOffered { .. }), "{error}");
+    assert_eq!(fake.device().get(regs::SW_FW_SYNC.0), 0, "given back");
+    assert_eq!(fake.mapped(), 0);
+}
