@@ -4,5 +4,6 @@
 pub use pagewire_drivers as drivers;
 pub use pagewire_e1000e as e1000e;
 pub use pagewire_hal as hal;
+pub use pagewire_ixgbe as ixgbe;
 pub use pagewire_tcp as tcp;
 pub use pagewire_virtio as virtio;
