@@ -1,3 +1,6 @@
-//! Linux VFIO: bind and unbind, DMA arena, page protection: **not implemented yet**. This crate reserves the room and its place in the dependency
-//! order; it contains no code. The README's table says what works today.
-#![no_std]
+//! Pagewire on Linux VFIO: a NIC that is bound to vfio-pci, as a platform for its driver.
+#![cfg(target_os = "linux")]
+
+mod address;
+
+pub use address::{ParseAddressError, PciAddress};
