@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use pagewire::hal::{Nic, NicError, Phase, QueueError, RxQueue};
+use pagewire::virtio::Features;
 use pagewire_models::virtio::Lie;
 
-use crate::hostile::{Machine, Plan, Raw, Stopped, Virtio};
+use crate::hostile::{Decisions, Machine, Plan, Raw, Stopped, Virtio};
 use crate::lies::{lasting, only, open, post, start, told};
 
 /// Both formats, in any order and in order.
@@ -129,6 +130,50 @@ fn a_length_beyond_the_buffer_stops_the_queue() {
         raw.run(500, 10);
         assert_eq!(raw.reclaim(), Ok(3), "{name}");
     });
+}
+
+/// With MRG_RXBUF a frame of 8000 bytes lies in four buffers of 2 KiB, and each of them has a length
+/// of its own. The script says which one is lied about, and by how much: a byte, a page, 64 KiB, all
+/// that fits 32 bits.
+#[test]
+fn a_length_beyond_any_buffer_of_a_frame_stops_the_queue() {
+    let room = 2048u32;
+    for rings in RINGS {
+        for (place, more) in (0..4).flat_map(|place| [0, 1, 2, 3].map(|more| (place, more))) {
+            let mut plan: Plan<Virtio> = with_rings(Plan::honest(), rings);
+            plan.setup.config.mtu = 9000;
+            plan.setup.model.mtu = 9000;
+            // With joined frames, 16 buffers are larger.
+            let joins = Features::GUEST_TSO4 | Features::GUEST_TSO6;
+            plan.setup.config.features.remove(joins);
+            // No opportunity passes, the one lie that is allowed, the place, a random word that
+            // is not wanted, the choice of a length.
+            let script = [0, 0, place, 0, 0, 0, 0, more];
+            plan.set_lies(Decisions::Script(&script), &[Lie::LengthTooLong]);
+            let name = format!("packed and in order {rings:?}, buffer {place}, length {more}");
+            let mut raw: Raw<Virtio> = Raw::open(&plan);
+            raw.run(3000, 10);
+            raw.deliver(8000);
+            raw.run(500, 10);
+            assert_eq!(raw.receive(10), Ok(vec![8000]), "{name}: without a lie");
+            raw.machine.set_hostile(true);
+            raw.deliver(8000);
+            raw.run(500, 10);
+            assert_eq!(told(&raw, Lie::LengthTooLong), 1, "{name}");
+            let more = [1, 4096, 0x1_0000, u32::MAX][usize::from(more)];
+            let len = room.saturating_add(more);
+            assert_eq!(
+                raw.receive(10),
+                Err(QueueError::BadLength { len }),
+                "{name}"
+            );
+            assert_eq!(raw.rx.counters().delivered, 1, "{name}");
+            assert_eq!(raw.rx.counters().nonsense, 1, "{name}");
+            assert_eq!(raw.receive(10), Err(QueueError::Down), "{name}");
+            raw.recover();
+            raw.finish();
+        }
+    }
 }
 
 #[test]
@@ -420,7 +465,7 @@ fn opening_refuses_or_works() {
                 if seed % 3 > 0 {
                     // Not at once, nor always.
                     let gap = seed as u32 * 3;
-                    plan.set_lies(crate::hostile::Decisions::Seed { seed, gap }, &[lie]);
+                    plan.set_lies(Decisions::Seed { seed, gap }, &[lie]);
                 }
                 refused += u32::from(opened(&plan).is_some());
             }
