@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use far::Far;
-use pagewire::drivers::{AnyNic, Config, Driver};
+use pagewire::drivers::{AnyNic, Config, Driver, MAX_QUEUE_PAIRS};
 use pagewire::hal::{
     DmaMemory, Fragment, Granule, Instant, Nic, NicError, Offload, Phase, QueuePair, Region, Token,
     TxFrame, TxQueue,
@@ -18,14 +18,19 @@ use pagewire::hal::{
 use pagewire_conformance::{Bench, FarEnd, Options, Outcome, run};
 use pagewire_models::wire::{PairEnd, pair};
 use pagewire_models::{
-    Bus, Device, Host, HostConfig, HostMemory, ModelHandle, ModelPlatform, e1000e, virtio,
+    Bus, Device, Host, HostConfig, HostMemory, ModelHandle, ModelPlatform, e1000e, ixgbe, virtio,
 };
 
 /// What is in the slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     E1000e,
+    Ixgbe,
     Virtio,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::E1000e, Self::Ixgbe, Self::Virtio];
 }
 
 /// A device of one of the models: from here on it is a [`Device`] whose ids tell what it is.
@@ -37,6 +42,13 @@ fn device(kind: Kind, seed: u64, wire: PairEnd) -> Box<dyn Device> {
                 ..Default::default()
             };
             Box::new(e1000e::E1000e82574::new(config, Box::new(wire)))
+        }
+        Kind::Ixgbe => {
+            let config = ixgbe::ModelConfig {
+                seed,
+                ..Default::default()
+            };
+            Box::new(ixgbe::Ixgbe82599::new(config, Box::new(wire)))
         }
         Kind::Virtio => {
             let config = virtio::ModelConfig {
@@ -206,7 +218,8 @@ impl Bench for AnyBench {
         // The other type: its queues must be refused as those of a stranger.
         let kind = match (self.kind, seed.is_multiple_of(2)) {
             (kind, true) => kind,
-            (Kind::E1000e, false) => Kind::Virtio,
+            (Kind::E1000e, false) => Kind::Ixgbe,
+            (Kind::Ixgbe, false) => Kind::Virtio,
             (Kind::Virtio, false) => Kind::E1000e,
         };
         let slot = plug_in(&self.host, kind, seed, None);
@@ -280,9 +293,14 @@ fn the_ids_choose_the_driver() {
     assert!(nic.as_e1000e().is_some() && nic.as_virtio().is_none());
     assert_eq!(nic.describe().to_string(), "e1000e 82574L");
 
+    let nic = open(Kind::Ixgbe, None, &Config::default()).unwrap();
+    assert_eq!(nic.driver(), Driver::Ixgbe);
+    assert!(nic.as_ixgbe().is_some() && nic.as_e1000e().is_none());
+    assert_eq!(nic.describe().to_string(), "ixgbe 82599 KX4");
+
     let nic = open(Kind::Virtio, None, &Config::default()).unwrap();
     assert_eq!(nic.driver(), Driver::Virtio);
-    assert!(nic.as_e1000e().is_none());
+    assert!(nic.as_e1000e().is_none() && nic.as_ixgbe().is_none());
     let features = nic.as_virtio().unwrap().features();
     assert_eq!(
         nic.describe().to_string(),
@@ -321,17 +339,23 @@ fn an_untested_device_is_opened_on_request_only() {
     config.e1000e.allow_untested = true;
     let nic = open(Kind::E1000e, Some(0x10f6_8086), &config).unwrap();
     assert_eq!(nic.name(), "e1000e 82574LA");
+    // An 82599 with a cage for modules: what was said for the other driver does not count.
+    let refused = open(Kind::Ixgbe, Some(0x10fb_8086), &config).unwrap_err();
+    assert!(matches!(refused, NicError::Untested { device: 0x10fb, .. }));
+    config.ixgbe.allow_untested = true;
+    let nic = open(Kind::Ixgbe, Some(0x10f9_8086), &config).unwrap();
+    assert_eq!(nic.name(), "ixgbe 82599 CX4");
 }
 
 #[test]
 fn each_driver_judges_its_own_configuration() {
-    for kind in [Kind::E1000e, Kind::Virtio] {
+    for kind in Kind::ALL {
         let mut config = Config::default();
         config.tx_descriptors = 24;
         let refused = open(kind, None, &config).unwrap_err();
         assert!(matches!(refused, NicError::Config { .. }), "{kind:?}");
         let mut config = Config::default();
-        config.queue_pairs = 9;
+        config.queue_pairs = 17;
         let refused = open(kind, None, &config).unwrap_err();
         assert!(matches!(refused, NicError::Config { .. }), "{kind:?}");
         let mut config = Config::default();
@@ -356,11 +380,17 @@ fn quiesce(host: &Host, model: &ModelHandle<Labelled>, nic: &mut AnyNic<ModelPla
     panic!("the device did not become quiet");
 }
 
-/// Pairs of another driver, mixed pairs and too many pairs are refused before anything happens.
+/// Pairs of another driver, and mixed pairs, are refused before anything happens.
 #[test]
 fn strange_queue_pairs_are_refused() {
+    pairs_of_a_stranger_are_refused(Kind::E1000e);
+    pairs_of_a_stranger_are_refused(Kind::Virtio);
+}
+
+fn pairs_of_a_stranger_are_refused(other: Kind) {
     let host = machine(7, Granule::CONTIGUOUS);
-    let slots = [Kind::E1000e, Kind::Virtio].map(|kind| plug_in(&host, kind, 7, None));
+    let kinds = [Kind::Ixgbe, other];
+    let slots = kinds.map(|kind| plug_in(&host, kind, 7, None));
     let models = slots.each_ref().map(|slot| slot.model.clone());
     let mut nics = slots.map(|slot| AnyNic::open(slot.platform, &Config::default()).unwrap());
     let mut taken = nics.each_mut().map(|nic| nic.take_queues(0).unwrap());
@@ -403,12 +433,38 @@ fn strange_queue_pairs_are_refused() {
     }
 }
 
+/// As many pairs as there can be go through a reset together.
+#[test]
+fn sixteen_pairs_are_reset() {
+    let host = machine(5, Granule::CONTIGUOUS);
+    let slot = plug_in(&host, Kind::Ixgbe, 5, None);
+    let mut config = Config::default();
+    config.queue_pairs = MAX_QUEUE_PAIRS;
+    let mut nic = AnyNic::open(slot.platform, &config).unwrap();
+    assert_eq!(nic.capabilities().queue_pairs, 16);
+    let mut taken: Vec<_> = (0..16).map(|i| nic.take_queues(i).unwrap()).collect();
+    assert!(nic.take_queues(16).is_none());
+    quiesce(&host, &slot.model, &mut nic);
+    let pair = |(tx, rx)| QueuePair { tx, rx };
+    let mut pairs: Vec<_> = taken.iter_mut().map(|(tx, rx)| pair((tx, rx))).collect();
+    let none = &mut |_, _| panic!("a token came from nowhere");
+    let short = nic.restart(&mut pairs[1..], none);
+    assert_eq!(short, Err(NicError::QueueMissing { index: 0 }));
+    nic.restart(&mut pairs, none).unwrap();
+    assert!(matches!(nic.poll(host.now()), Ok(Phase::Running(_))));
+}
+
 /// A reset of several pairs, in an order of the caller's: each token comes back with the position
 /// of its queue.
 #[test]
 fn tokens_come_back_with_the_position_of_their_queue() {
+    tokens_come_back_in_place(Kind::Ixgbe);
+    tokens_come_back_in_place(Kind::Virtio);
+}
+
+fn tokens_come_back_in_place(kind: Kind) {
     let host = machine(3, Granule::CONTIGUOUS);
-    let slot = plug_in(&host, Kind::Virtio, 3, None);
+    let slot = plug_in(&host, kind, 3, None);
     let mut config = Config::default();
     config.queue_pairs = 3;
     let mut nic = AnyNic::open(slot.platform, &config).unwrap();

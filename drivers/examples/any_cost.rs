@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cargo build -p pagewire-drivers --release --example any_cost
-//! for nic in e1000e any-e1000e virtio any-virtio; do
+//! for nic in e1000e any-e1000e ixgbe any-ixgbe virtio any-virtio; do
 //!     valgrind --tool=callgrind --callgrind-out-file=/dev/null \
 //!         '--toggle-collect=*measured*' target/release/examples/any_cost $nic
 //! done
@@ -19,9 +19,10 @@ use std::time::Duration;
 use pagewire_drivers::{AnyNic, Config};
 use pagewire_e1000e::E1000e;
 use pagewire_hal::{DmaMemory, Fragment, Nic, NicError, Offload, Phase, Token, TxFrame, TxQueue};
+use pagewire_ixgbe::Ixgbe;
 use pagewire_models::host::Attached;
 use pagewire_models::wire::{PairEnd, pair};
-use pagewire_models::{Device, Host, HostConfig, ModelPlatform, Wire, e1000e, virtio};
+use pagewire_models::{Device, Host, HostConfig, ModelPlatform, Wire, e1000e, ixgbe, virtio};
 use pagewire_virtio::VirtioNet;
 
 /// Frames between two doorbells.
@@ -40,13 +41,19 @@ fn main() -> Result<(), Box<dyn Error>> {
             E1000e::open(at, &config.for_e1000e())
         }),
         "any-e1000e" => run(intel(&host, near), far, |at| AnyNic::open(at, &config)),
+        "ixgbe" => run(ten_gigabit(&host, near), far, |at| {
+            Ixgbe::open(at, &config.for_ixgbe())
+        }),
+        "any-ixgbe" => run(ten_gigabit(&host, near), far, |at| {
+            AnyNic::open(at, &config)
+        }),
         "virtio" => run(paravirtual(&host, near), far, |at| {
             VirtioNet::open(at, &config.for_virtio())
         }),
         "any-virtio" => run(paravirtual(&host, near), far, |at| {
             AnyNic::open(at, &config)
         }),
-        _ => Err("one of e1000e, any-e1000e, virtio, any-virtio".into()),
+        _ => Err("one of e1000e, any-e1000e, ixgbe, any-ixgbe, virtio, any-virtio".into()),
     }
 }
 
@@ -56,6 +63,14 @@ fn intel(host: &Host, wire: PairEnd) -> Attached<e1000e::E1000e82574> {
         ..Default::default()
     };
     host.attach(e1000e::E1000e82574::new(config, Box::new(wire)))
+}
+
+fn ten_gigabit(host: &Host, wire: PairEnd) -> Attached<ixgbe::Ixgbe82599> {
+    let config = ixgbe::ModelConfig {
+        latitude: ixgbe::Latitude::none(),
+        ..Default::default()
+    };
+    host.attach(ixgbe::Ixgbe82599::new(config, Box::new(wire)))
 }
 
 fn paravirtual(host: &Host, wire: PairEnd) -> Attached<virtio::VirtioNet> {

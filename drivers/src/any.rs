@@ -7,6 +7,7 @@ use pagewire_hal::{
     Capabilities, Causes, DomainId, Instant, LinkState, MacAddress, Nic, NicError, Phase, Platform,
     QueuePair, Statistics, Token, pci,
 };
+use pagewire_ixgbe::Ixgbe;
 use pagewire_virtio::VirtioNet;
 
 use crate::pairs::{own_pair, with_own_pairs};
@@ -25,6 +26,8 @@ use crate::{AnyRx, AnyTx, Config, Description, Driver, find};
 pub enum AnyNic<P: Platform> {
     /// An 82574L or one of its relatives.
     E1000e(E1000e<P>),
+    /// An 82599 or X540.
+    Ixgbe(Ixgbe<P>),
     /// A virtio network device.
     Virtio(VirtioNet<P>),
 }
@@ -47,6 +50,7 @@ impl<P: Platform> AnyNic<P> {
         let info = find(vendor, device).ok_or(NicError::UnknownDevice { vendor, device })?;
         Ok(match info.driver {
             Driver::E1000e => Self::E1000e(E1000e::open(platform, &config.for_e1000e())?),
+            Driver::Ixgbe => Self::Ixgbe(Ixgbe::open(platform, &config.for_ixgbe())?),
             Driver::Virtio => Self::Virtio(VirtioNet::open(platform, &config.for_virtio())?),
         })
     }
@@ -56,6 +60,7 @@ impl<P: Platform> AnyNic<P> {
     pub const fn driver(&self) -> Driver {
         match self {
             Self::E1000e(_) => Driver::E1000e,
+            Self::Ixgbe(_) => Driver::Ixgbe,
             Self::Virtio(_) => Driver::Virtio,
         }
     }
@@ -65,6 +70,15 @@ impl<P: Platform> AnyNic<P> {
     pub const fn as_e1000e(&self) -> Option<&E1000e<P>> {
         match self {
             Self::E1000e(nic) => Some(nic),
+            _ => None,
+        }
+    }
+
+    /// The driver of 82599 and X540, if it is that.
+    #[must_use]
+    pub const fn as_ixgbe(&self) -> Option<&Ixgbe<P>> {
+        match self {
+            Self::Ixgbe(nic) => Some(nic),
             _ => None,
         }
     }
@@ -99,6 +113,7 @@ macro_rules! with_own_queues {
     ($value:expr, $queues:expr, $own:ident, $pairs:ident => $work:expr) => {
         match $value {
             AnyNic::E1000e($own) => with_own_pairs($queues, own_pair!(E1000e), |$pairs| $work),
+            AnyNic::Ixgbe($own) => with_own_pairs($queues, own_pair!(Ixgbe), |$pairs| $work),
             AnyNic::Virtio($own) => with_own_pairs($queues, own_pair!(Virtio), |$pairs| $work),
         }
     };
@@ -137,6 +152,10 @@ unsafe impl<P: Platform> Nic for AnyNic<P> {
             Self::E1000e(nic) => {
                 let (tx, rx) = nic.take_queues(index)?;
                 Some((AnyTx::E1000e(tx), AnyRx::E1000e(rx)))
+            }
+            Self::Ixgbe(nic) => {
+                let (tx, rx) = nic.take_queues(index)?;
+                Some((AnyTx::Ixgbe(tx), AnyRx::Ixgbe(rx)))
             }
             Self::Virtio(nic) => {
                 let (tx, rx) = nic.take_queues(index)?;

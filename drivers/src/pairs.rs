@@ -6,7 +6,7 @@ use pagewire_hal::{NicError, QueuePair};
 
 /// The most pairs of queues that an [`AnyNic`](crate::AnyNic) can have, which is what the driver
 /// with the most has: a reset lists them on the stack, in 16 bytes each.
-pub const MAX_QUEUE_PAIRS: u16 = 8;
+pub const MAX_QUEUE_PAIRS: u16 = 16;
 
 /// Takes a pair of the named driver out of its enums; `None` if either half is another's.
 macro_rules! own_pair {
@@ -35,7 +35,7 @@ pub(crate) fn with_own_pairs<'q, AnyTx: 'q, AnyRx: 'q, Tx: 'q, Rx: 'q>(
     let mut room = [const { MaybeUninit::uninit() }; MAX_QUEUE_PAIRS as usize];
     let Some(list) = room.get_mut(..queues.len()) else {
         return Err(NicError::Config {
-            what: "more queue pairs were handed in than any device has here (8)",
+            what: "more queue pairs were handed in than any device has here (16)",
         });
     };
     for (place, pair) in list.iter_mut().zip(queues) {

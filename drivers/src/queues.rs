@@ -5,6 +5,7 @@ use pagewire_hal::{
     Capabilities, DomainId, Platform, PostError, QueueError, RxCounters, RxFrame, RxQueue, Token,
     TxFrame, TxQueue,
 };
+use pagewire_ixgbe::{IxgbeRx, IxgbeTx};
 use pagewire_virtio::{VirtioRx, VirtioTx};
 
 /// Does the same with whichever driver it is: `each!(value in AnyTx, queue => queue.doorbell())`.
@@ -12,6 +13,7 @@ macro_rules! each {
     ($value:expr, in $any:ident, $own:ident => $work:expr) => {
         match $value {
             $any::E1000e($own) => $work,
+            $any::Ixgbe($own) => $work,
             $any::Virtio($own) => $work,
         }
     };
@@ -24,6 +26,8 @@ pub(crate) use each;
 pub enum AnyTx<P: Platform> {
     /// Of an 82574L.
     E1000e(E1000eTx<P>),
+    /// Of an 82599 or X540.
+    Ixgbe(IxgbeTx<P>),
     /// Of a virtio network device.
     Virtio(VirtioTx<P>),
 }
@@ -34,6 +38,8 @@ pub enum AnyTx<P: Platform> {
 pub enum AnyRx<P: Platform> {
     /// Of an 82574L.
     E1000e(E1000eRx<P>),
+    /// Of an 82599 or X540.
+    Ixgbe(IxgbeRx<P>),
     /// Of a virtio network device.
     Virtio(VirtioRx<P>),
 }

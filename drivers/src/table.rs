@@ -15,6 +15,8 @@ const VIRTIO: u16 = 0x1AF4;
 pub enum Driver {
     /// `pagewire-e1000e`.
     E1000e,
+    /// `pagewire-ixgbe`.
+    Ixgbe,
     /// `pagewire-virtio`.
     Virtio,
 }
@@ -66,11 +68,16 @@ const fn untested(vendor: u16, device: u16, name: &'static str) -> KnownDevice {
 }
 
 /// All drivers of this crate. No real NIC was at hand: what was tried is said with each device.
-pub static DRIVERS: [DriverInfo; 2] = [
+pub static DRIVERS: [DriverInfo; 3] = [
     DriverInfo {
         driver: Driver::E1000e,
         name: "e1000e",
         devices: &E1000E,
+    },
+    DriverInfo {
+        driver: Driver::Ixgbe,
+        name: "ixgbe",
+        devices: &IXGBE,
     },
     DriverInfo {
         driver: Driver::Virtio,
@@ -97,6 +104,22 @@ static E1000E: [KnownDevice; 12] = [
     untested(INTEL, 0x108B, "e1000e 82573E"),
     untested(INTEL, 0x108C, "e1000e 82573E IAMT"),
     untested(INTEL, 0x109A, "e1000e 82573L"),
+];
+
+static IXGBE: [KnownDevice; 13] = [
+    tested(INTEL, 0x10F7, "ixgbe 82599 KX4", "the model"),
+    tested(INTEL, 0x10FC, "ixgbe 82599 XAUI", "the model"),
+    tested(INTEL, 0x1528, "ixgbe X540T", "the model"),
+    untested(INTEL, 0x10FB, "ixgbe 82599 SFP+"),
+    untested(INTEL, 0x1514, "ixgbe 82599 KX4 mezzanine"),
+    untested(INTEL, 0x1517, "ixgbe 82599 KR"),
+    untested(INTEL, 0x10F8, "ixgbe 82599 backplane"),
+    untested(INTEL, 0x10F9, "ixgbe 82599 CX4"),
+    untested(INTEL, 0x1507, "ixgbe 82599 SFP+ EM"),
+    untested(INTEL, 0x154D, "ixgbe 82599 SFP+ dual"),
+    untested(INTEL, 0x154A, "ixgbe 82599 SFP+ quad"),
+    untested(INTEL, 0x1557, "ixgbe 82599EN SFP+"),
+    untested(INTEL, 0x1560, "ixgbe X540T1"),
 ];
 
 static VIRTIO_NET: [KnownDevice; 2] = [
