@@ -43,9 +43,10 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
+use pagewire_hal::driver;
 use pagewire_hal::{
     Capabilities, Causes, ChecksumOffload, DomainId, Instant, LinkState, MacAddress, Nic, NicError,
-    Phase, Platform, QueueOwner, QueuePair, Statistics, Token, pci,
+    Phase, Platform, QueuePair, Statistics, Token, pci,
 };
 
 pub use config::Config;
@@ -74,6 +75,9 @@ const FRAGMENT_FIFO_RESERVE: u32 = 96;
 const MAX_FRAGMENT_LEN: u32 = 24 * 1024;
 const _: () = assert!(MAX_FRAGMENT_LEN <= TX_DTALEN_MAX);
 
+type Pairs<P> = driver::Pairs<E1000eTx<P>, E1000eRx<P>, 1>;
+type Lent<'a, P> = QueuePair<'a, E1000eTx<P>, E1000eRx<P>>;
+
 /// An 82574L or one of its relatives: the control part.
 ///
 /// See the crate's documentation for what happens when it is dropped.
@@ -86,10 +90,7 @@ pub struct E1000e<P: Platform> {
     mac: MacAddress,
     /// Where the PCI Express capability is.
     pcie: Option<u16>,
-    /// The queues until they are taken.
-    queues: Option<(E1000eTx<P>, E1000eRx<P>)>,
-    /// What names our queues.
-    owner: QueueOwner,
+    pairs: Pairs<P>,
     state: State,
     watch: HangWatch,
     counted: Counted,
@@ -147,17 +148,14 @@ impl<P: Platform> E1000e<P> {
         let mac = eeprom::station_address(&platform, &registers)?;
         let capabilities = capabilities(config, init::tx_fifo_len(&registers))?;
         link::wake_phy(&platform, &registers, family)?;
-        let owner = QueueOwner::new_unique();
-        let tx_len = config.tx_descriptors;
-        let tx = E1000eTx::new(
-            &mut platform,
-            owner,
-            registers.clone(),
-            capabilities,
-            tx_len,
-        )?;
-        let (rx_len, buffer_len) = (config.rx_descriptors, config.buffer_len());
-        let rx = E1000eRx::new(&mut platform, owner, registers.clone(), rx_len, buffer_len)?;
+        let pairs = Pairs::new(1, |id| {
+            let (platform, registers) = (&mut platform, || registers.clone());
+            let tx_len = config.tx_descriptors;
+            let tx = E1000eTx::new(platform, id, registers(), capabilities, tx_len)?;
+            let rx_size = (config.rx_descriptors, config.buffer_len());
+            let rx = E1000eRx::new(platform, id, registers(), rx_size)?;
+            Ok((tx, rx))
+        })?;
         let mut nic = Self {
             platform,
             registers,
@@ -166,17 +164,14 @@ impl<P: Platform> E1000e<P> {
             capabilities,
             mac,
             pcie,
-            owner,
-            queues: None,
+            pairs,
             state: State::Running,
             watch: HangWatch::default(),
             counted: Counted::default(),
             vectors: None,
         };
         nic.counted.clear(&nic.registers);
-        let (mut tx, mut rx) = (tx, rx);
-        nic.start(&mut tx, &mut rx);
-        nic.queues = Some((tx, rx));
+        nic.start(&mut []);
         log::info!("{} with station address {mac}", info.name);
         Ok(nic)
     }
@@ -188,10 +183,12 @@ impl<P: Platform> E1000e<P> {
     }
 
     /// Starts a device that has just been reset.
-    fn start(&mut self, tx: &mut E1000eTx<P>, rx: &mut E1000eRx<P>) {
-        init::prepare(&self.registers, self.info.family, self.mac);
-        let platform = &mut self.platform;
-        init::start(platform, &self.registers, &self.config, tx, rx);
+    fn start(&mut self, lent: &mut [Lent<'_, P>]) {
+        let (platform, registers) = (&mut self.platform, &self.registers);
+        init::prepare(registers, self.info.family, self.mac);
+        self.pairs.each(lent, |_, tx, rx| {
+            init::start(platform, registers, &self.config, tx, rx);
+        });
         if let Some(vectors) = self.vectors {
             interrupts::program(&self.registers, vectors);
         }
@@ -199,47 +196,43 @@ impl<P: Platform> E1000e<P> {
         self.state = State::Running;
     }
 
-    /// Whether `queues` is the pair that was taken, and nothing else.
-    fn check_pairs(
-        &self,
-        queues: &[QueuePair<'_, E1000eTx<P>, E1000eRx<P>>],
+    /// Lets the memory of the queues be freed on drop.
+    ///
+    /// # Safety
+    /// The device is quiet, and is told of the queues again by [`start`](Self::start) only.
+    unsafe fn set_quiet(&mut self, lent: &mut [Lent<'_, P>]) {
+        self.pairs.each(lent, |_, tx, rx| {
+            // SAFETY: the caller's promise; `start` programs the queues before it switches bus
+            // mastering on.
+            unsafe { tx.set_quiet() };
+            // SAFETY: as above.
+            unsafe { rx.set_quiet() };
+        });
+    }
+
+    /// Stops the queues and hands back all tokens.
+    ///
+    /// # Errors
+    /// As [`Nic::release`]: nothing has been changed.
+    fn drain(
+        &mut self,
+        lent: &mut [Lent<'_, P>],
+        released: &mut dyn FnMut(u16, Token),
     ) -> Result<(), NicError> {
-        let is_ours = |pair: &QueuePair<'_, E1000eTx<P>, E1000eRx<P>>| {
-            pair.tx.owner() == self.owner && pair.rx.owner() == self.owner
-        };
-        if !queues.iter().all(is_ours) {
-            return Err(NicError::Config {
-                what: "a queue pair of another device was handed in",
-            });
-        }
-        if queues.is_empty() && self.queues.is_none() {
-            return Err(NicError::QueueMissing { index: 0 });
-        }
+        self.check_quiet(lent)?;
+        self.pairs.each(lent, |position, tx, rx| {
+            rx.stop();
+            // SAFETY: the state is `Quiet`.
+            unsafe { tx.drain(&mut |token| released(position, token)) };
+        });
         Ok(())
     }
 
-    fn check_quiet(
-        &self,
-        queues: &[QueuePair<'_, E1000eTx<P>, E1000eRx<P>>],
-    ) -> Result<(), NicError> {
+    fn check_quiet(&self, lent: &[Lent<'_, P>]) -> Result<(), NicError> {
         if self.state != State::Quiet {
             return Err(NicError::WrongPhase);
         }
-        self.check_pairs(queues)
-    }
-
-    /// Calls `with` with the pair, wherever it is. `check_pairs` has found it to be there.
-    fn with_pair(
-        &mut self,
-        queues: &mut [QueuePair<'_, E1000eTx<P>, E1000eRx<P>>],
-        with: impl FnOnce(&mut Self, &mut E1000eTx<P>, &mut E1000eRx<P>),
-    ) {
-        if let Some((mut tx, mut rx)) = self.queues.take() {
-            with(self, &mut tx, &mut rx);
-            self.queues = Some((tx, rx));
-        } else if let Some(pair) = queues.first_mut() {
-            with(self, pair.tx, pair.rx);
-        }
+        self.pairs.check(lent, |pair| [pair.tx.id(), pair.rx.id()])
     }
 
     fn fail(&mut self, error: NicError) -> NicError {
@@ -302,8 +295,9 @@ fn capabilities(config: &Config, fifo: u32) -> Result<Capabilities, NicError> {
 }
 
 // SAFETY: tokens are handed back by `E1000eTx::drain`, in the state `Quiet` only, which the
-// device reaches when bus mastering is off and nothing is pending. `check_pairs` lets through
-// the one pair that is ours, so its position is 0. The queues are borrowed, not moved.
+// device reaches when bus mastering is off and nothing is pending. `Pairs::check` lets through all
+// pairs that are ours and no others; `Pairs::each` gives each its position. The queues are
+// borrowed, not moved.
 // `allocate` is the platform's, whose memory has the platform's domain.
 unsafe impl<P: Platform> Nic for E1000e<P> {
     type Tx = E1000eTx<P>;
@@ -331,7 +325,7 @@ unsafe impl<P: Platform> Nic for E1000e<P> {
     }
 
     fn take_queues(&mut self, index: u16) -> Option<(Self::Tx, Self::Rx)> {
-        if index == 0 { self.queues.take() } else { None }
+        self.pairs.take(index)
     }
 
     fn link(&mut self) -> LinkState {
@@ -421,11 +415,8 @@ unsafe impl<P: Platform> Nic for E1000e<P> {
                 after: init::RESET_LIMIT,
             });
         }
-        self.with_pair(queues, |nic, tx, rx| {
-            // SAFETY: the state is `Quiet`.
-            unsafe { tx.drain(&mut |token| released(0, token)) };
-            nic.start(tx, rx);
-        });
+        self.drain(queues, released)?;
+        self.start(queues);
         Ok(())
     }
 
@@ -434,17 +425,9 @@ unsafe impl<P: Platform> Nic for E1000e<P> {
         queues: &mut [QueuePair<'_, Self::Tx, Self::Rx>],
         released: &mut dyn FnMut(u16, Token),
     ) -> Result<(), NicError> {
-        self.check_quiet(queues)?;
-        self.with_pair(queues, |_, tx, rx| {
-            rx.stop();
-            // SAFETY: the state is `Quiet`.
-            unsafe { tx.drain(&mut |token| released(0, token)) };
-            // SAFETY: the state is `Quiet`, and `restart`, the only way out of it, programs the
-            // queues before it switches bus mastering on.
-            unsafe { tx.set_quiet() };
-            // SAFETY: as above.
-            unsafe { rx.set_quiet() };
-        });
+        self.drain(queues, released)?;
+        // SAFETY: the state is `Quiet`, and `restart` is the only way out of it.
+        unsafe { self.set_quiet(queues) };
         Ok(())
     }
 }

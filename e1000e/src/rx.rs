@@ -8,9 +8,10 @@
 use core::cell::Cell;
 use core::marker::PhantomData;
 
+use pagewire_hal::driver::QueueId;
 use pagewire_hal::{
-    Custody, DescriptorRing, DmaMemory, NicError, Platform, QueueError, QueueOwner, RxCounters,
-    RxFrame, RxQueue, barrier,
+    Custody, DescriptorRing, DmaMemory, NicError, Platform, QueueError, RxCounters, RxFrame,
+    RxQueue, barrier,
 };
 
 use crate::config::ETHERNET_HEADER;
@@ -23,7 +24,7 @@ use crate::regs::{Bar, RDBAH, RDBAL, RDH, RDLEN, RDT};
 /// [`release`](pagewire_hal::Nic::release), its ring and its buffers are leaked, as the device
 /// may still write to them.
 pub struct E1000eRx<P: Platform> {
-    owner: QueueOwner,
+    id: QueueId,
     registers: Bar<P::Registers>,
     ring: DescriptorRing<P::Memory, RxDescriptor>,
     buffers: Custody<P::Memory>,
@@ -56,10 +57,9 @@ impl<P: Platform> E1000eRx<P> {
     /// the device has not been told of.
     pub(crate) fn new(
         platform: &mut P,
-        owner: QueueOwner,
+        id: QueueId,
         registers: Bar<P::Registers>,
-        count: u16,
-        buffer_len: u32,
+        (count, buffer_len): (u16, u32),
     ) -> Result<Self, NicError> {
         const UNFIT: NicError = NicError::Config {
             what: "the platform's memory for the receive ring does not fit it",
@@ -78,7 +78,7 @@ impl<P: Platform> E1000eRx<P> {
             return Err(UNFIT);
         }
         Ok(Self {
-            owner,
+            id,
             registers,
             ring,
             buffers,
@@ -92,9 +92,9 @@ impl<P: Platform> E1000eRx<P> {
         })
     }
 
-    /// Whose queue it is.
-    pub(crate) fn owner(&self) -> QueueOwner {
-        self.owner
+    /// Which queue it is.
+    pub(crate) fn id(&self) -> QueueId {
+        self.id
     }
 
     /// Tells the device, which is reset and stopped, of the ring. It gets no buffer before

@@ -16,9 +16,10 @@
 use core::cell::Cell;
 use core::marker::PhantomData;
 
+use pagewire_hal::driver::QueueId;
 use pagewire_hal::{
     Capabilities, DescriptorRing, DomainId, FrameError, NicError, Platform, PostError, QueueError,
-    QueueOwner, RingCounters, Token, TxFrame, TxQueue, barrier,
+    RingCounters, Token, TxFrame, TxQueue, barrier,
 };
 
 use crate::desc::{TX_EOP, TX_RS, TxDescriptor, data_command};
@@ -53,7 +54,7 @@ const SLOT_REPORTED: u64 = 1 << 63;
 ///
 /// Dropped without `release`, its ring is leaked, as the device may still read it.
 pub struct E1000eTx<P: Platform> {
-    owner: QueueOwner,
+    id: QueueId,
     registers: Bar<P::Registers>,
     ring: DescriptorRing<P::Memory, TxDescriptor>,
     counters: RingCounters,
@@ -91,7 +92,7 @@ impl<P: Platform> E1000eTx<P> {
     /// A queue of `count` descriptors that the device has not been told of.
     pub(crate) fn new(
         platform: &mut P,
-        owner: QueueOwner,
+        id: QueueId,
         registers: Bar<P::Registers>,
         capabilities: Capabilities,
         count: u16,
@@ -111,7 +112,7 @@ impl<P: Platform> E1000eTx<P> {
             return Err(UNFIT);
         }
         Ok(Self {
-            owner,
+            id,
             registers,
             ring,
             counters,
@@ -130,9 +131,9 @@ impl<P: Platform> E1000eTx<P> {
         })
     }
 
-    /// Whose queue it is.
-    pub(crate) fn owner(&self) -> QueueOwner {
-        self.owner
+    /// Which queue it is.
+    pub(crate) fn id(&self) -> QueueId {
+        self.id
     }
 
     /// Tells the device, which is reset and stopped, of the empty ring.

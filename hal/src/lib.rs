@@ -105,6 +105,7 @@ pub mod barrier;
 #[cfg(feature = "alloc")]
 mod builder;
 mod capabilities;
+pub mod driver;
 mod error;
 #[cfg(all(test, feature = "alloc"))]
 mod fake_nic;

@@ -2,7 +2,6 @@
 
 use pagewire_hal::{MacAddress, NicError};
 
-use crate::pairs::MAX_PAIRS;
 use crate::rss::RssKey;
 
 /// Bytes of an Ethernet header.
@@ -21,6 +20,10 @@ const MAX_MTU: u16 = 9710;
 const MIN_MTU: u16 = 576;
 /// The longest time between two interrupts that [`EITR`](crate::regs::EITR) holds, in µs.
 const MAX_INTERVAL: u16 = 1000;
+
+/// Queue pairs that a device can have here: as many as an entry of the RSS table of 82599 and X540
+/// can name. (They have 128 queues; the others serve virtual machines and traffic classes.)
+pub(crate) const MAX_PAIRS: u16 = 16;
 
 /// How a device is opened.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -53,7 +53,6 @@ mod ids;
 mod init;
 mod interrupts;
 mod link;
-mod pairs;
 mod regs;
 mod reset;
 mod rss;
@@ -68,6 +67,7 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
+use pagewire_hal::driver;
 use pagewire_hal::{
     Capabilities, Causes, ChecksumOffload, DomainId, Instant, LinkState, MacAddress, Nic, NicError,
     Phase, Platform, QueuePair, Segmentation, Statistics, Token, pci,
@@ -80,11 +80,11 @@ pub use rx::IxgbeRx;
 pub use tx::IxgbeTx;
 
 use bits::{Ctrl, Status};
+use config::MAX_PAIRS;
 use desc::{TX_DTALEN_MAX, TX_PAYLEN_MAX};
 use hang::HangWatch;
 use ids::Family;
 use interrupts::Vectors;
-use pairs::{Lent, MAX_PAIRS, Pairs};
 use regs::{Bar, CTRL, STATUS};
 use reset::{State, Step, Stop};
 use semaphore::Resource;
@@ -99,6 +99,9 @@ const HELD_DESCRIPTORS: u32 = 40;
 const MIN_FRAME_LEN: u32 = 17;
 /// Longest header of a frame to be segmented (X550 datasheet by `nics.md`).
 const MAX_HEADER_LEN: u16 = 240;
+
+type Pairs<P> = driver::Pairs<IxgbeTx<P>, IxgbeRx<P>, { MAX_PAIRS as usize }>;
+type Lent<'a, P> = QueuePair<'a, IxgbeTx<P>, IxgbeRx<P>>;
 
 /// Whether the queues are on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -235,7 +238,7 @@ impl<P: Platform> Ixgbe<P> {
     fn program(&mut self, lent: &mut [Lent<'_, P>]) {
         let (platform, registers) = (&mut self.platform, &self.registers);
         init::prepare(registers, self.info.family, &self.config, self.mac);
-        each(&mut self.pairs, lent, |tx, rx| {
+        self.pairs.each(lent, |_, tx, rx| {
             tx.program();
             rx.program();
         });
@@ -245,7 +248,7 @@ impl<P: Platform> Ixgbe<P> {
         unsafe { pci::start_bus_mastering(platform) };
         registers.change(CTRL, Ctrl::GIO_MASTER_DISABLE.bits(), 0);
         init::enable_transmit(registers);
-        each(&mut self.pairs, lent, |tx, rx| {
+        self.pairs.each(lent, |_, tx, rx| {
             tx.enable();
             rx.enable();
         });
@@ -258,9 +261,7 @@ impl<P: Platform> Ixgbe<P> {
         let what = "a queue switching itself on (TXDCTL, RXDCTL)";
         init::wait_until(platform, what, init::ENABLE_LIMIT, step, || {
             let mut on = true;
-            each(pairs, &mut [], |tx, rx| {
-                on &= tx.is_enabled() & rx.offer_all()
-            });
+            pairs.each(&mut [], |_, tx, rx| on &= tx.is_enabled() & rx.offer_all());
             on
         })
     }
@@ -282,7 +283,7 @@ impl<P: Platform> Ixgbe<P> {
     /// # Safety
     /// The device is quiet, and is told of the queues again by [`program`](Self::program) only.
     unsafe fn set_quiet(&mut self, lent: &mut [Lent<'_, P>]) {
-        each(&mut self.pairs, lent, |tx, rx| {
+        self.pairs.each(lent, |_, tx, rx| {
             // SAFETY: the caller's promise; `program` prepares the queues before it tells the
             // device of them.
             unsafe { tx.set_quiet() };
@@ -296,9 +297,8 @@ impl<P: Platform> Ixgbe<P> {
     fn run(&mut self, lent: &mut [Lent<'_, P>]) {
         for _ in 0..init::ENABLE_LOOKS {
             let mut on = true;
-            each(&mut self.pairs, lent, |tx, rx| {
-                on &= tx.is_enabled() & rx.offer_all()
-            });
+            self.pairs
+                .each(lent, |_, tx, rx| on &= tx.is_enabled() & rx.offer_all());
             if on {
                 break;
             }
@@ -326,15 +326,15 @@ impl<P: Platform> Ixgbe<P> {
             rx.stop();
             // SAFETY: the state is `Quiet`.
             unsafe { tx.drain(&mut |token| released(position, token)) };
-            Ok(())
-        })
+        });
+        Ok(())
     }
 
     fn check_quiet(&self, lent: &[Lent<'_, P>]) -> Result<(), NicError> {
         if self.state != State::Quiet {
             return Err(NicError::WrongPhase);
         }
-        self.pairs.check(lent)
+        self.pairs.check(lent, |pair| [pair.tx.id(), pair.rx.id()])
     }
 
     fn fail(&mut self, error: NicError) -> NicError {
@@ -380,19 +380,6 @@ impl<P: Platform> Ixgbe<P> {
         }
         hung
     }
-}
-
-/// Calls `with` with every pair, wherever it is.
-fn each<P: Platform>(
-    pairs: &mut Pairs<P>,
-    lent: &mut [Lent<'_, P>],
-    mut with: impl FnMut(&mut IxgbeTx<P>, &mut IxgbeRx<P>),
-) {
-    // It does not fail, as the closure does not.
-    let _ = pairs.each(lent, |_, tx, rx| {
-        with(tx, rx);
-        Ok(())
-    });
 }
 
 /// Which PHY is that of this port.

@@ -8,6 +8,7 @@
 use core::cell::Cell;
 use core::marker::PhantomData;
 
+use pagewire_hal::driver::QueueId;
 use pagewire_hal::{
     Custody, DescriptorRing, DmaMemory, NicError, Platform, QueueError, RxCounters, RxFrame,
     RxQueue, barrier,
@@ -17,7 +18,6 @@ use crate::bits::{DcaRxctrl, Rxdctl, Srrctl};
 use crate::config::ETHERNET_HEADER;
 use crate::desc::RxDescriptor;
 use crate::ids::Family;
-use crate::pairs::QueueId;
 use crate::regs::{Bar, DCA_RXCTRL, PSRTYPE, RDBAH, RDBAL, RDH, RDLEN, RDT, RXDCTL, SRRCTL};
 
 /// The receive half of one of the device's queue pairs.
@@ -53,7 +53,7 @@ pub struct IxgbeRx<P: Platform> {
 impl<P: Platform> core::fmt::Debug for IxgbeRx<P> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("IxgbeRx")
-            .field("pair", &self.id.pair)
+            .field("pair", &self.id.pair())
             .field("next", &self.next)
             .field("counters", &self.counters)
             .field("down", &self.down)
@@ -107,7 +107,7 @@ impl<P: Platform> IxgbeRx<P> {
         })
     }
 
-    /// Whose queue it is.
+    /// Which queue it is.
     pub(crate) fn id(&self) -> QueueId {
         self.id
     }
@@ -136,9 +136,12 @@ impl<P: Platform> IxgbeRx<P> {
         ] {
             // SAFETY: the ring is ours and in custody as not quiet, and so are the buffers that
             // its descriptors name.
-            unsafe { self.registers.write_ring(register.of(self.id.pair), value) };
+            unsafe {
+                self.registers
+                    .write_ring(register.of(self.id.pair()), value)
+            };
         }
-        let pair = self.id.pair;
+        let pair = self.id.pair();
         let mut format = Srrctl::ADVANCED_ONE_BUFFER | Srrctl::HEADER_256;
         format.set(Srrctl::DROP_ENABLE, self.drops);
         let kilobytes = (1 << self.buffer_shift) >> 10;
@@ -156,7 +159,7 @@ impl<P: Platform> IxgbeRx<P> {
 
     /// Switches the queue on.
     pub(crate) fn enable(&mut self) {
-        let register = RXDCTL.of(self.id.pair);
+        let register = RXDCTL.of(self.id.pair());
         let off = Rxdctl::VME | Rxdctl::SWFLSH;
         self.registers
             .change(register, off.bits(), Rxdctl::ENABLE.bits());
@@ -166,12 +169,12 @@ impl<P: Platform> IxgbeRx<P> {
     /// has.
     #[cold]
     pub(crate) fn offer_all(&mut self) -> bool {
-        let state = Rxdctl::from_bits_retain(self.registers.read(RXDCTL.of(self.id.pair)));
+        let state = Rxdctl::from_bits_retain(self.registers.read(RXDCTL.of(self.id.pair())));
         if state.contains(Rxdctl::ENABLE) && !self.offered && !self.down {
             let all = self.ring.len() - 1;
             barrier::publish();
             // SAFETY: the ring is ours, and it and the buffers are in custody as not quiet.
-            unsafe { self.registers.write_ring(RDT.of(self.id.pair), all) };
+            unsafe { self.registers.write_ring(RDT.of(self.id.pair()), all) };
             self.offered = true;
         }
         self.offered
@@ -260,7 +263,7 @@ impl<P: Platform> IxgbeRx<P> {
         let tail = self.next.wrapping_sub(1) & (self.ring.len() - 1);
         // SAFETY: the ring is ours, and it and the buffers are in custody as not quiet: only
         // `set_quiet` changes that, after `stop`, and then this is not reached.
-        unsafe { self.registers.write_ring(RDT.of(self.id.pair), tail) };
+        unsafe { self.registers.write_ring(RDT.of(self.id.pair()), tail) };
         self.taken = 0;
     }
 }

@@ -17,6 +17,7 @@
 use core::cell::Cell;
 use core::marker::PhantomData;
 
+use pagewire_hal::driver::QueueId;
 use pagewire_hal::{
     Capabilities, DescriptorRing, DomainId, FrameError, NicError, Offload, Platform, PostError,
     QueueError, RingCounters, Token, TxFrame, TxQueue, barrier,
@@ -24,7 +25,6 @@ use pagewire_hal::{
 
 use crate::bits::{DcaTxctrl, Txdctl};
 use crate::desc::{Context, TX_EOP, TX_RS, TxDescriptor, first_command, header_len};
-use crate::pairs::QueueId;
 use crate::regs::{Bar, DCA_TXCTRL, TDBAH, TDBAL, TDH, TDLEN, TDT, TDWBAL, TXDCTL};
 
 /// Descriptors that always stay free, as in the driver of the 82574: head and tail must not meet
@@ -108,7 +108,7 @@ pub struct IxgbeTx<P: Platform> {
 impl<P: Platform> core::fmt::Debug for IxgbeTx<P> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("IxgbeTx")
-            .field("pair", &self.id.pair)
+            .field("pair", &self.id.pair())
             .field("counters", &self.counters)
             .field("outstanding", &self.outstanding)
             .field("down", &self.down)
@@ -157,7 +157,7 @@ impl<P: Platform> IxgbeTx<P> {
         })
     }
 
-    /// Whose queue it is.
+    /// Which queue it is.
     pub(crate) fn id(&self) -> QueueId {
         self.id
     }
@@ -179,9 +179,12 @@ impl<P: Platform> IxgbeTx<P> {
         ] {
             // SAFETY: the ring is ours and in custody as not quiet; head and tail are equal since
             // the reset, so no descriptor is the device's, and nothing is written elsewhere.
-            unsafe { self.registers.write_ring(register.of(self.id.pair), value) };
+            unsafe {
+                self.registers
+                    .write_ring(register.of(self.id.pair()), value)
+            };
         }
-        let pair = self.id.pair;
+        let pair = self.id.pair();
         let relaxed = DcaTxctrl::WRITE_BACK_RELAXED.bits();
         self.registers.change(DCA_TXCTRL.of(pair), relaxed, 0);
         self.registers.write(TXDCTL.of(pair), THRESHOLDS.bits());
@@ -192,13 +195,13 @@ impl<P: Platform> IxgbeTx<P> {
     /// Switches the queue on, once transmit DMA is.
     pub(crate) fn enable(&mut self) {
         let on = THRESHOLDS | Txdctl::ENABLE;
-        self.registers.write(TXDCTL.of(self.id.pair), on.bits());
+        self.registers.write(TXDCTL.of(self.id.pair()), on.bits());
     }
 
     /// Whether the device has switched the queue on.
     #[cold]
     pub(crate) fn is_enabled(&mut self) -> bool {
-        let state = Txdctl::from_bits_retain(self.registers.read(TXDCTL.of(self.id.pair)));
+        let state = Txdctl::from_bits_retain(self.registers.read(TXDCTL.of(self.id.pair())));
         self.enabled |= state.contains(Txdctl::ENABLE);
         self.enabled
     }
@@ -389,7 +392,7 @@ unsafe impl<P: Platform> TxQueue for IxgbeTx<P> {
         // handed back, which is when the device is done with them.
         unsafe {
             self.registers
-                .write_ring(TDT.of(self.id.pair), self.counters.tail())
+                .write_ring(TDT.of(self.id.pair()), self.counters.tail())
         };
         self.unpublished = 0;
     }

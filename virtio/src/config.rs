@@ -3,7 +3,6 @@
 use pagewire_hal::{MacAddress, NicError};
 
 use crate::Features;
-use crate::pairs::MAX_PAIRS;
 
 /// Bytes of an Ethernet header.
 pub(crate) const ETHERNET_HEADER: u32 = 14;
@@ -13,6 +12,11 @@ const VLAN_TAG: u32 = 4;
 pub(crate) const MAX_MTU: u16 = 9000;
 /// The smallest: what every IPv4 host takes (RFC 791).
 pub(crate) const MIN_MTU: u16 = 576;
+
+/// Queue pairs that a device can have here. The control part holds those that were not taken, and
+/// is moved by value: eight make it some 10 KiB long. With pages that are not copied one pair
+/// fills a fast wire; more serve to keep processors apart.
+pub(crate) const MAX_PAIRS: u16 = 8;
 
 /// How a device is opened.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -59,8 +59,8 @@ pub(crate) fn reset<P: Platform>(
 /// with RING_RESET: transmit queues first, as their memory is the program's. Not the control
 /// queue: QEMU has taken it for one of a pair, and looked beyond its tables.
 pub(crate) fn begin_queue_resets<R: Registers>(device: &Structures<R>, pairs: u16) {
-    let transmit = (0..pairs).map(|pair| 2 * pair + 1);
-    let receive = (0..pairs).map(|pair| 2 * pair);
+    let transmit = (0..pairs).map(transmit_queue);
+    let receive = (0..pairs).map(receive_queue);
     for index in transmit.chain(receive) {
         device.common.write16(QUEUE_SELECT, index);
         device.common.write16(QUEUE_RESET, 1);
@@ -220,6 +220,16 @@ pub(crate) fn queue_size<R: Registers>(
     Ok(1 << size)
 }
 
+/// Where the device has the receive queue of a pair (virtio 1.3, section 5.1.2).
+const fn receive_queue(pair: u16) -> u16 {
+    2 * pair
+}
+
+/// Where the device has the transmit queue of a pair.
+const fn transmit_queue(pair: u16) -> u16 {
+    2 * pair + 1
+}
+
 /// Descriptors in the rings of all pairs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QueueSizes {
@@ -238,8 +248,8 @@ pub(crate) fn queue_sizes<R: Registers>(
         receive: config.rx_descriptors,
     };
     for pair in 0..pairs {
-        sizes.receive = queue_size(device, 2 * pair, sizes.receive)?;
-        sizes.transmit = queue_size(device, 2 * pair + 1, sizes.transmit)?;
+        sizes.receive = queue_size(device, receive_queue(pair), sizes.receive)?;
+        sizes.transmit = queue_size(device, transmit_queue(pair), sizes.transmit)?;
     }
     Ok(sizes)
 }
@@ -291,8 +301,8 @@ pub(crate) fn find_doorbells<P: Platform>(
     tx: &mut VirtioTx<P>,
     rx: &mut VirtioRx<P>,
 ) -> Result<(), NicError> {
-    rx.set_bell(doorbell(device, rx.id().receive(), rx.size())?);
-    tx.set_bell(doorbell(device, tx.id().transmit(), tx.size())?);
+    rx.set_bell(doorbell(device, receive_queue(rx.id().pair()), rx.size())?);
+    tx.set_bell(doorbell(device, transmit_queue(tx.id().pair()), tx.size())?);
     Ok(())
 }
 
@@ -304,11 +314,11 @@ pub(crate) fn program_pair<P: Platform>(
 ) {
     let parts = rx.prepare();
     // SAFETY: the ring is empty, in custody as not quiet, and offers only buffers that are too.
-    unsafe { program(device, rx.id().receive(), rx.size(), parts) };
+    unsafe { program(device, receive_queue(rx.id().pair()), rx.size(), parts) };
     let parts = tx.prepare();
     // SAFETY: the ring is empty and in custody as not quiet; the callers of `post` answer for the
     // frames.
-    unsafe { program(device, tx.id().transmit(), tx.size(), parts) };
+    unsafe { program(device, transmit_queue(tx.id().pair()), tx.size(), parts) };
 }
 
 /// Tells the device of the control queue.

@@ -78,7 +78,6 @@ mod init;
 mod interrupts;
 mod link;
 mod packed;
-mod pairs;
 mod progress;
 mod regs;
 mod reset;
@@ -97,6 +96,7 @@ mod fake_ring;
 #[cfg(test)]
 mod tests;
 
+use pagewire_hal::driver;
 use pagewire_hal::{
     Capabilities, Causes, DomainId, Instant, LinkState, MacAddress, Nic, NicError, Phase, Platform,
     QueuePair, Statistics, Token, pci,
@@ -110,13 +110,16 @@ pub use tx::{TxCounters, VirtioTx};
 
 use arrival::Reception;
 use capabilities::{capabilities, station_address};
+use config::MAX_PAIRS;
 use control::{Answer, ControlQueue};
 use init::Agreement;
 use interrupts::Interrupts;
-use pairs::{Lent, MAX_PAIRS, Pairs};
 use progress::Watch;
 use regs::{DEVICE_STATUS, Status, Structures};
 use reset::{State, Step, Stop};
+
+type Pairs<P> = driver::Pairs<VirtioTx<P>, VirtioRx<P>, { MAX_PAIRS as usize }>;
+type Lent<'a, P> = QueuePair<'a, VirtioTx<P>, VirtioRx<P>>;
 
 /// A virtio network device: the control part.
 ///
@@ -211,7 +214,7 @@ impl<P: Platform> VirtioNet<P> {
         let pairs = Pairs::new(pairs, |id| {
             let platform = &mut platform;
             let tx = VirtioTx::new(platform, id, capabilities, features, sizes.transmit)?;
-            if let Some(watch) = watches.get_mut(usize::from(id.pair)) {
+            if let Some(watch) = watches.get_mut(usize::from(id.pair())) {
                 *watch = tx.watch();
             }
             let rx = VirtioRx::new(platform, id, features, sizes.receive, buffer_len, reception)?;
@@ -258,25 +261,20 @@ impl<P: Platform> VirtioNet<P> {
     fn start(&mut self, lent: &mut [Lent<'_, P>]) -> Result<(), NicError> {
         let device = &self.device;
         self.pairs
-            .each(lent, |_, tx, rx| init::find_doorbells(device, tx, rx))?;
+            .try_each(lent, |tx, rx| init::find_doorbells(device, tx, rx))?;
         if let Some(control) = &mut self.control {
             control.set_bell(init::doorbell(device, control.index(), control.size())?);
         }
         self.interrupts.map(device);
-        self.pairs.each(lent, |_, tx, rx| {
-            init::program_pair(device, tx, rx);
-            Ok(())
-        })?;
+        self.pairs
+            .each(lent, |_, tx, rx| init::program_pair(device, tx, rx));
         if let Some(control) = &mut self.control {
             init::program_control(device, control);
         }
         init::run(&mut self.platform, device);
         self.state = State::Running;
         self.watches.iter_mut().for_each(Watch::forget);
-        self.pairs.each(lent, |_, _, rx| {
-            rx.offer_all();
-            Ok(())
-        })?;
+        self.pairs.each(lent, |_, _, rx| rx.offer_all());
         if let Some(control) = &mut self.control {
             control.ask();
         }
@@ -310,14 +308,12 @@ impl<P: Platform> VirtioNet<P> {
     /// # Safety
     /// The device is quiet, and is told of the queues again by [`start`](Self::start) only.
     unsafe fn set_quiet(&mut self, lent: &mut [Lent<'_, P>]) {
-        // It does not fail, as the closure does not.
-        let _ = self.pairs.each(lent, |_, tx, rx| {
+        self.pairs.each(lent, |_, tx, rx| {
             // SAFETY: the caller's promise; `start` prepares the queues before it tells the
             // device of them.
             unsafe { tx.set_quiet() };
             // SAFETY: as above.
             unsafe { rx.set_quiet() };
-            Ok(())
         });
         if let Some(control) = &mut self.control {
             // SAFETY: as above.
@@ -337,13 +333,14 @@ impl<P: Platform> VirtioNet<P> {
         if self.state != State::Quiet {
             return Err(NicError::WrongPhase);
         }
-        self.pairs.check(lent)?;
+        self.pairs
+            .check(lent, |pair| [pair.tx.id(), pair.rx.id()])?;
         self.pairs.each(lent, |position, tx, rx| {
             rx.stop();
             // SAFETY: the state is `Quiet`: the device knows no ring and is no bus master.
             unsafe { tx.drain(&mut |token| released(position, token)) };
-            Ok(())
-        })
+        });
+        Ok(())
     }
 
     fn fail(&mut self, error: NicError) -> NicError {

@@ -9,6 +9,7 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
+use pagewire_hal::driver::QueueId;
 use pagewire_hal::{
     Custody, DmaMemory, MacAddress, NicError, Platform, QueueError, RxChecksum, RxCounters,
     RxFrame, RxPiece, RxQueue,
@@ -18,7 +19,6 @@ use crate::Features;
 use crate::arrival::{Arrival, Dropped, Reception};
 use crate::config::{ETHERNET_HEADER, SMALL_BUFFER};
 use crate::desc::{HEADER_LEN, NetHeader};
-use crate::pairs::QueueId;
 use crate::regs::Doorbell;
 use crate::ring::{Direction, Parts, Ring, Used};
 

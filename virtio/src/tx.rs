@@ -9,6 +9,7 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
+use pagewire_hal::driver::QueueId;
 use pagewire_hal::{
     Capabilities, DeviceAddress, DomainId, Fragment, NicError, Platform, PostError, QueueError,
     Token, TxFrame, TxQueue,
@@ -16,7 +17,6 @@ use pagewire_hal::{
 
 use crate::Features;
 use crate::desc::{HEADER_LEN, NetHeader};
-use crate::pairs::QueueId;
 use crate::progress::{Progress, Watch};
 use crate::regs::Doorbell;
 use crate::ring::{Direction, Parts, Ring};
