@@ -1,13 +1,14 @@
 # Sourced by the scripts that fetch Debian packages without installing them: an apt of our own.
-# The one who sources it has a function "fail", which says what went wrong and ends the script.
+# The one who sources it has a function "fail", which says what went wrong and ends the script, and
+# may set `debian_else`, which is said where there is no apt.
 # shellcheck shell=bash
 
-# What is there before anything is fetched. Sets `debian_mirror`.
+# What must be there before anything is fetched. Sets `debian_mirror` and `debian_keyring`.
 debian_check() {
     local tool
     for tool in apt-get apt-config apt-cache dpkg-deb flock; do
         command -v "$tool" >/dev/null ||
-            fail "$tool is missing: this needs a Debian or a relative of it"
+            fail "$tool is missing: this needs a Debian or a relative of it${debian_else:-}"
     done
     debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     [ -r "$debian_keyring" ] ||
@@ -82,8 +83,8 @@ debian_unpack() { # package with its suite or version, folder, tar's options and
     rm "$debian_folder/deb/${package%%[/=]*}_"*.deb
 }
 
-# The package that a metapackage names first among those that it depends on.
-debian_names() { # metapackage, pattern of the name
-    apt-cache depends --no-recommends --no-suggests "$1" |
+# The first that a package depends on whose name fits a pattern.
+debian_names() { # package, pattern, suite
+    apt-cache -o APT::Default-Release="$3" depends --no-recommends --no-suggests "$1" |
         awk -v pattern="$2" '$1 == "Depends:" && $2 ~ pattern && !found { found = $2 } END { print found }'
 }
