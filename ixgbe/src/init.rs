@@ -87,23 +87,22 @@ pub(crate) fn prepare<R: Registers>(
     map_counters(registers);
 }
 
-/// One packet buffer for each direction, as there is one traffic class.
+/// One receive packet buffer, as there is one traffic class.
 fn prepare_buffers<R: Registers>(registers: &Bar<R>, family: Family) {
     let receive = match family {
         Family::I82599 => RX_BUFFER_82599,
         Family::X540 => RX_BUFFER_X540,
     };
     let high_mark = (receive << BUFFER_SHIFT) - HIGH_MARK_BELOW;
-    registers.write(RXPBSIZE, receive << BUFFER_SHIFT);
-    registers.write(TXPBSIZE, TX_BUFFER << BUFFER_SHIFT);
-    registers.write(TXPBTHRESH, TX_BUFFER - TX_LONGEST);
-    registers.write(FCRTH, high_mark);
-    registers.write(FCRTL, 0);
-    for unused in 1..PACKET_BUFFERS {
-        for register in [RXPBSIZE, TXPBSIZE, TXPBTHRESH, FCRTH, FCRTL] {
-            registers.write(register.at(unused), 0);
-        }
-    }
+    first_alone(registers, RXPBSIZE, receive << BUFFER_SHIFT);
+    first_alone(registers, FCRTH, high_mark);
+    first_alone(registers, FCRTL, 0);
+}
+
+/// `value` for packet buffer 0, nothing for the others.
+fn first_alone<R: Registers>(registers: &Bar<R>, register: Register, value: u32) {
+    registers.write(register, value);
+    registers.fill(register.at(1), PACKET_BUFFERS - 1, 0);
 }
 
 /// Receive address 0 is ours; the tables of multicast, unicast, VLANs, pools and five-tuples are
@@ -169,10 +168,14 @@ fn receive_filter(config: &Config) -> Fctrl {
     filter
 }
 
-/// One traffic class, no pools, no rate limits.
+/// One traffic class and one packet buffer, no pools, no rate limits; all with the arbiter off
+/// (82599 datasheet 4.6.8, as TinyNF quotes it: ARBDIS, then DTXMXSZRQ, TXPBSIZE, TXPBTHRESH and
+/// MTQC, then ARBDIS cleared; Linux and DPDK switch it off for MTQC alone).
 fn prepare_transmit<R: Registers>(registers: &Bar<R>) {
-    registers.write(DTXMXSZRQ, MAX_REQUEST);
     registers.change(RTTDCS, 0, Rttdcs::ARBDIS.bits());
+    registers.write(DTXMXSZRQ, MAX_REQUEST);
+    first_alone(registers, TXPBSIZE, TX_BUFFER << BUFFER_SHIFT);
+    first_alone(registers, TXPBTHRESH, TX_BUFFER - TX_LONGEST);
     registers.write(MTQC, 0);
     for queue in 0..QUEUES {
         registers.write(RTTDQSEL, queue.into());

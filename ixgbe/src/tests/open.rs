@@ -86,6 +86,35 @@ fn the_order_of_initialisation_is_kept() {
     assert_eq!(device.get(regs::RTTDCS.0) & 1 << 6, 0);
 }
 
+/// Found by the model of the 82599: the buffers were set up with the arbiter on.
+#[test]
+fn the_transmit_arbiter_is_off_while_its_buffers_are_set_up() {
+    let (fake, _nic, _tx, _rx) = open();
+    let device = fake.device();
+    let off = 1 << 6;
+    let mut arbiter = 0;
+    let mut seen = 0;
+    for (offset, value) in &device.log {
+        match *offset {
+            at if at == regs::RTTDCS.0 => arbiter = *value & off,
+            at if [
+                regs::TXPBSIZE,
+                regs::TXPBTHRESH,
+                regs::DTXMXSZRQ,
+                regs::MTQC,
+            ]
+            .iter()
+            .any(|register| register.0 == at) =>
+            {
+                assert_eq!(arbiter, off, "{at:#x}");
+                seen += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((seen, arbiter), (4, 0));
+}
+
 #[test]
 fn each_step_that_hangs_ends_in_its_own_error() {
     let cases = [
