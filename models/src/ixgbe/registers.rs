@@ -91,12 +91,14 @@ pub(super) enum RingRegister {
 }
 
 /// The place where the register at `at` really is. Some have a second one, where the 82598 has
-/// them (Linux ixgbe uses those for queues and addresses up to 15; CTRL has one at 4).
+/// them (Linux ixgbe uses those for queues and addresses up to 15; CTRL has one at 4; those of the
+/// counters of frames sent: X550 datasheet 8.2.2.17.87).
 pub(super) fn canonical(at: u32) -> u32 {
     match at {
         0x0004 => offset::CTRL,
         0x2100..=0x213c => offset::RX_RING + ring::SPLIT + (at - 0x2100) / 4 * ring::STRIDE,
         0x2200..=0x223c => offset::RX_RING + ring::DCA + (at - 0x2200) / 4 * ring::STRIDE,
+        0x6030..=0x63f0 if at & 0x3f == 0x30 => statistic::QPTC + (at - 0x6030) / ring::STRIDE * 4,
         0x5400..=0x547c => offset::RAL + (at - 0x5400),
         0x5480..=0x54bc => 0xea00 + (at - 0x5480),
         0x5818 => offset::MRQC,
@@ -488,6 +490,9 @@ mod tests {
         assert_eq!(at(0x0900), Some(Register::Ivar));
         assert_eq!(at(0x0100), None);
         assert_eq!(at(0x2_0000), None);
+        assert_eq!(canonical(0x6030), 0x8680);
+        assert_eq!(canonical(0x63f0), 0x86bc);
+        assert_eq!(canonical(0x6038), 0x6038);
         assert_eq!(canonical(0x5408), 0xa208);
         assert_eq!(canonical(0x5818), 0xec80);
         assert_eq!(canonical(0x5c80), 0xeb80);
