@@ -15,9 +15,8 @@ use super::pci::{ConfigSpace, VECTORS};
 use super::registers::RegisterFile;
 use crate::Bus;
 
-/// EITR, bits 3 to 11, counts in units of 2 µs at 10 Gb/s (Linux ixgbe writes microseconds times
-/// four into the register, which is the same).
-const EITR_UNIT: u64 = 2000;
+/// EITR, bits 3 to 11, counts in units of 2.048 µs at 1 and 10 Gb/s (X550 datasheet 8.2.2.6.4).
+const EITR_UNIT: u64 = 2048;
 
 /// Of this many messages one is late, by so many nanoseconds at most.
 const LATE_ONE_IN: u64 = 4;

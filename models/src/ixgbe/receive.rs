@@ -139,22 +139,27 @@ impl Receiver {
         let octets = self.frame.len() + 4;
         work.registers.count(statistic::TPR);
         work.registers.add(statistic::TOR, octets as u64);
+        // Whether the filter wants it or not. RLEC is for the length field of 802.3 (X550 datasheet
+        // 8.2.2.17.48 and 31).
+        let oversized = filter::is_oversized(&self.frame, work.registers);
+        if oversized {
+            work.registers.count(statistic::ROC);
+        }
         let Some(passed) = filter::pass(destination, work.registers) else {
             work.counters.frames_filtered += 1;
             return;
         };
-        if filter::is_oversized(&self.frame, work.registers) {
-            work.registers.count(statistic::ROC);
-            work.registers.count(statistic::RLEC);
+        if oversized {
             return;
         }
+        // The filter counts what is lost behind it as well (X550 datasheet 8.2.2.17: "might").
+        count(destination, octets, work);
         if self.occupied + octets > work.registers.receive_buffer() {
             work.counters.frames_missed += 1;
             work.registers.count(statistic::MPC);
             work.causes |= cause::RX_MISS;
             return;
         }
-        count(destination, octets, work);
         self.occupied += octets;
         let arrived = self.examine(passed, looped, work);
         self.waiting.push_back(arrived);
@@ -215,15 +220,14 @@ impl Receiver {
         let Some(queue) = self.queues.get_mut(frame.queue) else {
             return false;
         };
-        // Packets for a disabled queue are dropped (82599 datasheet 4.6.7).
+        // Packets for a disabled queue are dropped (82599 datasheet 4.6.7), and counted as those
+        // for which there is no descriptor are (X550 datasheet 8.2.2.17.4).
         let lost = !queue.enable.is_on()
             || frame.stored == 0
                 && queue.drops(work.registers)
                 && !queue.has_room(frame.bytes.len(), work.registers);
         if lost {
-            if queue.enable.is_on() {
-                work.count_dropped(frame.queue);
-            }
+            work.count_dropped(frame.queue);
             self.give_up(work);
             return true;
         }

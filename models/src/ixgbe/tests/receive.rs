@@ -228,6 +228,8 @@ fn a_full_packet_buffer_misses_frames() {
     rig.steps(5);
     assert_eq!(rig.device.counters().frames_missed, 1);
     assert_eq!(rig.read(0x3fa0), 1, "MPC");
+    // It has passed the filter: counted there all the same.
+    assert_eq!(rig.read(0x4074), 3, "GPRC");
 }
 
 #[test]
@@ -241,7 +243,12 @@ fn oversized_frames_are_counted_and_lost() {
     frame.push(0);
     rig.deliver(&frame);
     rig.steps(3);
-    assert_eq!(rig.read(0x40ac), 1, "ROC");
+    // One for another station is counted as well.
+    frame[0] ^= 4;
+    rig.deliver(&frame);
+    rig.steps(3);
+    assert_eq!(rig.read(0x40ac), 2, "ROC");
+    assert_eq!(rig.read(0x4040), 0, "RLEC: no length field was wrong");
     assert_eq!(rig.device.counters().frames_received, 1);
 }
 
