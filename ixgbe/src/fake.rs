@@ -398,6 +398,8 @@ fn is_counter(offset: u32) -> bool {
     let by_queue = |first: u32| is_queue_control(offset, first, 16);
     matches!(offset, 0x4000..0x4100 | 0x3FA0..0x3FC0)
         || by_queue(regs::QPRC.0)
+        || by_queue(regs::QBRCL.0)
+        || by_queue(regs::QBRCL.at(1).0)
         || by_queue(regs::QPRDC.0)
         || by_queue(regs::QPTC.0)
 }

@@ -229,8 +229,6 @@ pub(crate) const MPC: Register = Register(0x0_3FA0);
 pub(crate) const RLEC: Register = Register(0x0_4040);
 /// Good frames transmitted.
 pub(crate) const GPTC: Register = Register(0x0_4080);
-/// Good bytes received, low word; the high word at the next offset clears both.
-pub(crate) const GORCL: Register = Register(0x0_4088);
 /// Good bytes transmitted, low word; the high word at the next offset clears both.
 pub(crate) const GOTCL: Register = Register(0x0_4090);
 /// Received frames that were too short.
@@ -239,6 +237,9 @@ pub(crate) const RUC: Register = Register(0x0_40A4);
 pub(crate) const ROC: Register = Register(0x0_40AC);
 /// Good frames received, by [`RQSMR`].
 pub(crate) const QPRC: Register = Register(0x0_1030);
+/// Their bytes as they were stored, low word, by [`RQSMR`]; the high word at the next offset clears
+/// both.
+pub(crate) const QBRCL: Register = Register(0x0_1034);
 /// Received frames dropped as the queue had no buffer, by [`RQSMR`].
 pub(crate) const QPRDC: Register = Register(0x0_1430);
 /// Good frames transmitted, by [`TQSM`].

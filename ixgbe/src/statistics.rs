@@ -3,8 +3,9 @@
 
 use pagewire_hal::{Registers, Statistics};
 
+use crate::config::FRAME_CHECK_SEQUENCE;
 use crate::regs::{
-    Bar, CRCERRS, GORCL, GOTCL, GPTC, MPC, PACKET_BUFFERS, QPRC, QPRDC, QPTC, QUEUE_COUNTERS, RLEC,
+    Bar, CRCERRS, GOTCL, GPTC, MPC, PACKET_BUFFERS, QBRCL, QPRC, QPRDC, QPTC, QUEUE_COUNTERS, RLEC,
     ROC, RUC, Register,
 };
 
@@ -26,11 +27,10 @@ impl Counted {
 
     /// Adds what the device has counted since the last time, and returns the sum.
     ///
-    /// Received frames are taken from the counters of the queues: GPRC counts those as well that
-    /// were missed (an erratum, by DPDK). Of the bytes received, DPDK says that they are without
-    /// the frame check sequence where that is stripped; for Intel's older devices GORC counts it
-    /// in any case (8254x manual, 13.7.32). The 82599's datasheet is not at hand: the count is
-    /// taken as it is.
+    /// Received frames and their bytes are taken from the counters of the queues: GPRC and GORC
+    /// also count what is lost behind the filter (X550 datasheet, 8.2.2.17; an erratum of the
+    /// 82599, by DPDK). A queue counts the bytes that it has stored, so without the frame check
+    /// sequence, which is stripped (X550 datasheet, 8.2.2.17.2; so says DPDK): it is added.
     pub(crate) fn collect<R: Registers>(&mut self, registers: &Bar<R>) -> Statistics {
         let total = &mut self.total;
         let add = |sum: &mut u64, register: Register| {
@@ -39,7 +39,11 @@ impl Counted {
         add(&mut total.tx_frames, GPTC);
         add(&mut total.rx_crc_errors, CRCERRS);
         for queue in 0..QUEUE_COUNTERS {
-            add(&mut total.rx_frames, QPRC.of(queue));
+            let frames = u64::from(registers.read(QPRC.of(queue)));
+            let stored = read_wide(registers, QBRCL.of(queue));
+            let stripped = frames * u64::from(FRAME_CHECK_SEQUENCE);
+            total.rx_frames = total.rx_frames.saturating_add(frames);
+            total.rx_bytes = total.rx_bytes.saturating_add(stored + stripped);
             add(&mut total.rx_no_buffer, QPRDC.of(queue));
         }
         for buffer in 0..PACKET_BUFFERS {
@@ -49,7 +53,6 @@ impl Counted {
             add(&mut total.rx_length_errors, wrong_length);
         }
         total.tx_bytes = total.tx_bytes.saturating_add(read_wide(registers, GOTCL));
-        total.rx_bytes = total.rx_bytes.saturating_add(read_wide(registers, GORCL));
         *total
     }
 
