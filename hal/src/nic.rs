@@ -327,7 +327,10 @@ bitflags! {
         const TRANSMIT = 1 << 1;
         /// The link changed.
         const LINK = 1 << 2;
-        /// Receive buffers ran out.
+        /// The device has lost received frames, as its FIFO was full ([`Statistics::rx_missed`]).
+        /// What a queue drops by itself, for want of a buffer, may be counted
+        /// ([`Statistics::rx_no_buffer`]) and interrupt nobody: a device need not have a cause for
+        /// that (Intel's 82599 and X540 have none).
         const OVERRUN = 1 << 3;
     }
 }

@@ -3,7 +3,7 @@
 use pagewire_hal::{Causes, Nic};
 
 use super::Check;
-use super::receive::{BURST, drain, drops};
+use super::receive::{BURST, drain};
 use crate::Bench;
 use crate::session::{Piece, SHORTEST, Session};
 use crate::verdict::{Verdict, ensure, not_run};
@@ -111,7 +111,7 @@ fn together<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     for round in 0..3 {
         session.settle();
         session.nic.take_interrupts();
-        let before = drops(session);
+        let before = session.nic.statistics().rx_missed;
         // More than any ring holds, and then the link, and only then does anybody look.
         for _ in 0..BURST {
             let frame = session.frame_to(mac, SHORTEST);
@@ -123,7 +123,7 @@ fn together<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
         session.bench.set_link(false);
         session.wait_for_link(false)?;
         let mut due = Causes::RECEIVE | Causes::LINK;
-        if drops(session) > before {
+        if session.nic.statistics().rx_missed > before {
             due |= Causes::OVERRUN;
         }
         let what = format!("round {round}, receive ran over and the link went");

@@ -51,7 +51,8 @@ pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
         },
         Check {
             name: "lost frames are counted",
-            promise: "what is dropped for want of buffers is counted",
+            promise: "what is dropped for want of buffers is counted, and not among what was \
+                      received",
             run: bursts_are_counted,
         },
     ]
@@ -305,12 +306,30 @@ fn bursts<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
 
 fn bursts_are_counted<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
     counts(session)?;
+    session.take_all()?;
+    let (device, wire) = (session.nic.statistics(), session.seen);
     for round in 0..2 {
         let (lost, counted) = burst(session, round)?;
         ensure!(
             counted >= lost,
             "what is dropped for want of buffers is counted",
             "round {round}: of {BURST} frames {lost} were lost, {counted} counted"
+        );
+        let now = session.nic.statistics();
+        let counted = [
+            now.rx_frames.wrapping_sub(device.rx_frames),
+            now.rx_bytes.wrapping_sub(device.rx_bytes),
+        ];
+        let seen = [
+            session.seen.rx_frames - wire.rx_frames,
+            session.seen.rx_bytes - wire.rx_bytes,
+        ];
+        ensure!(
+            counted == seen,
+            "`rx_frames` and `rx_bytes` are those that were received: what a filter has let \
+             through may have been lost behind it",
+            "round {round}: {counted:?} frames and bytes were counted, {seen:?} received, and \
+             {lost} frames lost"
         );
     }
     Ok(())
