@@ -114,7 +114,6 @@ pub(super) mod offset {
 /// Registers that count. They clear when they are read.
 pub(super) mod statistic {
     pub(crate) const MPC: u32 = 0x3fa0;
-    pub(crate) const RLEC: u32 = 0x4040;
     /// The smallest of six classes of size.
     pub(crate) const PRC64: u32 = 0x405c;
     pub(crate) const GPRC: u32 = 0x4074;
