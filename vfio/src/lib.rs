@@ -2,5 +2,6 @@
 #![cfg(target_os = "linux")]
 
 mod address;
+pub mod bind;
 
 pub use address::{ParseAddressError, PciAddress};
