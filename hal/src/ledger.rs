@@ -14,6 +14,7 @@ use core::num::NonZeroUsize;
 use core::ops::Range;
 
 use crate::address::unique;
+use crate::apart;
 use crate::{DomainId, Granule, Region, Runs};
 
 /// Names a region that is registered with one [`Ledger`]; never names another one later.
@@ -182,14 +183,15 @@ impl Ledger {
             Some(index) => index,
             None => {
                 let index = u32::try_from(self.entries.len()).map_err(|_| LendError::TooMany)?;
-                self.entries.push(Entry {
+                let entry = Entry {
                     region: None,
                     generation: 0,
                     loans: 0,
                     closing: false,
                     lead: 0,
                     pages: Box::default(),
-                });
+                };
+                apart::push(&mut self.entries, entry);
                 index
             }
         };
@@ -362,7 +364,7 @@ impl Ledger {
         entry.pages = Box::default();
         if let Some(region) = entry.region.take() {
             self.released.push_back((id, region));
-            self.vacant.push(index);
+            apart::push(&mut self.vacant, index);
         }
     }
 
@@ -435,8 +437,11 @@ impl Ledger {
     }
 }
 
-/// A count of zero for each of `pages` pages.
+/// A count of zero for each of `pages` pages, and some that nobody uses, see [`apart`].
 fn counts(pages: usize) -> Result<Box<[u32]>, LendError> {
+    let pages = pages
+        .checked_add(apart::spare::<u32>())
+        .ok_or(LendError::TooMany)?;
     let mut counts = Vec::new();
     counts
         .try_reserve_exact(pages)

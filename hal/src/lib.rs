@@ -101,6 +101,8 @@ extern crate alloc;
 extern crate std;
 
 mod address;
+#[cfg(feature = "alloc")]
+mod apart;
 pub mod barrier;
 #[cfg(feature = "alloc")]
 mod builder;

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
+use crate::apart;
 use crate::{Custody, DmaMemory, Granule, Run};
 
 /// How many buffers a port has, of which size. Either kind may be missing (length or count 0).
@@ -66,7 +67,9 @@ impl<M: DmaMemory> Class<M> {
     fn new(memory: M, head_room: usize, len: usize, stride: usize) -> Self {
         let count = if len == 0 { 0 } else { memory.len() / stride };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let vacant = (0..count).rev().collect();
+        let mut vacant = Vec::new();
+        apart::make_room(&mut vacant, count as usize);
+        vacant.extend((0..count).rev());
         Self {
             memory: Custody::new(memory),
             head_room,

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::address::unique;
+use crate::apart;
 use crate::pool::Pool;
 use crate::{
     Capabilities, DmaMemory, FrameBuffer, FrameBuilder, GatherList, Ledger, LendError, Loan,
@@ -54,7 +55,8 @@ pub struct PortCounters {
     pub shared_bytes: u64,
     /// Bytes posted from buffers of the port: headers and what was copied behind them.
     pub buffer_bytes: u64,
-    /// Frames by number of fragments: the n-th entry counts those of n.
+    /// Frames by number of fragments: the n-th entry counts those of n. Entries behind
+    /// [`MAX_GATHER`] stay 0.
     pub by_fragments: Box<[u64]>,
     /// Tokens that the queue handed back and that were not out: a fault of the driver, or what
     /// comes again with a reset after a callback of [`TxPort::reclaim`] has panicked.
@@ -164,7 +166,7 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
             lent: Vec::new(),
             vacant_lent: NONE,
             counters: PortCounters {
-                by_fragments: vec![0; MAX_GATHER + 1].into_boxed_slice(),
+                by_fragments: vec![0; MAX_GATHER + 1 + apart::spare::<u64>()].into_boxed_slice(),
                 ..PortCounters::default()
             },
             interrupted: false,
@@ -310,11 +312,14 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
         }
         let index =
             u32::try_from(self.slots.len()).map_err(|_| PortError::Lend(LendError::TooMany))?;
-        self.slots.push(Slot {
+        let slot = Slot {
             generation: 0,
             buffer: None,
             loans: NONE,
-        });
+        };
+        apart::push(&mut self.slots, slot);
+        // Completions then push without looking: it is empty now, and never has more than these.
+        apart::make_room(&mut self.vacant_slots, self.slots.len());
         Ok(index)
     }
 
@@ -359,10 +364,8 @@ pub(crate) fn keep(
     }
     match u32::try_from(lent.len()) {
         Ok(index) if index != NONE => {
-            lent.push(Lent {
-                loan: Some(loan),
-                next,
-            });
+            let loan = Some(loan);
+            apart::push(lent, Lent { loan, next });
             Ok(index)
         }
         _ => Err(loan),
