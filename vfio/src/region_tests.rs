@@ -1,0 +1,113 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pagewire_hal::{Granule, Region};
+use rustix::io::Errno;
+
+use super::*;
+use crate::SealedFile;
+use crate::fake_iommu::{FakeIommu, Mapped};
+use crate::space::lock;
+
+/// Bytes that tell when they are freed.
+struct Watched {
+    bytes: Vec<u8>,
+    freed: Arc<AtomicU32>,
+}
+
+impl Watched {
+    fn new(len: usize) -> (Self, Arc<AtomicU32>) {
+        let freed = Arc::new(AtomicU32::new(0));
+        let bytes = vec![0x5a; len];
+        let watched = Self {
+            bytes,
+            freed: Arc::clone(&freed),
+        };
+        (watched, freed)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.freed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: as for the `Vec` inside.
+unsafe impl FixedBytes for Watched {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[test]
+fn the_pages_around_the_bytes_are_mapped_for_reading() {
+    let (iommu, books) = FakeIommu::new();
+    let space = Space::new(iommu).unwrap();
+    for len in [1, 4095, 4096, 4097, 1 << 20, 3 << 20] {
+        let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + i / 256) as u8).collect();
+        let region = VfioRegion::new(&space, bytes.clone(), u64::MAX).unwrap();
+        assert_eq!(region.bytes(), bytes);
+        assert_eq!(region.translation().granule(), Granule::CONTIGUOUS);
+        let runs: Vec<_> = region.translation().runs(0, len).collect();
+        let [run] = runs[..] else {
+            panic!("{} runs", runs.len())
+        };
+        let lead = region.base().addr().get() % 4096;
+        let mapped: Vec<(u64, Mapped)> = lock(&books.mapped).clone().into_iter().collect();
+        let expected = Mapped {
+            memory: region.base().addr().get() - lead,
+            len: (lead + len).next_multiple_of(4096) as u64,
+            access: Access::Read,
+        };
+        assert_eq!(mapped, [(run.address.0 - lead as u64, expected)]);
+        assert_eq!(run.len, len);
+        drop(region);
+        assert!(lock(&books.mapped).is_empty());
+    }
+    assert_eq!(
+        VfioRegion::new(&space, Vec::new(), u64::MAX).err(),
+        Some(VfioError::Empty)
+    );
+}
+
+#[test]
+fn the_bytes_are_freed_after_the_mapping_and_never_if_that_fails() {
+    let (iommu, books) = FakeIommu::new();
+    let space = Space::new(iommu).unwrap();
+    let (bytes, freed) = Watched::new(10_000);
+    let region = VfioRegion::new(&space, bytes, u64::MAX).unwrap();
+    assert_eq!(freed.load(Ordering::Relaxed), 0);
+    drop(region);
+    assert_eq!(freed.load(Ordering::Relaxed), 1);
+
+    let (bytes, freed) = Watched::new(10_000);
+    let region = VfioRegion::new(&space, bytes, u64::MAX).unwrap();
+    books.unmap.after(0, Errno::IO);
+    drop(region);
+    assert_eq!(
+        freed.load(Ordering::Relaxed),
+        0,
+        "the device may still read them"
+    );
+    assert!(space.stranded() >= 10_000);
+
+    // What could not be registered is freed: the device never knew of it.
+    let (bytes, freed) = Watched::new(10_000);
+    books.map.after(0, Errno::NOSPC);
+    VfioRegion::new(&space, bytes, u64::MAX).unwrap_err();
+    assert_eq!(freed.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_region_outlives_all_that_made_it() {
+    let (iommu, books) = FakeIommu::new();
+    let space = Space::new(iommu).unwrap();
+    let sealed = SealedFile::copy_of(&[7; 5000]).unwrap();
+    let region = Arc::new(VfioRegion::new(&space, sealed, u64::MAX).unwrap());
+    drop(space);
+    assert_eq!(lock(&books.mapped).len(), 1);
+    assert_eq!(region.bytes(), [7; 5000]);
+    let elsewhere = std::thread::spawn(move || region.len());
+    assert_eq!(elsewhere.join().unwrap(), 5000);
+    assert!(lock(&books.mapped).is_empty());
+}

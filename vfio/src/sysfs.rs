@@ -1,0 +1,134 @@
+//! What Linux says of a PCI function in its file systems.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{GroupMember, Holder};
+use crate::{PciAddress, VfioError};
+
+/// Where the file systems of the kernel are; elsewhere in tests.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) sys: PathBuf,
+    pub(crate) dev: PathBuf,
+    pub(crate) proc: PathBuf,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            sys: PathBuf::from("/sys"),
+            dev: PathBuf::from("/dev"),
+            proc: PathBuf::from("/proc"),
+        }
+    }
+}
+
+impl Machine {
+    fn function(&self, address: PciAddress) -> PathBuf {
+        self.sys.join("bus/pci/devices").join(address.to_string())
+    }
+
+    /// The name of the driver that the function belongs to.
+    pub(crate) fn driver(&self, address: PciAddress) -> Option<String> {
+        link_name(&self.function(address).join("driver"))
+    }
+
+    /// The IOMMU group of the function, which is there and belongs to a driver of VFIO.
+    pub(crate) fn group(&self, address: PciAddress) -> Result<u32, VfioError> {
+        if !self.function(address).exists() {
+            return Err(VfioError::NoDevice(address));
+        }
+        let group = link_name(&self.function(address).join("iommu_group"))
+            .and_then(|name| name.parse().ok())
+            .ok_or(VfioError::NoIommu(address))?;
+        match self.driver(address) {
+            Some(driver) if is_vfio(&driver) => Ok(group),
+            driver => Err(VfioError::NotBound { address, driver }),
+        }
+    }
+
+    /// The device's own file, if the kernel makes such files.
+    pub(crate) fn device_file(&self, address: PciAddress) -> Option<PathBuf> {
+        let entries = fs::read_dir(self.function(address).join("vfio-dev")).ok()?;
+        let mut names = entries.flatten().map(|entry| entry.file_name());
+        let name = names.find(|name| name.to_str().is_some_and(|name| name.starts_with("vfio")))?;
+        Some(self.dev.join("vfio/devices").join(name))
+    }
+
+    pub(crate) fn group_file(&self, group: u32) -> PathBuf {
+        self.dev.join("vfio").join(group.to_string())
+    }
+
+    pub(crate) fn container(&self) -> PathBuf {
+        self.dev.join("vfio/vfio")
+    }
+
+    pub(crate) fn iommufd(&self) -> PathBuf {
+        self.dev.join("iommu")
+    }
+
+    /// The functions of a group that keep it from being given to a program. (Linux: a driver that
+    /// does not leave DMA to VFIO; those of VFIO do, and of bridges pcieport.)
+    pub(crate) fn in_the_way(&self, group: u32) -> Vec<GroupMember> {
+        let devices = self
+            .sys
+            .join(format!("kernel/iommu_groups/{group}/devices"));
+        let mut found: Vec<GroupMember> = fs::read_dir(devices)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter_map(|address| {
+                let driver = self.driver(address)?;
+                let harmless = is_vfio(&driver) || driver == "pcieport" || driver == "pci-stub";
+                (!harmless).then_some(GroupMember { address, driver })
+            })
+            .collect();
+        found.sort_by_key(|member| member.address);
+        found
+    }
+
+    /// The processes that have one of `files` open, as far as this one may see.
+    pub(crate) fn holders(&self, files: &[PathBuf]) -> Vec<Holder> {
+        let processes = fs::read_dir(&self.proc).into_iter().flatten().flatten();
+        let mut found: Vec<Holder> = processes
+            .filter_map(|entry| {
+                let pid = entry.file_name().to_str()?.parse().ok()?;
+                has_open(&entry.path(), files).then(|| Holder {
+                    pid,
+                    name: fs::read_to_string(entry.path().join("comm"))
+                        .unwrap_or_default()
+                        .trim()
+                        .to_owned(),
+                })
+            })
+            .collect();
+        found.sort_by_key(|holder| holder.pid);
+        found
+    }
+}
+
+/// Whether a driver leaves the function to programs: vfio-pci and its relatives of vendors.
+fn is_vfio(driver: &str) -> bool {
+    driver == "vfio-pci" || driver.ends_with("-vfio-pci") || driver.ends_with("_vfio_pci")
+}
+
+/// The last name in a link.
+fn link_name(link: &Path) -> Option<String> {
+    let target = fs::read_link(link).ok()?;
+    Some(target.file_name()?.to_str()?.to_owned())
+}
+
+fn has_open(process: &Path, files: &[PathBuf]) -> bool {
+    let open = fs::read_dir(process.join("fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut targets = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+    targets.any(|target| files.contains(&target))
+}
+
+#[cfg(test)]
+#[path = "sysfs_tests.rs"]
+mod tests;
