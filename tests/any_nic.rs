@@ -277,6 +277,11 @@ fn the_suite_sees_the_82574l() {
 }
 
 #[test]
+fn the_suite_sees_the_82599() {
+    the_suite_passes_on(Kind::Ixgbe, "ixgbe 82599 KX4");
+}
+
+#[test]
 fn the_suite_sees_virtio() {
     the_suite_passes_on(Kind::Virtio, "virtio-net");
 }

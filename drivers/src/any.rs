@@ -1,6 +1,7 @@
 //! A NIC of any driver: the control part.
 
 use core::fmt;
+use core::net::SocketAddr;
 
 use pagewire_e1000e::E1000e;
 use pagewire_hal::{
@@ -89,6 +90,19 @@ impl<P: Platform> AnyNic<P> {
         match self {
             Self::Virtio(nic) => Some(nic),
             _ => None,
+        }
+    }
+
+    /// The receive queue that a TCP segment from `source` to `destination` comes to, both of one
+    /// address family; `None` where the device decides: virtio-net brings what it receives of a
+    /// flow to the pair of queues that the flow was last sent on (virtio 1.3, "Automatic receive
+    /// steering in multiqueue mode").
+    #[must_use]
+    pub fn receive_queue(&self, source: SocketAddr, destination: SocketAddr) -> Option<u16> {
+        match self {
+            Self::E1000e(_) => Some(0),
+            Self::Ixgbe(nic) => Some(nic.receive_queue(source, destination)),
+            Self::Virtio(_) => None,
         }
     }
 

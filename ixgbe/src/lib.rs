@@ -67,7 +67,9 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
+use core::net::SocketAddr;
 use pagewire_hal::driver;
+
 use pagewire_hal::{
     Capabilities, Causes, ChecksumOffload, DomainId, Instant, LinkState, MacAddress, Nic, NicError,
     Phase, Platform, QueuePair, Segmentation, Statistics, Token, pci,
@@ -232,6 +234,16 @@ impl<P: Platform> Ixgbe<P> {
     #[must_use]
     pub const fn info(&self) -> DeviceInfo {
         self.info
+    }
+
+    /// The receive queue that a TCP segment from `source` to `destination` comes to, as
+    /// [`Config::rss_key`] and the number of pairs have it: the first if there is one pair. A
+    /// program that opens connections can so choose ports whose segments come to the pair that it
+    /// sends them on. Both addresses are of one family.
+    #[must_use]
+    pub fn receive_queue(&self, source: SocketAddr, destination: SocketAddr) -> u16 {
+        let hash = self.config.rss_key.hash_tcp(source, destination);
+        rss::queue(hash, self.config.queue_pairs)
     }
 
     /// Programs a device that has just been reset, and asks for its queues to be switched on.

@@ -166,7 +166,9 @@ pub struct ConnectionStats {
 }
 
 impl ConnectionStats {
-    pub(crate) fn join(&mut self, other: &Self) {
+    /// Adds what others have counted: other connections, or those of another stack, as a program
+    /// has that gives each queue its own.
+    pub fn join(&mut self, other: &Self) {
         self.data.join(&other.data);
         self.rescued.join(&other.rescued);
         self.copied.no_gather.join(&other.copied.no_gather);
