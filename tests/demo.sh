@@ -43,16 +43,26 @@ check none --size 256M --max-fragments 1
 check all --size 256M --no-checksum
 check all --size 16M --loss 1
 check all --size 16M --loss 5
+check all --size 256M --nic ixgbe
+check all --size 256M --nic ixgbe --no-segmentation
+check all --size 64M --nic ixgbe --slice 700
+check some --size 64M --nic ixgbe --max-fragments 2 --no-segmentation
+check all --size 64M --nic ixgbe --queues 4
+check all --size 16M --nic ixgbe --queues 4 --connections 9 --any-port
+check all --size 16M --nic ixgbe --queues 4 --loss 1
 check all --size 256M --nic virtio
 check all --size 256M --nic virtio --no-segmentation
 check all --size 256M --device model:virtio,packed=on
 check all --size 64M --nic virtio --slice 700 --tx-descriptors 64
 check all --size 16M --nic virtio --loss 1
+check all --size 64M --nic virtio --queues 4
 if [ "$(id -u)" = 0 ] && [ -c /dev/net/tun ]; then
     check all --size 256M --peer linux
     check some --size 256M --peer linux --max-fragments 2
     check all --size 16M --peer linux --loss 1
     check all --size 4M --peer linux --loss 5
+    check all --size 256M --peer linux --nic ixgbe
+    check all --size 64M --peer linux --nic ixgbe --queues 4
     if [ "${PAGEWIRE_QEMU:-}" = none ]; then
         echo "skipped: --device qtest:virtio needs QEMU"
     else

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use pagewire::drivers::Config;
 use pagewire::virtio::Features;
+use pagewire_models::ixgbe::DeviceId;
 use pagewire_models::qtest::{VirtioOptions, VirtioOptionsError};
 use pagewire_models::virtio::Offers;
 
@@ -16,8 +17,9 @@ pub(crate) struct DeviceName {
     pub(crate) backend: Backend,
     /// Which NIC it is.
     pub(crate) nic: NicKind,
-    /// What was said of a virtio device, in the words of QEMU, and what that means.
+    /// What was said of the device, and what that means: of virtio in the words of QEMU.
     text: String,
+    ixgbe: DeviceId,
     virtio: VirtioOptions,
 }
 
@@ -35,19 +37,43 @@ pub(crate) enum Backend {
 pub(crate) enum NicKind {
     /// Intel 82574L
     E1000e,
+    /// Intel 82599, X540
+    Ixgbe,
     /// virtio-net 1.x
     Virtio,
 }
 
 impl NicKind {
     /// All of them.
-    pub(crate) const ALL: [Self; 2] = [Self::E1000e, Self::Virtio];
+    pub(crate) const ALL: [Self; 3] = [Self::E1000e, Self::Ixgbe, Self::Virtio];
 
     const fn name(self) -> &'static str {
         match self {
             Self::E1000e => "e1000e",
+            Self::Ixgbe => "ixgbe",
             Self::Virtio => "virtio",
         }
+    }
+}
+
+/// Members of the family of the 82599 that our model can be, by their names here: those that the
+/// driver opens.
+const IXGBE_DEVICES: [(&str, DeviceId); 3] = [
+    ("kx4", DeviceId::Kx4),
+    ("xaui", DeviceId::Xaui),
+    ("x540t", DeviceId::X540T),
+];
+
+/// Reads what was said of an 82599.
+fn ixgbe_device(options: &str) -> Result<DeviceId, String> {
+    let known = |text: &str| IXGBE_DEVICES.into_iter().find(|(name, _)| *name == text);
+    match options.strip_prefix("device=").and_then(known) {
+        Some((_, device)) => Ok(device),
+        None => Err(
+            "the option of model:ixgbe is device=kx4, device=xaui (82599) or \
+                     device=x540t"
+                .into(),
+        ),
     }
 }
 
@@ -69,8 +95,31 @@ impl DeviceName {
             backend,
             nic,
             text: String::new(),
+            ixgbe: DeviceId::default(),
             virtio: VirtioOptions::default(),
         }
+    }
+
+    /// The most pairs of queues that it can have: as many as were asked for where that can be said,
+    /// else as many as driver and backend have.
+    pub(crate) const fn most_queues(&self) -> u16 {
+        match (self.backend, self.nic) {
+            (Backend::Model, NicKind::Ixgbe) => 16,
+            (Backend::Model, NicKind::Virtio) if self.virtio.queue_pairs > 1 => {
+                self.virtio.queue_pairs
+            }
+            (Backend::Model, NicKind::Virtio) => 8,
+            // QEMU's device has as many as its wire, a socket or a TAP here: one.
+            (Backend::Qtest, _) | (Backend::Model, NicKind::E1000e) => 1,
+        }
+    }
+
+    /// The same with at least `queues` pairs of queues, where that can be said.
+    pub(crate) fn with_queues(mut self, queues: u16) -> Self {
+        if self.backend == Backend::Model {
+            self.virtio.queue_pairs = self.virtio.queue_pairs.max(queues);
+        }
+        self
     }
 
     /// How memory of the program becomes reachable for it.
@@ -82,20 +131,25 @@ impl DeviceName {
     }
 
     /// What it is, for people.
-    pub(crate) const fn description(&self) -> &'static str {
-        match (self.backend, self.nic) {
-            (Backend::Model, NicKind::E1000e) => "driver e1000e on a model of the 82574L",
-            (Backend::Qtest, NicKind::E1000e) => "driver e1000e on QEMU's own 82574L, by qtest",
-            (Backend::Model, NicKind::Virtio) => "driver virtio on a model of virtio-net",
-            (Backend::Qtest, NicKind::Virtio) => "driver virtio on QEMU's own virtio-net, by qtest",
+    pub(crate) fn description(&self) -> String {
+        let chip = match (self.nic, self.ixgbe) {
+            (NicKind::E1000e, _) => "82574L",
+            (NicKind::Ixgbe, DeviceId::X540T) => "X540",
+            (NicKind::Ixgbe, _) => "82599",
+            (NicKind::Virtio, _) => "virtio-net",
+        };
+        let driver = self.nic.name();
+        match self.backend {
+            Backend::Model => format!("driver {driver} on our model, {chip}"),
+            Backend::Qtest => format!("driver {driver} on QEMU's own {chip}, by qtest"),
         }
     }
 
     /// The device as QEMU's option `-device` has it.
     pub(crate) fn qemu_device(&self) -> String {
         match self.nic {
-            NicKind::E1000e => "e1000e".into(),
             NicKind::Virtio => self.virtio.to_string(),
+            other => other.name().into(),
         }
     }
 
@@ -123,6 +177,11 @@ impl DeviceName {
         offers.control_mac = options.ctrl_vq;
         offers.multiqueue = options.ctrl_vq && options.queue_pairs > 1;
         offers
+    }
+
+    /// Which member of its family our model of the 82599 is.
+    pub(crate) const fn ixgbe(&self) -> DeviceId {
+        self.ixgbe
     }
 
     /// What was said of a virtio device.
@@ -170,21 +229,29 @@ impl FromStr for DeviceName {
         let (name, options) = text.split_once(',').unwrap_or((text, ""));
         let pairs = Backend::ALL
             .into_iter()
-            .flat_map(|backend| NicKind::ALL.map(|nic| Self::new(backend, nic)));
+            .flat_map(|backend| NicKind::ALL.map(|nic| Self::new(backend, nic)))
+            .filter(|device| (device.backend, device.nic) != (Backend::Qtest, NicKind::Ixgbe));
         let all: Vec<_> = pairs.collect();
         let Some(mut device) = all.iter().find(|known| known.to_string() == name).cloned() else {
             let known: Vec<_> = all.iter().map(ToString::to_string).collect();
-            return Err(format!("devices are {}", known.join(", ")));
+            let why = match name {
+                "qtest:ixgbe" => "QEMU has no 82599; ",
+                _ => "",
+            };
+            return Err(format!("{why}devices are {}", known.join(", ")));
         };
         if !text.contains(',') {
             return Ok(device);
         }
-        if device.nic != NicKind::Virtio {
-            return Err(format!("{device} has no options"));
+        match device.nic {
+            NicKind::E1000e => return Err(format!("{device} has no options")),
+            NicKind::Ixgbe => device.ixgbe = ixgbe_device(options)?,
+            NicKind::Virtio => {
+                device.virtio = options
+                    .parse()
+                    .map_err(|error: VirtioOptionsError| error.to_string())?;
+            }
         }
-        device.virtio = options
-            .parse()
-            .map_err(|error: VirtioOptionsError| error.to_string())?;
         device.text = options.to_owned();
         match device.not_of_the_model() {
             Some(name) if device.backend == Backend::Model => {
@@ -204,6 +271,8 @@ mod tests {
         for name in [
             "model:e1000e",
             "qtest:e1000e",
+            "model:ixgbe",
+            "model:ixgbe,device=x540t",
             "model:virtio",
             "qtest:virtio",
             "model:virtio,packed=on",
@@ -218,6 +287,9 @@ mod tests {
         }
         for (bad, why) in [
             ("model:e1000e,packed=on", "has no options"),
+            ("qtest:ixgbe", "QEMU has no 82599"),
+            ("model:ixgbe,", "device=x540t"),
+            ("model:ixgbe,device=82598", "device=x540t"),
             ("model:virtio,packed", "`=`"),
             ("model:virtio,packed=maybe", "on or off"),
             ("qtest:virtio,packd=on", "packed"),

@@ -1,13 +1,14 @@
-//! The receiving end of `demo --peer linux`: a child process that takes one connection from the
+//! The receiving end of `demo --peer linux`: a child process that takes connections from the
 //! kernel's TCP and says what arrived.
 
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::demo::Stream;
 use crate::error::{Failure, print};
 
 /// Options of the child.
@@ -19,18 +20,19 @@ pub(crate) struct Args {
     /// Port to listen on
     #[arg(long)]
     port: u16,
+    /// Connections to take
+    #[arg(long)]
+    connections: u16,
     /// Interface whose frames are counted
     #[arg(long)]
     interface: String,
 }
 
-/// What the child prints when the connection has ended, as one line of JSON.
+/// What the child prints when all connections have ended, as one line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Received {
-    /// Bytes of the stream.
-    pub(crate) bytes: u64,
-    /// Their SHA-256.
-    pub(crate) sha256: String,
+    /// What came.
+    pub(crate) streams: Vec<Stream>,
     /// Frames that the interface has received.
     pub(crate) frames: u64,
     /// Their bytes, Ethernet header included.
@@ -49,9 +51,32 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("cannot listen on {address}: {error}")))?;
     print(READY)?;
     end_with_parent();
-    let (mut stream, _) = listener
-        .accept()
-        .map_err(|error| Failure::failed(format!("no connection on {address}: {error}")))?;
+    let mut readers = Vec::new();
+    for _ in 0..args.connections {
+        let (stream, from) = listener
+            .accept()
+            .map_err(|error| Failure::failed(format!("no connection on {address}: {error}")))?;
+        readers.push(std::thread::spawn(move || read(stream, from.port())));
+    }
+    let streams = readers.into_iter().map(|reader| {
+        let panicked = |_| Err(Failure::failed("a reader panicked"));
+        reader.join().unwrap_or_else(panicked)
+    });
+    let streams = streams.collect::<Result<_, _>>()?;
+    let (frames, frame_bytes) = frames(&args.interface)?;
+    let received = Received {
+        streams,
+        frames,
+        frame_bytes,
+        cpu_seconds: cpu_seconds(),
+    };
+    let line = serde_json::to_string(&received)
+        .map_err(|error| Failure::failed(format!("cannot report: {error}")))?;
+    print(&line)
+}
+
+/// Takes a stream to its end.
+fn read(mut stream: TcpStream, port: u16) -> Result<Stream, Failure> {
     let mut hash = Sha256::new();
     let mut bytes = 0;
     let mut chunk = vec![0; 1 << 18];
@@ -68,17 +93,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             }
         }
     }
-    let (frames, frame_bytes) = frames(&args.interface)?;
-    let received = Received {
+    Ok(Stream {
+        port,
         bytes,
         sha256: hex(&hash.finalize()),
-        frames,
-        frame_bytes,
-        cpu_seconds: cpu_seconds(),
-    };
-    let line = serde_json::to_string(&received)
-        .map_err(|error| Failure::failed(format!("cannot report: {error}")))?;
-    print(&line)
+    })
 }
 
 /// Frames that `interface` has received, and their bytes: from the table of proc(5) for this

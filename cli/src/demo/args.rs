@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use crate::device::{Backend, DeviceName, NicKind};
+use crate::error::Failure;
 
 /// Options of `pagewire demo`.
 #[derive(clap::Args, Debug)]
@@ -23,13 +24,17 @@ Examples:
                                               features as QEMU's virtio-net-pci has them
   sudo pagewire demo --device qtest:virtio --peer linux
                                               frames of up to 64 KiB reach the kernel whole
+  pagewire demo --nic ixgbe                   10 Gbit/s: frames of 64 KiB are 17 pages and a header
+  pagewire demo --nic ixgbe --queues 4        a sender and a thread for each of 4 pairs of queues
+  pagewire demo --nic ixgbe --slice 700       37 fragments hold less than that: the budget binds
   pagewire demo --nic virtio --slice 700 --tx-descriptors 64
                                               a frame has more pieces than the ring takes
   pagewire demo --size 1M --pcap out.pcapng   look at the frames in Wireshark")]
 pub(crate) struct Args {
-    /// The device under the driver: model:e1000e or model:virtio, a software model in this
-    /// process; qtest:e1000e or qtest:virtio, QEMU's own (fetched by tests/lab/get-qemu; the
-    /// clock is real). Behind virtio, its features: virtio,packed=on,event_idx=off…
+    /// The device under the driver: model:e1000e, model:ixgbe or model:virtio, a software model in
+    /// this process; qtest:e1000e or qtest:virtio, QEMU's own (fetched by tests/lab/get-qemu; the
+    /// clock is real). Behind ixgbe, which of the family it is: ixgbe,device=x540t. Behind virtio,
+    /// its features: virtio,packed=on,event_idx=off…
     #[arg(
         long,
         value_name = "DEVICE",
@@ -65,6 +70,19 @@ pub(crate) struct Args {
     /// Descriptors in the transmit ring, a power of two; the device may have fewer
     #[arg(long, value_name = "N", value_parser = parse_descriptors, default_value_t = 1024)]
     pub(crate) tx_descriptors: u16,
+    /// Pairs of queues, each with a port, a sender and a thread of its own: with ixgbe up to 16,
+    /// with virtio up to 8
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) queues: u16,
+    /// TCP connections, each of which carries the whole input [default: one for each queue]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    connections: Option<u16>,
+    /// Let connections have any source port: acknowledgements come to whichever queue the NIC's
+    /// hash says, and are handed over. Without it ports are chosen so that they come to the queue
+    /// that the connection is sent on
+    #[arg(long)]
+    pub(crate) any_port: bool,
     /// Bytes of an IP packet
     #[arg(long, value_name = "N", default_value_t = 1500,
           value_parser = clap::value_parser!(u16).range(576..=9000))]
@@ -93,6 +111,30 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// What the options say together that cannot be.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.connections() < self.queues {
+            let why = "--connections: each queue needs one at least";
+            return Err(Failure::usage(why));
+        }
+        for device in self.devices() {
+            let most = device.most_queues();
+            if self.queues > most {
+                return Err(Failure::usage(format!(
+                    "--queues {}: {device} has {most} here; model:ixgbe has up to 16, model:virtio \
+                     up to 8",
+                    self.queues
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// TCP connections.
+    pub(crate) fn connections(&self) -> u16 {
+        self.connections.unwrap_or(self.queues)
+    }
+
     /// The devices, one after the other.
     pub(crate) fn devices(&self) -> Vec<DeviceName> {
         let model = |nic| DeviceName::new(Backend::Model, nic);
@@ -117,6 +159,7 @@ impl ValueEnum for NicChoice {
     fn value_variants<'a>() -> &'a [Self] {
         &[
             Self::One(NicKind::E1000e),
+            Self::One(NicKind::Ixgbe),
             Self::One(NicKind::Virtio),
             Self::All,
         ]

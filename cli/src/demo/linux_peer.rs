@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use pagewire::hal::Instant;
 
+use super::args::Args;
 use super::peer::{Arrived, Peer, PeerError};
 use crate::error::Failure;
 use crate::receiver::{READY, Received};
@@ -29,16 +30,16 @@ impl LinuxPeer {
     /// Makes a namespace and, with `open`, a TAP in it, starts the child there, and returns when
     /// it listens.
     pub(crate) fn start<T: Send + 'static>(
-        address: SocketAddrV4,
-        prefix_len: u8,
-        mtu: u16,
+        (address, prefix_len): (SocketAddrV4, u8),
+        args: &Args,
         open: impl FnOnce(&str) -> std::io::Result<T> + Send + 'static,
     ) -> Result<(T, Self), Failure> {
+        let (mtu, connections) = (args.mtu, args.connections());
         // The namespace is the thread's: the rest of the process stays where it is, and the
         // child inherits it from the thread that starts it.
         let worker = std::thread::spawn(move || {
             let tap = private_tap(*address.ip(), prefix_len, mtu, open)?;
-            Ok((tap, Self::spawn(address)?))
+            Ok((tap, Self::spawn(address, connections)?))
         });
         let started: Result<_, Failure> = worker
             .join()
@@ -48,13 +49,14 @@ impl LinuxPeer {
         Ok((tap, peer))
     }
 
-    fn spawn(address: SocketAddrV4) -> Result<Self, Failure> {
+    fn spawn(address: SocketAddrV4, connections: u16) -> Result<Self, Failure> {
         let failed = |error| Failure::failed(format!("cannot start the receiver: {error}"));
         let program = std::env::current_exe().map_err(failed)?;
         let mut child = Command::new(program)
             .arg("__receive")
             .args(["--address", &address.ip().to_string()])
             .args(["--port", &address.port().to_string()])
+            .args(["--connections", &connections.to_string()])
             .args(["--interface", INTERFACE])
             // A process group of its own: Ctrl-C and timeout(1) are for us; it ends with us.
             .process_group(0)
@@ -117,8 +119,7 @@ impl Peer for LinuxPeer {
     fn arrived(&mut self) -> Result<Option<Arrived>, PeerError> {
         let received = self.received.as_ref();
         Ok(received.map(|r| Arrived {
-            bytes: r.bytes,
-            sha256: r.sha256.clone(),
+            streams: r.streams.clone(),
             frames: r.frames,
             frame_bytes: r.frame_bytes,
         }))

@@ -2,7 +2,9 @@
 //! ours; at the end both sides compare what they have seen.
 
 mod args;
+mod crew;
 mod input;
+mod lane;
 mod linux_peer;
 mod machine;
 mod model_machine;
@@ -11,6 +13,7 @@ mod peer;
 mod qtest_machine;
 mod report;
 mod smoltcp_peer;
+mod stopwatch;
 mod table;
 mod transfer;
 mod wires;
@@ -24,7 +27,9 @@ use input::Input;
 use machine::Machine;
 use model_machine::ModelMachine;
 use pagewire_models::e1000e::E1000e82574;
+use pagewire_models::ixgbe::Ixgbe82599;
 use pagewire_models::virtio::VirtioNet;
+pub(crate) use peer::Stream;
 use qtest_machine::QtestMachine;
 use report::Report;
 use transfer::Transfer;
@@ -47,13 +52,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .map_err(|error| Failure::failed(format!("cannot watch for Ctrl-C: {error}")))?;
     }
+    args.check()?;
     let devices = args.devices();
     if devices.len() > 1 && args.pcap.is_some() {
         let why = "--pcap records one device: with --nic all each would replace the last one's";
         return Err(Failure::usage(why));
     }
     let mut faulty = Vec::new();
-    for (index, device) in devices.iter().enumerate() {
+    for (index, device) in devices.into_iter().enumerate() {
+        let device = &device.with_queues(args.queues);
         let result = transfer(args, device, &stop);
         // Whatever broke first (the receiver may have been told to end as well): the user ended
         // it.
@@ -81,6 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 fn transfer(args: &Args, device: &DeviceName, stop: &AtomicBool) -> Result<Report, Failure> {
     match (device.backend, device.nic) {
         (Backend::Model, NicKind::E1000e) => on::<ModelMachine<E1000e82574>>(args, device, stop),
+        (Backend::Model, NicKind::Ixgbe) => on::<ModelMachine<Ixgbe82599>>(args, device, stop),
         (Backend::Model, NicKind::Virtio) => on::<ModelMachine<VirtioNet>>(args, device, stop),
         (Backend::Qtest, _) => on::<QtestMachine>(args, device, stop),
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pagewire::hal::Instant;
 use pagewire_models::e1000e::{self, E1000e82574};
+use pagewire_models::ixgbe::{self, Ixgbe82599};
 use pagewire_models::virtio::{self, VirtioNet};
 use pagewire_models::{Device, Host, HostConfig, HostRegion, ModelHandle, ModelPlatform, Wire};
 
@@ -29,6 +30,21 @@ impl Model for E1000e82574 {
     fn build(args: &Args, _: &DeviceName, near: Box<dyn Wire>) -> Self {
         let config = e1000e::ModelConfig {
             seed: args.seed,
+            ..Default::default()
+        };
+        Self::new(config, near)
+    }
+
+    fn most_fragments(&mut self) -> u32 {
+        self.counters().most_fragments
+    }
+}
+
+impl Model for Ixgbe82599 {
+    fn build(args: &Args, device: &DeviceName, near: Box<dyn Wire>) -> Self {
+        let config = ixgbe::ModelConfig {
+            seed: args.seed,
+            device: device.ixgbe(),
             ..Default::default()
         };
         Self::new(config, near)

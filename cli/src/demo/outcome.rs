@@ -1,59 +1,53 @@
 //! What is found out when a transfer has ended.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pagewire::tcp::{ConnectionId, ConnectionStats, LentTimes};
-use sha2::Digest;
+use pagewire::hal::Nic;
+use pagewire::tcp::{ConnectionStats, LentTimes};
 
 use super::args::{Args, DmaPage, PeerKind};
+use super::lane::{Feed, Lane};
 use super::machine::{Machine, Seen};
 use super::peer::Arrived;
 use super::report::{
-    Bytes, Checksums, Digests, Frames, FramesArrived, Limits, Pages, Report, Requests,
-    Retransmissions, Segments, Time,
+    Bytes, Checksums, Connection, Digests, Frames, FramesArrived, Limits, Pages, Queue, Report,
+    Requests, Retransmissions, Segments, Time,
 };
 use super::table::grouped;
 use super::transfer::Transfer;
 use super::world::{PAGE, World};
 use crate::device::{Backend, DeviceName};
 use crate::error::{Failure, shown};
-use crate::receiver::hex;
 
 impl Transfer<'_> {
     /// Stops everything and reports.
     pub(super) fn report<M: Machine>(
-        mut self,
+        self,
         world: &mut World<M>,
-        connection: ConnectionId,
         seconds: f64,
     ) -> Result<Report, Failure> {
         let device = |error| Failure::failed(format!("the NIC: {error}"));
-        let stats = world.stack.connection_stats(connection);
-        let stats = stats.cloned().unwrap_or_default();
-        // Before the connection is removed and the device stopped: both give back whatever is
+        let mut stats = ConnectionStats::default();
+        for lane in &world.lanes {
+            stats.join(&lane.stack.stats().connections);
+        }
+        // Before the connections are removed and the device stopped: both give back whatever is
         // left, and would hide a page that acknowledgement and completion did not release.
         let pages = pages(world, &stats.lent);
         let now = world.now();
-        world.stack.remove(now, connection);
+        for lane in &mut world.lanes {
+            lane.remove_connections(now);
+        }
         world.shut_down().map_err(device)?;
         world.cable.finish()?;
-        let arrived = world
-            .peer
-            .arrived()
-            .map_err(|error| Failure::failed(error.to_string()))?;
-        let sent = hex(&std::mem::take(&mut self.hash).finalize());
-        let received = arrived
-            .as_ref()
-            .map_or_else(String::new, |a| a.sha256.clone());
-        let digests = Digests {
-            equal: sent == received,
-            sent,
-            received,
-        };
+        let arrived = world.arrived()?;
+        let connections = connections(world, arrived.as_ref());
+        let digests = digests(&connections);
         let seen = world.machine.seen();
         let frames = frames(world, seen.most_fragments);
         let fetched = seen.region_bytes;
-        let is_whole = arrived.as_ref().is_some_and(|a| a.bytes == self.input.len);
+        let is_whole = connections.iter().all(|c| c.bytes == self.input.len);
         let limits = limits(self.args, world);
         let faults = faults(
             seen,
@@ -65,7 +59,7 @@ impl Transfer<'_> {
             (stats.shared_bytes, u32::from(limits.max_fragments)),
         );
         Ok(Report {
-            nic: self.device.description().into(),
+            nic: self.device.description(),
             opened: world.nic.describe().to_string(),
             input_mapped_by: self.device.mapping(),
             device_cpu: device_cpu(self.device, self.args),
@@ -81,6 +75,8 @@ impl Transfer<'_> {
             },
             requests: requests(&stats),
             frames,
+            queues: world.lanes.iter().map(queue).collect(),
+            connections,
             arrived: frames_arrived(arrived.as_ref()),
             checksums: Checksums {
                 by_device: stats.checksums.tcp_device,
@@ -100,13 +96,17 @@ impl Transfer<'_> {
     }
 
     fn time<M: Machine>(&self, world: &World<M>, seconds: f64) -> Time {
+        let lanes = |time: fn(&Lane<M>) -> Duration| {
+            let all: Duration = world.lanes.iter().map(time).sum();
+            all.as_secs_f64()
+        };
         Time {
             seconds,
-            megabytes_per_second: self.input.len as f64 / seconds / 1e6,
-            sender_seconds: self.watch.sender.as_secs_f64(),
+            megabytes_per_second: self.total as f64 / seconds / 1e6,
+            sender_seconds: lanes(|lane| lane.watch.sender),
             model_seconds: self.watch.model.as_secs_f64(),
             peer_seconds: self.watch.peer.as_secs_f64() + world.peer.foreign_cpu_seconds(),
-            hash_seconds: self.watch.hash.as_secs_f64(),
+            hash_seconds: lanes(|lane| lane.watch.hash),
         }
     }
 }
@@ -134,7 +134,7 @@ fn faults(seen: Seen, must: &[(bool, &str)], (shared, limit): (u64, u32)) -> Vec
 }
 
 fn limits<M: Machine>(args: &Args, world: &World<M>) -> Limits {
-    let capabilities = world.stack.port().capabilities();
+    let capabilities = world.nic.capabilities();
     Limits {
         max_fragments: capabilities.max_fragments,
         mtu: args.mtu,
@@ -175,12 +175,20 @@ fn frames_arrived(arrived: Option<&Arrived>) -> FramesArrived {
 }
 
 fn pages<M: Machine>(world: &World<M>, lent: &LentTimes) -> Pages {
-    let ledger = world.stack.port().ledger().counters();
+    let ledgers = world
+        .lanes
+        .iter()
+        .map(|lane| lane.stack.port().ledger().counters());
+    let (mut peak, mut now) = (0, 0);
+    for ledger in ledgers {
+        peak += ledger.pinned_pages_peak;
+        now += ledger.pinned_pages;
+    }
     let micros = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64() * 1e6;
     Pages {
         page: PAGE,
-        pinned_at_most: ledger.pinned_pages_peak,
-        pinned_now: ledger.pinned_pages,
+        pinned_at_most: peak,
+        pinned_now: now,
         lent_p50_us: micros(lent.percentile(50)),
         lent_p99_us: micros(lent.percentile(99)),
         clock: if world.machine.advance(Duration::ZERO) {
@@ -192,12 +200,68 @@ fn pages<M: Machine>(world: &World<M>, lent: &LentTimes) -> Pages {
 }
 
 fn frames<M: Machine>(world: &World<M>, most_fragments_seen: Option<u32>) -> Frames {
-    let counters = world.stack.port().counters();
-    let counts = counters.by_fragments.iter().copied().enumerate();
+    let mut posted = 0;
+    let mut by_fragments = BTreeMap::<_, u64>::new();
+    for lane in &world.lanes {
+        let counters = lane.stack.port().counters();
+        posted += counters.frames;
+        for (fragments, count) in counters.by_fragments.iter().copied().enumerate() {
+            *by_fragments.entry(fragments).or_default() += count;
+        }
+    }
+    let counts = by_fragments.into_iter();
     Frames {
-        posted: counters.frames,
+        posted,
         by_fragments: counts.filter(|(_, count)| *count > 0).collect(),
         most_fragments_seen,
+    }
+}
+
+fn queue<M: Machine>(lane: &Lane<M>) -> Queue {
+    Queue {
+        queue: lane.index,
+        connections: lane.feeds.len(),
+        bytes: lane.stack.stats().connections.data.bytes,
+        frames: lane.stack.port().counters().frames,
+        received: lane.received,
+        received_for_others: lane.misdirected,
+        sender_seconds: lane.watch.sender.as_secs_f64(),
+    }
+}
+
+/// What was sent on each connection, and what has arrived.
+fn connections<M: Machine>(world: &World<M>, arrived: Option<&Arrived>) -> Vec<Connection> {
+    let streams = arrived.map_or(&[][..], |arrived| &arrived.streams);
+    let feeds = world.lanes.iter().flat_map(|lane| {
+        let feeds = lane.feeds.iter();
+        feeds.map(|feed| (lane.index, feed))
+    });
+    let connection = |(queue, feed): (usize, &Feed)| {
+        let stream = streams.iter().find(|stream| stream.port == feed.port);
+        let sent = feed.digest();
+        let received = stream.map_or_else(String::new, |stream| stream.sha256.clone());
+        Connection {
+            queue,
+            port: feed.port,
+            bytes: stream.map_or(0, |stream| stream.bytes),
+            equal: sent == received,
+            sent,
+            received,
+        }
+    };
+    feeds.map(connection).collect()
+}
+
+/// All connections carry the same bytes.
+fn digests(connections: &[Connection]) -> Digests {
+    let sent = connections.first().map_or("", |first| &first.sent);
+    let differs = |c: &&Connection| !c.equal || c.sent != sent;
+    let wrong = connections.iter().find(differs);
+    let shown = wrong.or(connections.first());
+    Digests {
+        equal: wrong.is_none() && shown.is_some(),
+        sent: shown.map_or_else(String::new, |c| c.sent.clone()),
+        received: shown.map_or_else(String::new, |c| c.received.clone()),
     }
 }
 

@@ -4,18 +4,28 @@ use std::fmt;
 use std::time::Duration;
 
 use pagewire::hal::Instant;
+use serde::{Deserialize, Serialize};
 
-/// What the receiver got, once the stream has ended.
+/// What the receiver got, once all streams have ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Arrived {
-    /// Bytes of the stream.
-    pub(crate) bytes: u64,
-    /// Their SHA-256, in hexadecimal.
-    pub(crate) sha256: String,
+    /// The streams, in any order.
+    pub(crate) streams: Vec<Stream>,
     /// Frames that came, all of them: as its interface counts.
     pub(crate) frames: u64,
     /// Bytes of these frames, Ethernet header included.
     pub(crate) frame_bytes: u64,
+}
+
+/// What came over one connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stream {
+    /// The sender's port.
+    pub(crate) port: u16,
+    /// Bytes of the stream.
+    pub(crate) bytes: u64,
+    /// Their SHA-256, in hexadecimal.
+    pub(crate) sha256: String,
 }
 
 /// Why the receiver gave up.
@@ -36,7 +46,7 @@ pub(crate) trait Peer {
     /// How long until it wants to work again without a frame; `None` if it will not.
     fn next_event(&mut self, now: Instant) -> Option<Duration>;
 
-    /// What arrived, once the stream has ended.
+    /// What arrived, once all streams have ended.
     fn arrived(&mut self) -> Result<Option<Arrived>, PeerError>;
 
     /// CPU seconds spent outside this process.

@@ -18,6 +18,10 @@ pub(crate) struct Report {
     pub(crate) segments: Segments,
     pub(crate) requests: Requests,
     pub(crate) frames: Frames,
+    /// What each pair of queues has done.
+    pub(crate) queues: Vec<Queue>,
+    /// What came of each connection.
+    pub(crate) connections: Vec<Connection>,
     pub(crate) arrived: FramesArrived,
     pub(crate) checksums: Checksums,
     pub(crate) pages: Pages,
@@ -75,6 +79,40 @@ pub(crate) struct Requests {
     pub(crate) ended_by_budget: u64,
 }
 
+/// A pair of queues, which has a port and a sender, and with more than one pair a thread, of its
+/// own.
+#[derive(Debug, Serialize)]
+pub(crate) struct Queue {
+    pub(crate) queue: usize,
+    /// Those that it has sent for.
+    pub(crate) connections: usize,
+    /// Payload bytes posted; a retransmission counts again.
+    pub(crate) bytes: u64,
+    /// Frames of all kinds posted.
+    pub(crate) frames: u64,
+    /// Frames of all kinds received.
+    pub(crate) received: u64,
+    /// Segments of them for connections of another pair: they were handed over.
+    pub(crate) received_for_others: u64,
+    /// CPU seconds of driver and sender.
+    pub(crate) sender_seconds: f64,
+}
+
+/// A connection; all of them carry the whole input.
+#[derive(Debug, Serialize)]
+pub(crate) struct Connection {
+    /// The pair of queues that it was sent on.
+    pub(crate) queue: usize,
+    /// The sender's port.
+    pub(crate) port: u16,
+    /// Bytes that have arrived.
+    pub(crate) bytes: u64,
+    /// SHA-256 of the stream.
+    pub(crate) sent: String,
+    pub(crate) received: String,
+    pub(crate) equal: bool,
+}
+
 /// Frames of all kinds at the receiver, as its interface counts them. Where the wire carries what
 /// is still to be segmented, that is one.
 #[derive(Debug, Serialize)]
@@ -109,11 +147,13 @@ pub(crate) struct Checksums {
     pub(crate) by_cpu: u64,
 }
 
-/// Pages of the program that were lent.
+/// Pages of the program that were lent. Each pair of queues counts its own: what two have lent
+/// counts twice.
 #[derive(Debug, Serialize)]
 pub(crate) struct Pages {
     /// Bytes of the page in which is counted.
     pub(crate) page: usize,
+    /// The sum of the most that each pair of queues had lent at a time.
     pub(crate) pinned_at_most: u64,
     pub(crate) pinned_now: u64,
     /// How long a segment's pages were lent, from its first posting to acknowledgement and
@@ -157,13 +197,16 @@ pub(crate) struct Time {
     pub(crate) hash_seconds: f64,
 }
 
-/// SHA-256 of the stream.
+/// SHA-256 of the streams: where all are equal, that of each; else of the first that is not.
 #[derive(Debug, Serialize)]
 pub(crate) struct Digests {
     pub(crate) sent: String,
     pub(crate) received: String,
     pub(crate) equal: bool,
 }
+
+/// Faults that fit a line.
+const SHOWN_FAULTS: usize = 4;
 
 impl Report {
     /// The report as JSON.
@@ -174,10 +217,17 @@ impl Report {
 
     /// One line: whether all is as it must be.
     pub(crate) fn verdict(&self) -> String {
-        if self.faults.is_empty() {
-            "equal; every page came back".into()
-        } else {
-            self.faults.join("; ")
+        let faults = &self.faults;
+        match faults.get(..SHOWN_FAULTS) {
+            _ if faults.is_empty() => "equal; every page came back".into(),
+            Some(first) if faults.len() > SHOWN_FAULTS => {
+                let more = faults.len() - SHOWN_FAULTS;
+                format!(
+                    "{}; and {more} more (--json has them all)",
+                    first.join("; ")
+                )
+            }
+            _ => faults.join("; "),
         }
     }
 }

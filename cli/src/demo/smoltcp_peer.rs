@@ -13,105 +13,115 @@ use smoltcp::socket::tcp;
 use smoltcp::time::Instant as SmolInstant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
 
-use super::peer::{Arrived, Peer, PeerError};
+use super::args::Args;
+use super::peer::{Arrived, Peer, PeerError, Stream};
 use crate::receiver::hex;
 
 /// Bytes that smoltcp buffers for its program: the window that it offers.
 const RECEIVE_BUFFER: usize = 1 << 20;
 const TRANSMIT_BUFFER: usize = 16 << 10;
 
-/// smoltcp with one listening socket; hashes what arrives.
+/// smoltcp with a listening socket for each connection; hashes what arrives.
 pub(crate) struct SmoltcpPeer {
     interface: Interface,
     device: WireDevice,
     sockets: SocketSet<'static>,
+    ends: Vec<End>,
+}
+
+/// The receiving end of a connection.
+struct End {
     handle: SocketHandle,
-    hash: Option<Sha256>,
-    arrived: Option<Arrived>,
+    /// The sender's port, once it has connected.
+    port: Option<u16>,
+    hash: Sha256,
     bytes: u64,
     was_open: bool,
+    /// The stream has ended.
+    is_over: bool,
 }
 
 impl SmoltcpPeer {
-    /// A peer at `address` on `wire`, whose IP packets have at most `mtu` bytes.
+    /// A peer at `address` on `wire`, as the options of the demo have it.
     pub(crate) fn new(
         wire: Box<dyn Wire>,
-        address: SocketAddrV4,
-        prefix_len: u8,
-        mtu: u16,
-        seed: u64,
+        (address, prefix_len): (SocketAddrV4, u8),
+        args: &Args,
     ) -> Result<Self, PeerError> {
-        let mut device = WireDevice::new(wire, mtu);
+        let mut device = WireDevice::new(wire, args.mtu);
         let mac = EthernetAddress([2, 0, 0, 0, 0, 2]);
         let mut config = Config::new(HardwareAddress::Ethernet(mac));
-        config.random_seed = seed;
+        config.random_seed = args.seed;
         let mut interface = Interface::new(config, &mut device, SmolInstant::ZERO);
         interface.update_ip_addrs(|addresses| {
             // One address always fits.
             let _ = addresses.push(IpCidr::new((*address.ip()).into(), prefix_len));
         });
-        let mut socket = tcp::Socket::new(
-            tcp::SocketBuffer::new(vec![0; RECEIVE_BUFFER]),
-            tcp::SocketBuffer::new(vec![0; TRANSMIT_BUFFER]),
-        );
-        socket
-            .listen(address.port())
-            .map_err(|why| PeerError(format!("smoltcp does not listen: {why:?}")))?;
         let mut sockets = SocketSet::new(Vec::new());
-        let handle = sockets.add(socket);
+        let mut listen = || {
+            let mut socket = tcp::Socket::new(
+                tcp::SocketBuffer::new(vec![0; RECEIVE_BUFFER]),
+                tcp::SocketBuffer::new(vec![0; TRANSMIT_BUFFER]),
+            );
+            socket
+                .listen(address.port())
+                .map_err(|why| PeerError(format!("smoltcp does not listen: {why:?}")))?;
+            Ok(End::new(sockets.add(socket)))
+        };
+        let ends = (0..args.connections()).map(|_| listen());
+        let ends = ends.collect::<Result<_, _>>()?;
         Ok(Self {
             interface,
             device,
             sockets,
+            ends,
+        })
+    }
+}
+
+impl End {
+    fn new(handle: SocketHandle) -> Self {
+        Self {
             handle,
-            hash: Some(Sha256::new()),
-            arrived: None,
+            port: None,
+            hash: Sha256::new(),
             bytes: 0,
             was_open: false,
-        })
+            is_over: false,
+        }
     }
 
     /// Takes what the socket holds. Closes when the sender has.
-    fn drain(&mut self) -> Result<bool, PeerError> {
-        let Self {
-            sockets,
-            handle,
-            hash,
-            bytes,
-            arrived,
-            was_open,
-            ..
-        } = self;
-        let socket = sockets.get_mut::<tcp::Socket<'_>>(*handle);
+    fn drain(&mut self, socket: &mut tcp::Socket<'_>) -> Result<bool, PeerError> {
         let mut worked = false;
+        self.port = self.port.or(socket.remote_endpoint().map(|end| end.port));
         while socket.can_recv() {
             let taken = socket.recv(|data| {
-                if let Some(hash) = hash.as_mut() {
-                    hash.update(&*data);
-                }
+                self.hash.update(&*data);
                 (data.len(), data.len())
             });
-            *bytes += taken.map_err(|why| PeerError(format!("smoltcp: {why}")))? as u64;
+            self.bytes += taken.map_err(|why| PeerError(format!("smoltcp: {why}")))? as u64;
             worked = true;
         }
-        *was_open |= socket.may_recv();
-        if *was_open && !socket.may_recv() {
+        self.was_open |= socket.may_recv();
+        if self.was_open && !socket.may_recv() {
             if socket.state() == tcp::State::CloseWait {
                 socket.close();
                 worked = true;
-            } else if socket.state() == tcp::State::Closed && arrived.is_none() && hash.is_some() {
+            } else if socket.state() == tcp::State::Closed && !self.is_over {
                 return Err(PeerError("smoltcp's connection broke off".into()));
             }
-            if let Some(hash) = hash.take() {
-                *arrived = Some(Arrived {
-                    bytes: *bytes,
-                    sha256: hex(&hash.finalize()),
-                    frames: 0,
-                    frame_bytes: 0,
-                });
-            }
+            self.is_over = true;
         }
         Ok(worked)
+    }
+
+    fn stream(&self) -> Option<Stream> {
+        self.is_over.then(|| Stream {
+            port: self.port.unwrap_or(0),
+            bytes: self.bytes,
+            sha256: hex(&self.hash.clone().finalize()),
+        })
     }
 }
 
@@ -122,7 +132,10 @@ impl Peer for SmoltcpPeer {
         let result = self
             .interface
             .poll(time, &mut self.device, &mut self.sockets);
-        let worked = self.drain()?;
+        let mut worked = false;
+        for end in &mut self.ends {
+            worked |= end.drain(self.sockets.get_mut(end.handle))?;
+        }
         Ok(worked || result == PollResult::SocketStateChanged)
     }
 
@@ -133,11 +146,11 @@ impl Peer for SmoltcpPeer {
     }
 
     fn arrived(&mut self) -> Result<Option<Arrived>, PeerError> {
-        let arrived = self.arrived.clone();
-        Ok(arrived.map(|arrived| Arrived {
+        let streams: Option<Vec<_>> = self.ends.iter().map(End::stream).collect();
+        Ok(streams.map(|streams| Arrived {
+            streams,
             frames: self.device.frames,
             frame_bytes: self.device.frame_bytes,
-            ..arrived
         }))
     }
 }

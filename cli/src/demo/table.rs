@@ -1,6 +1,6 @@
 //! The report for people: a table of names and values.
 
-use super::report::{Limits, Report, Requests};
+use super::report::{Limits, Queue, Report, Requests};
 
 /// Ranges of fragments that get a row, from the number after the one before: whole pages of 64 KiB
 /// and a header make 18 at most.
@@ -91,6 +91,7 @@ impl Report {
             ("frames posted", grouped(frames.posted)),
         ];
         rows.extend(fragments(&frames.by_fragments, frames.posted));
+        rows.extend(self.queue_rows());
         rows.extend(table![
             ("TCP checksums by the device", grouped(checksums.by_device)),
             ("  by the CPU", grouped(checksums.by_cpu)),
@@ -146,10 +147,54 @@ impl Report {
             ("  peer", share(time.peer_seconds, busy)),
             ("  SHA-256 of the input", share(time.hash_seconds, busy)),
             ("SHA-256 sent", self.digests.sent.clone()),
-            ("  received", self.digests.received.clone()),
+            ("  received", self.received()),
             ("result", self.verdict()),
         ]);
         rows
+    }
+
+    /// A row for each pair of queues, if there are several.
+    fn queue_rows(&self) -> Vec<(String, String)> {
+        if self.queues.len() < 2 {
+            return Vec::new();
+        }
+        let mut rows = table![(
+            "pairs of queues",
+            format!(
+                "{}, each with a port, a sender and a thread of its own",
+                self.queues.len()
+            )
+        )];
+        rows.extend(self.queues.iter().map(|queue| {
+            let name = format!("  queue {}", queue.queue);
+            (name, queue.text())
+        }));
+        rows
+    }
+
+    fn received(&self) -> String {
+        let digest = &self.digests.received;
+        match self.connections.len() {
+            0 | 1 => digest.clone(),
+            number if self.digests.equal => format!("{digest} on each of {number} connections"),
+            _ => digest.clone(),
+        }
+    }
+}
+
+impl Queue {
+    fn text(&self) -> String {
+        let connections = match self.connections {
+            1 => "1 connection".to_owned(),
+            number => format!("{number} connections"),
+        };
+        format!(
+            "{connections}, {} bytes in {} frames; {} received, {} of them for other queues",
+            grouped(self.bytes),
+            grouped(self.frames),
+            grouped(self.received),
+            grouped(self.received_for_others)
+        )
     }
 }
 

@@ -3,22 +3,20 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
-use pagewire::drivers::{AnyNic, AnyRx, AnyTx, Config};
-use pagewire::hal::{
-    FixedBytes, Granule, Instant, Nic, NicError, Platform, PoolLayout, PortPair, RegionId, TxPort,
-};
+use pagewire::drivers::{AnyNic, Config};
+use pagewire::hal::{FixedBytes, Granule, Instant, Nic, NicError, PoolLayout, TxPort};
 use pagewire::tcp::{Stack, StackConfig};
 use pagewire_models::Wire;
 use pagewire_models::wire::{Tap, open_vnet_tap, pair};
 
 use super::args::{Args, PeerKind};
 use super::input::Sealed;
+use super::lane::{Lane, Owners};
 use super::linux_peer::LinuxPeer;
 use super::machine::{FarEnd, Machine};
-use super::peer::Peer;
+use super::peer::{Arrived, Peer};
 use super::smoltcp_peer::SmoltcpPeer;
 use super::wires::Cable;
 use crate::device::DeviceName;
@@ -29,6 +27,8 @@ pub(crate) const PAGE: usize = 4096;
 
 /// Where the receiver listens; the addresses exist on the cable only.
 pub(crate) const REMOTE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 77, 0, 2), 7777);
+/// First port that connections are opened from, if it matters which (RFC 6335 section 6).
+const FIRST_PORT: u16 = 49152;
 const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const PREFIX_LEN: u8 = 24;
 
@@ -41,15 +41,11 @@ const BUFFERS: usize = 1024;
 /// Room for the headers of a frame and a short prefix.
 const HEADER_BUFFER: usize = 192;
 
-pub(crate) type DemoStack<P> = Stack<AnyTx<P>, <P as Platform>::Memory>;
-
 /// Everything that takes part.
 pub(crate) struct World<M: Machine> {
     pub(crate) nic: AnyNic<M::Platform>,
-    pub(crate) rx: AnyRx<M::Platform>,
-    pub(crate) stack: DemoStack<M::Platform>,
-    pub(crate) region: RegionId,
-    pub(crate) sealed: Arc<M::Region>,
+    /// One for each pair of queues.
+    pub(crate) lanes: Vec<Lane<M>>,
     pub(crate) peer: Box<dyn Peer>,
     pub(crate) cable: Cable,
     /// Tells that the peer has sent a frame, if it lives in real time.
@@ -70,23 +66,24 @@ impl<M: Machine> World<M> {
         let (mut machine, platform) = M::build(args, name, sealed.bytes().len() as u64, end)?;
         let device = |error: NicError| Failure::failed(format!("{name}: {error}"));
         let mut nic = AnyNic::open(platform, &driver_config(args, name)).map_err(device)?;
-        let Some((tx, rx)) = nic.take_queues(0) else {
-            return Err(Failure::failed(format!("{name} has no queues")));
-        };
-        let port = TxPort::new(&mut nic, tx, &pool(args)).map_err(device)?;
-        let mut stack = Stack::new(port, stack_config(args, &nic))
-            .map_err(|error| Failure::failed(format!("the sender: {error}")))?;
         let sealed = machine.register(sealed)?;
-        let region = stack
-            .register(Arc::clone(&sealed) as _)
-            .map_err(|error| Failure::failed(format!("cannot register the input: {error}")))?;
+        let mut lanes = Vec::new();
+        for index in 0..args.queues {
+            let Some((tx, rx)) = nic.take_queues(index) else {
+                let pairs = nic.capabilities().queue_pairs;
+                let why = format!("{name} has {pairs} pairs of queues, not {}", args.queues);
+                return Err(Failure::usage(why));
+            };
+            let port = TxPort::new(&mut nic, tx, &pool(args)).map_err(device)?;
+            let stack = Stack::new(port, stack_config(args, index, &nic))
+                .map_err(|error| Failure::failed(format!("the sender: {error}")))?;
+            let longest = nic.capabilities().max_receive_len();
+            lanes.push(Lane::new(index.into(), rx, stack, &sealed, longest)?);
+        }
         machine.start_clock();
         Ok(Self {
             nic,
-            rx,
-            stack,
-            region,
-            sealed,
+            lanes,
             peer,
             cable,
             readable,
@@ -99,6 +96,32 @@ impl<M: Machine> World<M> {
         self.machine.now()
     }
 
+    /// Opens the connections, each on its lane, and says which lane has which local port.
+    ///
+    /// What comes back must come to the pair of queues that it is sent on. Where the NIC chooses the
+    /// receive queue by a hash of addresses and ports, a port is looked for whose hash is right;
+    /// others bring a flow to where it was sent, or have one pair only.
+    pub(crate) fn connect(&mut self, args: &Args) -> Result<Owners, Failure> {
+        let now = self.now();
+        let mut owners = Owners::new();
+        for index in 0..usize::from(args.connections()) {
+            let lane = index % self.lanes.len();
+            let port = match args.queues {
+                1 => None,
+                _ => Some(free_port(args, &self.nic, lane, &owners)?),
+            };
+            let lane = &mut self.lanes[lane];
+            owners.insert(lane.connect(now, port)?, lane.index);
+        }
+        Ok(owners)
+    }
+
+    /// What the peer has, once all streams have ended.
+    pub(crate) fn arrived(&mut self) -> Result<Option<Arrived>, Failure> {
+        let arrived = self.peer.arrived();
+        arrived.map_err(|error| Failure::failed(error.to_string()))
+    }
+
     /// Lets time pass: at most `longest`, less if something may happen earlier.
     pub(crate) fn sleep(&self, longest: Duration) {
         sleep(&self.machine, self.readable.as_ref(), longest);
@@ -108,14 +131,13 @@ impl<M: Machine> World<M> {
     pub(crate) fn shut_down(&mut self) -> Result<(), NicError> {
         let Self {
             nic,
-            rx,
-            stack,
+            lanes,
             machine,
             readable,
             ..
         } = self;
-        let tx = stack.port_mut();
-        pagewire::hal::shut_down(nic, &mut [PortPair { tx, rx }], || {
+        let mut pairs: Vec<_> = lanes.iter_mut().map(Lane::port_pair).collect();
+        pagewire::hal::shut_down(nic, &mut pairs, || {
             machine.step();
             sleep(machine, readable.as_ref(), Duration::from_micros(100));
             Some(machine.now())
@@ -151,12 +173,12 @@ fn far<M: Machine>(args: &Args) -> Result<Far, Failure> {
     let (peer, far, readable): (Box<dyn Peer>, Box<dyn Wire>, _) = match args.peer {
         PeerKind::Smoltcp => {
             let (near, far) = pair();
-            let peer = SmoltcpPeer::new(Box::new(far), REMOTE, PREFIX_LEN, args.mtu, args.seed)
+            let peer = SmoltcpPeer::new(Box::new(far), (REMOTE, PREFIX_LEN), args)
                 .map_err(|error| Failure::failed(error.to_string()))?;
             (Box::new(peer), Box::new(near), None)
         }
         PeerKind::Linux if M::TAKES_TAP && !Cable::is_wanted(args) => {
-            let (tap, peer) = LinuxPeer::start(REMOTE, PREFIX_LEN, args.mtu, open_vnet_tap)?;
+            let (tap, peer) = LinuxPeer::start((REMOTE, PREFIX_LEN), args, open_vnet_tap)?;
             return Ok(Far {
                 peer: Box::new(peer),
                 end: FarEnd::Tap(tap),
@@ -165,7 +187,7 @@ fn far<M: Machine>(args: &Args) -> Result<Far, Failure> {
             });
         }
         PeerKind::Linux => {
-            let (tap, peer) = LinuxPeer::start(REMOTE, PREFIX_LEN, args.mtu, Tap::open)?;
+            let (tap, peer) = LinuxPeer::start((REMOTE, PREFIX_LEN), args, Tap::open)?;
             let readable = tap.as_fd().try_clone_to_owned();
             let readable =
                 readable.map_err(|error| Failure::failed(format!("the TAP: {error}")))?;
@@ -185,6 +207,7 @@ fn driver_config(args: &Args, device: &DeviceName) -> Config {
     let mut config = Config::default();
     config.tx_descriptors = args.tx_descriptors;
     config.rx_descriptors = DESCRIPTORS;
+    config.queue_pairs = args.queues;
     config.mtu = args.mtu;
     config.max_fragments = args.max_fragments;
     config.checksum_offload = !args.no_checksum;
@@ -202,9 +225,29 @@ fn pool(args: &Args) -> PoolLayout {
     }
 }
 
-fn stack_config(args: &Args, nic: &impl Nic) -> StackConfig {
+/// A source port that nobody has. Unless it does not matter to the user, what is sent to it comes to
+/// `lane`.
+fn free_port<P: pagewire::hal::Platform>(
+    args: &Args,
+    nic: &AnyNic<P>,
+    lane: usize,
+    taken: &Owners,
+) -> Result<u16, Failure> {
+    let comes_here = |port: &u16| {
+        let own = SocketAddrV4::new(LOCAL, *port);
+        let queue = nic.receive_queue(REMOTE.into(), own.into());
+        args.any_port || queue.is_none_or(|queue| usize::from(queue) == lane)
+    };
+    (FIRST_PORT..=u16::MAX)
+        .filter(|port| !taken.contains_key(port))
+        .find(comes_here)
+        .ok_or_else(|| Failure::usage(format!("no port leads to queue {lane}")))
+}
+
+fn stack_config(args: &Args, lane: u16, nic: &impl Nic) -> StackConfig {
     let mut secret = [0; 16];
-    fastrand::Rng::with_seed(args.seed ^ 0x005e_c2e7).fill(&mut secret);
+    let seed = args.seed ^ 0x005e_c2e7 ^ u64::from(lane) << 32;
+    fastrand::Rng::with_seed(seed).fill(&mut secret);
     StackConfig {
         mac: nic.mac_address(),
         address: LOCAL,

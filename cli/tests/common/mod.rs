@@ -72,6 +72,11 @@ pub fn number(report: &Value, pointer: &str) -> u64 {
         .unwrap_or_else(|| panic!("{pointer}: {report}"))
 }
 
+/// Bytes of payload that the device cuts into segments, per request.
+pub fn mean_request(report: &Value) -> u64 {
+    number(report, "/requests/bytes") / number(report, "/requests/posted").max(1)
+}
+
 pub fn copied(report: &Value) -> u64 {
     number(report, "/bytes/copied_to_rescue")
         + number(report, "/bytes/copied_over_budget")
