@@ -36,10 +36,11 @@ struct Chunk {
 
 impl Chunk {
     fn new(arena: &Arena, len: usize) -> Result<Self, VfioError> {
-        let pages = Pages::new(len, arena.huge)
-            .map_err(|errno| VfioError::system("cannot get memory for the device", errno))?;
         let bytes = len as u64;
         let (space, limit) = (&arena.space, arena.limit);
+        space.has_room(bytes, limit)?;
+        let pages = Pages::new(len, arena.huge)
+            .map_err(|errno| VfioError::system("cannot get memory for the device", errno))?;
         // SAFETY: the pages are unmapped in `drop` only, after the mapping, and not if that has
         // failed. Whatever the device does with them: they are handed out by pointers only, to
         // whom `DmaMemory` tells that the device reaches them.

@@ -76,6 +76,16 @@ impl Space {
         lock(&self.free).iter().collect()
     }
 
+    /// Whether there are `len` addresses in a row of at most `limit`, now: to be asked before memory
+    /// is fetched that then could not be mapped.
+    pub(crate) fn has_room(&self, len: u64, limit: u64) -> Result<(), VfioError> {
+        let mut copy = lock(&self.free).clone();
+        let taken = copy.take(len, self.page, 0, limit);
+        taken
+            .map(drop)
+            .ok_or_else(|| no_addresses(&copy, len, limit))
+    }
+
     /// Maps `len` bytes at `memory`, both multiples of [`page`](Self::page), for the device, at
     /// addresses of at most `limit`. Where there is room, memory of 2 MiB and more lies as far from
     /// a multiple of that for the device as for the CPU: so the IOMMU can use huge pages.
