@@ -257,3 +257,7 @@ impl fmt::Debug for VfioRegisters {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "bar_tests.rs"]
+mod tests;

@@ -140,3 +140,39 @@ impl Iommu for Ioas {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_or_no_device_is_told() {
+        let root = tempfile::TempDir::new().unwrap();
+        let machine = Machine {
+            sys: root.path().join("sys"),
+            dev: root.path().join("dev"),
+            proc: root.path().join("proc"),
+        };
+        let address: PciAddress = "0000:03:00.0".parse().unwrap();
+        let open = || open(&machine, address, 17).unwrap_err();
+        // A kernel without such files.
+        assert_eq!(open(), missing(vec![machine.dev.join("vfio/devices")]));
+        // The file is announced, but not there; then iommufd is not.
+        let folder = machine
+            .sys
+            .join("bus/pci/devices/0000:03:00.0/vfio-dev/vfio3");
+        std::fs::create_dir_all(folder).unwrap();
+        let file = machine.dev.join("vfio/devices/vfio3");
+        assert_eq!(open(), missing(vec![file.clone()]));
+        std::fs::create_dir_all(machine.dev.join("vfio/devices")).unwrap();
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(open(), missing(vec![machine.dev.join("iommu")]));
+        // What is there is no device.
+        std::fs::write(machine.dev.join("iommu"), "").unwrap();
+        let error = open().to_string();
+        assert!(
+            error.starts_with("cannot bind the device to iommufd: "),
+            "{error}"
+        );
+    }
+}

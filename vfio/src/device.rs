@@ -206,3 +206,24 @@ fn region(device: BorrowedFd<'_>, index: u32) -> Result<Region, VfioError> {
     let page = rustix::param::page_size() as u64;
     answers::region(&bytes, page).map_err(VfioError::Nonsense)
 }
+
+/// A device whose file is an ordinary one: its first 4 KiB are configuration space.
+#[cfg(test)]
+pub(crate) fn played(file: OwnedFd) -> Device {
+    Device {
+        file,
+        address: PciAddress {
+            domain: 0,
+            bus: 3,
+            device: 0,
+            function: 0,
+        },
+        config: Region {
+            len: 4096,
+            offset: 0,
+            mappable: Vec::new(),
+        },
+        can_reset: true,
+        vectors: 0,
+    }
+}

@@ -31,10 +31,17 @@ impl Pages {
         if len == 0 {
             return Err(Errno::INVAL);
         }
-        let reserved = huge.then(|| Self::reserved_huge(len).ok()).flatten();
+        let reserved = if huge {
+            Self::reserved_huge(len)
+        } else {
+            Err(Errno::NOMEM)
+        };
         let pages = match reserved {
-            Some(pages) => pages,
-            None => Self::aligned(len)?,
+            Ok(pages) => pages,
+            Err(errno) => {
+                log::trace!("no huge pages for {len} bytes: {errno}");
+                Self::aligned(len)?
+            }
         };
         pages.prepare()?;
         Ok(pages)
