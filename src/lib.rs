@@ -6,4 +6,6 @@ pub use pagewire_e1000e as e1000e;
 pub use pagewire_hal as hal;
 pub use pagewire_ixgbe as ixgbe;
 pub use pagewire_tcp as tcp;
+#[cfg(all(feature = "vfio", target_os = "linux"))]
+pub use pagewire_vfio as vfio;
 pub use pagewire_virtio as virtio;
