@@ -7,7 +7,7 @@ use core::mem::{ManuallyDrop, size_of};
 use volatile::VolatilePtr;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::{DeviceAddress, DmaMemory};
+use crate::{DeviceAddress, DmaMemory, NicError, Platform};
 
 /// Memory that a running device may reach: dropping it leaks it, with a warning, unless
 /// [`set_quiet`](Self::set_quiet) has said that the device reaches it no more (rule 6).
@@ -91,6 +91,28 @@ impl<M: DmaMemory, D: FromBytes + IntoBytes + Immutable + Copy> DescriptorRing<M
             mask: count - 1,
             _descriptors: PhantomData,
         })
+    }
+
+    /// A ring of `count` descriptors in new memory of `platform`, aligned to `align` bytes (a power
+    /// of two), that the device has not been told of: it is taken to be quiet.
+    ///
+    /// # Errors
+    /// What the platform said; [`NicError::Config`] if `count` is no power of two or the memory
+    /// does not fit.
+    pub fn allocate<P: Platform<Memory = M>>(
+        platform: &mut P,
+        count: u32,
+        align: usize,
+    ) -> Result<Self, NicError> {
+        const UNFIT: NicError = NicError::Config {
+            what: "the platform's memory for a ring does not fit it",
+        };
+        let bytes = (count as usize).checked_mul(size_of::<D>());
+        let memory = platform.allocate(bytes.ok_or(UNFIT)?, align)?;
+        let mut ring = Self::new(memory, count).ok_or(UNFIT)?;
+        // SAFETY: the device has not been told of this memory.
+        unsafe { ring.set_quiet(true) };
+        Ok(ring)
     }
 
     #[inline(always)]

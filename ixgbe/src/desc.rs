@@ -7,10 +7,14 @@
 
 use core::mem::{align_of, size_of};
 
+use pagewire_hal::driver::{ReceiveDescriptor, TransmitDescriptor};
 use pagewire_hal::{ChecksumOffload, DeviceAddress, FrameError, Offload, RxChecksum, Verdict};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::ids::Family;
+
+/// Where a ring begins: on a multiple of so many bytes, which its length is, too.
+pub(crate) const RING_ALIGN: usize = 128;
 
 /// End of packet: last descriptor of a frame.
 pub(crate) const TX_EOP: u64 = 1 << 24;
@@ -79,6 +83,13 @@ const _: () = assert!(size_of::<TxDescriptor>() == 16);
 const _: () = assert!(align_of::<TxDescriptor>() <= 16);
 const _: () = assert!(core::mem::offset_of!(TxDescriptor, high) == 8);
 
+impl TransmitDescriptor for TxDescriptor {
+    #[inline(always)]
+    fn is_done(self) -> bool {
+        self.high & TX_DD.to_le() != 0
+    }
+}
+
 impl TxDescriptor {
     /// `len` bytes at `address`; `len` has been checked against [`TX_DTALEN_MAX`].
     #[inline(always)]
@@ -87,12 +98,6 @@ impl TxDescriptor {
             low: address.0.to_le(),
             high: (TX_DEXT | TX_DTYP_DATA | command | len as u64).to_le(),
         }
-    }
-
-    /// Whether the device has written DD.
-    #[inline(always)]
-    pub(crate) const fn is_done(self) -> bool {
-        self.high & TX_DD.to_le() != 0
     }
 }
 
@@ -223,10 +228,9 @@ pub(crate) struct RxDescriptor {
 const _: () = assert!(size_of::<RxDescriptor>() == 16);
 const _: () = assert!(core::mem::offset_of!(RxDescriptor, second) == 8);
 
-impl RxDescriptor {
-    /// An empty buffer at `address`.
+impl ReceiveDescriptor for RxDescriptor {
     #[inline(always)]
-    pub(crate) const fn empty(address: DeviceAddress) -> Self {
+    fn empty(address: DeviceAddress) -> Self {
         Self {
             first: address.0.to_le(),
             second: 0,
@@ -234,32 +238,30 @@ impl RxDescriptor {
     }
 
     #[inline(always)]
-    const fn has(self, bits: u64) -> bool {
-        self.second & bits.to_le() != 0
-    }
-
-    /// Whether the device has filled the buffer.
-    #[inline(always)]
-    pub(crate) const fn is_done(self) -> bool {
+    fn is_done(self) -> bool {
         self.has(RX_DD)
     }
 
-    /// Whether a frame ends in the buffer.
     #[inline(always)]
-    pub(crate) const fn is_end(self) -> bool {
+    fn is_end(self) -> bool {
         self.has(RX_EOP)
     }
 
-    /// Whether the frame was damaged on the wire.
     #[inline(always)]
-    pub(crate) const fn is_damaged(self) -> bool {
+    fn is_damaged(self) -> bool {
         self.has(RX_RXE)
     }
 
-    /// Bytes in the buffer, as the device says.
     #[inline(always)]
-    pub(crate) const fn len(self) -> u16 {
-        (u64::from_le(self.second) >> RX_LEN_SHIFT) as u16
+    fn frame_len(self) -> u32 {
+        u32::from((u64::from_le(self.second) >> RX_LEN_SHIFT) as u16)
+    }
+}
+
+impl RxDescriptor {
+    #[inline(always)]
+    const fn has(self, bits: u64) -> bool {
+        self.second & bits.to_le() != 0
     }
 
     /// What the device says of the checksums.

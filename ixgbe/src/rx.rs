@@ -1,22 +1,14 @@
 //! The receive queue: advanced descriptors, each with a buffer of its own for ever.
 //!
-//! A buffer holds the largest frame, so a frame is one descriptor; what is longer is dropped. A
-//! descriptor goes back to the device as soon as its frame has been looked at, all of a call
-//! with one write of the tail. One descriptor always stays with us, as the device takes equal
-//! head and tail for an empty ring (DPDK ixgbe gives it the length less 1, too).
+//! What a ring of such buffers does is [`RxRing`]'s. Here is how the device is told of it. One
+//! descriptor always stays with us, as the device takes equal head and tail for an empty ring
+//! (DPDK ixgbe gives it the length less 1, too).
 
-use core::cell::Cell;
-use core::marker::PhantomData;
-
-use pagewire_hal::driver::QueueId;
-use pagewire_hal::{
-    Custody, DescriptorRing, DmaMemory, NicError, Platform, QueueError, RxCounters, RxFrame,
-    RxQueue, barrier,
-};
+use pagewire_hal::driver::{QueueId, RxRing};
+use pagewire_hal::{NicError, Platform, QueueError, RxCounters, RxFrame, RxQueue, barrier};
 
 use crate::bits::{DcaRxctrl, Rxdctl, Srrctl};
-use crate::config::ETHERNET_HEADER;
-use crate::desc::RxDescriptor;
+use crate::desc::{RING_ALIGN, RxDescriptor};
 use crate::ids::Family;
 use crate::regs::{Bar, DCA_RXCTRL, PSRTYPE, RDBAH, RDBAL, RDH, RDLEN, RDT, RXDCTL, SRRCTL};
 
@@ -30,33 +22,20 @@ pub struct IxgbeRx<P: Platform> {
     id: QueueId,
     family: Family,
     registers: Bar<P::Registers>,
-    ring: DescriptorRing<P::Memory, RxDescriptor>,
-    buffers: Custody<P::Memory>,
-    /// Base-2 logarithm of the bytes in a buffer.
-    buffer_shift: u32,
-    /// Index of the next descriptor that the device fills.
-    next: u32,
-    /// Descriptors looked at and not yet given back.
-    taken: u32,
-    /// The middle of a frame that is longer than a buffer has been seen.
-    in_long_frame: bool,
-    counters: RxCounters,
+    ring: RxRing<P::Memory, RxDescriptor>,
     /// Frames without a buffer here are dropped and hold up no other queue.
     drops: bool,
     /// The device has said that the queue is on, and was given its buffers.
     offered: bool,
-    down: bool,
-    /// `Cell` is not `Sync`: a queue has one user at a time.
-    not_sync: PhantomData<Cell<()>>,
 }
 
 impl<P: Platform> core::fmt::Debug for IxgbeRx<P> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("IxgbeRx")
             .field("pair", &self.id.pair())
-            .field("next", &self.next)
-            .field("counters", &self.counters)
-            .field("down", &self.down)
+            .field("next", &self.ring.next())
+            .field("counters", &self.ring.counters())
+            .field("down", &self.ring.is_down())
             .finish_non_exhaustive()
     }
 }
@@ -73,37 +52,13 @@ impl<P: Platform> IxgbeRx<P> {
         (count, buffer_len): (u16, u32),
         drops: bool,
     ) -> Result<Self, NicError> {
-        const UNFIT: NicError = NicError::Config {
-            what: "the platform's memory for the receive ring does not fit it",
-        };
-        let count = u32::from(count);
-        let buffer_shift = buffer_len.trailing_zeros();
-        let memory = platform.allocate(count as usize * size_of::<RxDescriptor>(), 128)?;
-        let mut ring = DescriptorRing::new(memory, count).ok_or(UNFIT)?;
-        // SAFETY: the device has not been told of this memory.
-        unsafe { ring.set_quiet(true) };
-        let bytes = (count as usize) << buffer_shift;
-        let mut buffers = Custody::new(platform.allocate(bytes, 4096)?);
-        // SAFETY: as above.
-        unsafe { buffers.set_quiet(true) };
-        if buffers.memory().len() < bytes {
-            return Err(UNFIT);
-        }
         Ok(Self {
             id,
             family,
             registers,
-            ring,
-            buffers,
-            buffer_shift,
-            next: 0,
-            taken: 0,
-            in_long_frame: false,
-            counters: RxCounters::default(),
+            ring: RxRing::new(platform, count, RING_ALIGN, buffer_len)?,
             drops,
             offered: false,
-            down: true,
-            not_sync: PhantomData,
         })
     }
 
@@ -115,18 +70,7 @@ impl<P: Platform> IxgbeRx<P> {
     /// Tells the device, which is reset and stopped, of the ring. The tail is 0 since the reset:
     /// it gets no buffer before [`offer_all`](Self::offer_all).
     pub(crate) fn program(&mut self) {
-        // SAFETY: saying "not quiet" only keeps memory longer.
-        unsafe { self.ring.set_quiet(false) };
-        // SAFETY: as above.
-        unsafe { self.buffers.set_quiet(false) };
-        self.next = 0;
-        self.taken = 0;
-        self.in_long_frame = false;
-        for index in 0..self.ring.len() {
-            let empty = self.empty_descriptor(index);
-            self.ring.write(index, empty);
-        }
-        barrier::publish();
+        self.ring.prepare();
         let address = self.ring.address().0;
         for (register, value) in [
             (RDBAL, address as u32),
@@ -144,7 +88,7 @@ impl<P: Platform> IxgbeRx<P> {
         let pair = self.id.pair();
         let mut format = Srrctl::ADVANCED_ONE_BUFFER | Srrctl::HEADER_256;
         format.set(Srrctl::DROP_ENABLE, self.drops);
-        let kilobytes = (1 << self.buffer_shift) >> 10;
+        let kilobytes = self.ring.buffer(0).1 >> 10;
         let registers = &self.registers;
         registers.write(SRRCTL.at(pair.into()), format.bits() | kilobytes);
         let off = DcaRxctrl::RESERVED_12
@@ -154,7 +98,6 @@ impl<P: Platform> IxgbeRx<P> {
         // Nothing is split.
         registers.write(PSRTYPE.at(pair.into()), 0);
         self.offered = false;
-        self.down = false;
     }
 
     /// Switches the queue on.
@@ -170,8 +113,8 @@ impl<P: Platform> IxgbeRx<P> {
     #[cold]
     pub(crate) fn offer_all(&mut self) -> bool {
         let state = Rxdctl::from_bits_retain(self.registers.read(RXDCTL.of(self.id.pair())));
-        if state.contains(Rxdctl::ENABLE) && !self.offered && !self.down {
-            let all = self.ring.len() - 1;
+        if state.contains(Rxdctl::ENABLE) && !self.offered && !self.ring.is_down() {
+            let all = self.ring.last();
             barrier::publish();
             // SAFETY: the ring is ours, and it and the buffers are in custody as not quiet.
             unsafe { self.registers.write_ring(RDT.of(self.id.pair()), all) };
@@ -182,7 +125,7 @@ impl<P: Platform> IxgbeRx<P> {
 
     /// Stops the queue until it is programmed again.
     pub(crate) fn stop(&mut self) {
-        self.down = true;
+        self.ring.stop();
     }
 
     /// Lets the memory be freed on drop.
@@ -192,79 +135,7 @@ impl<P: Platform> IxgbeRx<P> {
     /// again before [`program`](Self::program) was called.
     pub(crate) unsafe fn set_quiet(&mut self) {
         // SAFETY: the caller's promise.
-        unsafe { self.ring.set_quiet(true) };
-        // SAFETY: the caller's promise.
-        unsafe { self.buffers.set_quiet(true) };
-    }
-
-    #[inline(always)]
-    fn offset(&self, index: u32) -> usize {
-        ((index & (self.ring.len() - 1)) as usize) << self.buffer_shift
-    }
-
-    #[inline(always)]
-    fn empty_descriptor(&self, index: u32) -> RxDescriptor {
-        let address = self.buffers.memory().address();
-        RxDescriptor::empty(address.offset(self.offset(index) as u64))
-    }
-
-    /// The next descriptor if the device has filled it, and its index. It is empty again after
-    /// this, but the device does not get it before [`give_back`](Self::give_back).
-    #[inline(always)]
-    fn take(&mut self) -> Option<(u32, RxDescriptor)> {
-        // Of `len` descriptors the device has `len - 1`. A device that fills those that it
-        // does not have could keep the caller here for ever.
-        if self.taken >= self.ring.len() - 1 || !self.ring.read(self.next).is_done() {
-            return None;
-        }
-        barrier::observe();
-        let index = self.next;
-        let descriptor = self.ring.read(index);
-        let empty = self.empty_descriptor(index);
-        self.ring.write(index, empty);
-        self.next = index.wrapping_add(1) & (self.ring.len() - 1);
-        self.taken += 1;
-        Some((index, descriptor))
-    }
-
-    /// The length of the frame if it is to be delivered. Counts it either way.
-    #[inline]
-    fn judge(&mut self, descriptor: RxDescriptor) -> Option<usize> {
-        if !descriptor.is_end() {
-            if !self.in_long_frame {
-                self.counters.too_long += 1;
-            }
-            self.in_long_frame = true;
-            return None;
-        }
-        if core::mem::take(&mut self.in_long_frame) {
-            return None;
-        }
-        if descriptor.is_damaged() {
-            self.counters.damaged += 1;
-            return None;
-        }
-        let len = u32::from(descriptor.len());
-        if len < ETHERNET_HEADER || len > 1 << self.buffer_shift {
-            self.counters.nonsense += 1;
-            return None;
-        }
-        self.counters.delivered += 1;
-        Some(len as usize)
-    }
-
-    /// Gives what was taken back to the device.
-    #[inline]
-    fn give_back(&mut self) {
-        if self.taken == 0 {
-            return;
-        }
-        barrier::publish();
-        let tail = self.next.wrapping_sub(1) & (self.ring.len() - 1);
-        // SAFETY: the ring is ours, and it and the buffers are in custody as not quiet: only
-        // `set_quiet` changes that, after `stop`, and then this is not reached.
-        unsafe { self.registers.write_ring(RDT.of(self.id.pair()), tail) };
-        self.taken = 0;
+        unsafe { self.ring.set_quiet() };
     }
 }
 
@@ -275,35 +146,21 @@ impl<P: Platform> RxQueue for IxgbeRx<P> {
         budget: usize,
         frame: &mut impl FnMut(RxFrame<'_>),
     ) -> Result<usize, QueueError> {
-        if self.down {
-            return Err(QueueError::Down);
-        }
-        if !(self.offered || self.offer_all()) {
+        if !(self.offered || self.ring.is_down() || self.offer_all()) {
             return Ok(0);
         }
-        let mut count = 0;
-        while count < budget {
-            let Some((index, descriptor)) = self.take() else {
-                break;
-            };
-            let Some(len) = self.judge(descriptor) else {
-                continue;
-            };
-            let offset = self.offset(index);
-            // SAFETY: `new` checked that the memory holds as many buffers as the ring has
-            // descriptors, and `offset` masks the index.
-            let pointer = unsafe { self.buffers.memory().pointer().add(offset) };
-            // SAFETY: `judge` checked that `len` bytes are in the buffer, which `self.buffers`
-            // keeps while `self` is borrowed.
-            frame(unsafe { RxFrame::new(pointer, len, descriptor.checksum(self.family)) });
-            count += 1;
-        }
-        self.give_back();
-        Ok(count)
+        let family = self.family;
+        let give_back = |tail| {
+            // SAFETY: the ring is ours, and it and the buffers are in custody as not quiet: only
+            // `set_quiet` changes that, after `stop`, and then this is not reached.
+            unsafe { self.registers.write_ring(RDT.of(self.id.pair()), tail) };
+        };
+        self.ring
+            .receive(budget, frame, |done| done.checksum(family), give_back)
     }
 
     fn counters(&self) -> RxCounters {
-        self.counters
+        self.ring.counters()
     }
 }
 
@@ -311,7 +168,6 @@ impl<P: Platform> RxQueue for IxgbeRx<P> {
 impl<P: Platform> IxgbeRx<P> {
     /// Where the device finds buffer `index`.
     pub(crate) fn buffer_address(&self, index: u32) -> pagewire_hal::DeviceAddress {
-        let address = self.buffers.memory().address();
-        address.offset(self.offset(index) as u64)
+        self.ring.buffer(index).0
     }
 }

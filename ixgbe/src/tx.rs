@@ -10,21 +10,16 @@
 //! DD in the last descriptor of a frame, never by TDH, which may run ahead (the datasheet warns
 //! of it).
 //!
-//! What must be remembered of each frame lies in [`Platform::Slots`], which the device cannot
-//! reach, at the index of the frame's first descriptor. The only bit that the device writes and
-//! that this file looks at is DD.
+//! The ring and what must be remembered of each frame are [`TxRing`]'s; the contexts are kept here.
 
-use core::cell::Cell;
-use core::marker::PhantomData;
-
-use pagewire_hal::driver::QueueId;
+use pagewire_hal::driver::{QueueId, TxRing};
 use pagewire_hal::{
-    Capabilities, DescriptorRing, DomainId, FrameError, NicError, Offload, Platform, PostError,
-    QueueError, RingCounters, Token, TxFrame, TxQueue, barrier,
+    Capabilities, DomainId, FrameError, NicError, Offload, Platform, PostError, QueueError, Token,
+    TxFrame, TxQueue,
 };
 
 use crate::bits::{DcaTxctrl, Txdctl};
-use crate::desc::{Context, TX_EOP, TX_RS, TxDescriptor, first_command, header_len};
+use crate::desc::{Context, RING_ALIGN, TX_EOP, TX_RS, TxDescriptor, first_command, header_len};
 use crate::regs::{Bar, DCA_TXCTRL, TDBAH, TDBAL, TDH, TDLEN, TDT, TDWBAL, TXDCTL};
 
 /// Descriptors that always stay free, as in the driver of the 82574: head and tail must not meet
@@ -38,12 +33,8 @@ pub(crate) const WTHRESH: u32 = 0;
 /// `nics.md`).
 const HEADER_DESCRIPTORS: usize = 4;
 
-/// Words before and behind the slots that nobody uses: 128 bytes, so that those of two queues
-/// share no cache line, nor a pair of lines that is fetched together, wherever the platform has
-/// them.
+/// Words before and behind the slots that nobody uses: 128 bytes, see [`TxRing`].
 const SLOT_MARGIN: usize = 16;
-/// Remembered of a frame: the token in bits 31:0.
-const SLOT_LEN_SHIFT: u32 = 32;
 
 /// The contexts that the device remembers for a queue.
 #[derive(Debug, Default)]
@@ -89,29 +80,18 @@ impl Contexts {
 pub struct IxgbeTx<P: Platform> {
     id: QueueId,
     registers: Bar<P::Registers>,
-    ring: DescriptorRing<P::Memory, TxDescriptor>,
-    counters: RingCounters,
-    slots: P::Slots,
-    capabilities: Capabilities,
-    domain: DomainId,
+    ring: TxRing<P::Memory, P::Slots, TxDescriptor, SLOT_MARGIN>,
     contexts: Contexts,
-    /// Descriptors written since the last doorbell.
-    unpublished: u32,
-    outstanding: usize,
     /// The device has said that the queue is on: the tail may be written.
     enabled: bool,
-    down: bool,
-    /// `Cell` is not `Sync`: a queue has one user at a time.
-    not_sync: PhantomData<Cell<()>>,
 }
 
 impl<P: Platform> core::fmt::Debug for IxgbeTx<P> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("IxgbeTx")
             .field("pair", &self.id.pair())
-            .field("counters", &self.counters)
-            .field("outstanding", &self.outstanding)
-            .field("down", &self.down)
+            .field("outstanding", &self.ring.outstanding())
+            .field("down", &self.ring.is_down())
             .finish_non_exhaustive()
     }
 }
@@ -125,35 +105,12 @@ impl<P: Platform> IxgbeTx<P> {
         capabilities: Capabilities,
         count: u16,
     ) -> Result<Self, NicError> {
-        const UNFIT: NicError = NicError::Config {
-            what: "the platform's memory for the transmit ring does not fit it",
-        };
-        let count = u32::from(count);
-        let bytes = count as usize * size_of::<TxDescriptor>();
-        let memory = platform.allocate(bytes, 128)?;
-        let mut ring = DescriptorRing::new(memory, count).ok_or(UNFIT)?;
-        // SAFETY: the device has not been told of this memory.
-        unsafe { ring.set_quiet(true) };
-        let counters = RingCounters::new(count, GAP).ok_or(UNFIT)?;
-        let words = count as usize + 2 * SLOT_MARGIN;
-        let slots = platform.slots(words)?;
-        if slots.as_ref().len() < words {
-            return Err(UNFIT);
-        }
         Ok(Self {
             id,
             registers,
-            ring,
-            counters,
-            slots,
-            capabilities,
-            domain: platform.domain(),
+            ring: TxRing::new(platform, capabilities, count, RING_ALIGN, GAP)?,
             contexts: Contexts::default(),
-            unpublished: 0,
-            outstanding: 0,
             enabled: false,
-            down: true,
-            not_sync: PhantomData,
         })
     }
 
@@ -165,10 +122,8 @@ impl<P: Platform> IxgbeTx<P> {
     /// Tells the device, which is reset and stopped, of the empty ring. The tail is 0 since the
     /// reset, and is not written before the queue is on.
     pub(crate) fn program(&mut self) {
-        // SAFETY: saying "not quiet" only keeps memory longer.
-        unsafe { self.ring.set_quiet(false) };
-        self.empty();
-        self.ring.clear();
+        self.contexts = Contexts::default();
+        self.ring.prepare();
         let address = self.ring.address().0;
         for (register, value) in [
             (TDBAL, address as u32),
@@ -189,7 +144,6 @@ impl<P: Platform> IxgbeTx<P> {
         self.registers.change(DCA_TXCTRL.of(pair), relaxed, 0);
         self.registers.write(TXDCTL.of(pair), THRESHOLDS.bits());
         self.enabled = false;
-        self.down = false;
     }
 
     /// Switches the queue on, once transmit DMA is.
@@ -206,22 +160,14 @@ impl<P: Platform> IxgbeTx<P> {
         self.enabled
     }
 
-    fn empty(&mut self) {
-        self.counters.reset();
-        self.contexts = Contexts::default();
-        self.unpublished = 0;
-    }
-
     /// Hands back the tokens of all frames in the ring, in the order in which they were posted.
     ///
     /// # Safety
     /// The device is quiet: bus mastering is off and nothing is pending.
     pub(crate) unsafe fn drain(&mut self, released: &mut dyn FnMut(Token)) {
-        self.down = true;
-        while self.counters.used() > 0 {
-            released(self.consume_frame());
-        }
-        self.empty();
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.drain(released) };
+        self.contexts = Contexts::default();
     }
 
     /// Lets the memory be freed on drop.
@@ -231,42 +177,15 @@ impl<P: Platform> IxgbeTx<P> {
     /// [`program`](Self::program) was called.
     pub(crate) unsafe fn set_quiet(&mut self) {
         // SAFETY: the caller's promise.
-        unsafe { self.ring.set_quiet(true) };
-    }
-
-    /// What is remembered of the oldest frame: its token, and its descriptors, at least 1.
-    #[inline(always)]
-    fn oldest(&self) -> (Token, u32) {
-        let slot = self.counters.head() as usize + SLOT_MARGIN;
-        let word = self.slots.as_ref().get(slot).copied().unwrap_or(0);
-        (Token(word as u32), ((word >> SLOT_LEN_SHIFT) as u32).max(1))
-    }
-
-    /// Takes the oldest frame out of the ring and returns its token. It is out before anybody is
-    /// told, so that a caller who panics gets no token twice.
-    #[inline(always)]
-    fn consume_frame(&mut self) -> Token {
-        let (token, len) = self.oldest();
-        self.counters.consume(len);
-        self.outstanding = self.outstanding.saturating_sub(1);
-        token
+        unsafe { self.ring.set_quiet() };
     }
 
     /// Whether the oldest frame is done.
     #[inline]
     fn is_oldest_done(&mut self) -> Result<bool, QueueError> {
-        let (_, len) = self.oldest();
-        let last = self.counters.head().wrapping_add(len - 1) & (self.ring.len() - 1);
-        if !self.ring.read(last).is_done() {
-            return Ok(false);
-        }
-        barrier::observe();
-        let published = self.counters.used() - self.unpublished;
-        if len > published {
-            self.down = true;
-            return Err(QueueError::BadIndex { index: last });
-        }
-        Ok(true)
+        let distance = self.ring.oldest_len() - 1;
+        let last = self.ring.after(self.ring.head(), distance);
+        self.ring.is_done(last, distance)
     }
 
     /// Writes the data descriptors of a frame from `index` on. `first` is what the first one
@@ -279,8 +198,7 @@ impl<P: Platform> IxgbeTx<P> {
         let mut command = first;
         for fragment in before {
             let descriptor = TxDescriptor::data(fragment.address, fragment.len, command);
-            self.ring.write(index, descriptor);
-            index = self.counters.next(index);
+            index = self.ring.write(index, descriptor);
             command = 0;
         }
         let end = command | TX_EOP | TX_RS;
@@ -298,7 +216,7 @@ impl<P: Platform> IxgbeTx<P> {
             let within = frame.fragments.iter().take(HEADER_DESCRIPTORS);
             let reach = within.fold(0u32, |sum, f| sum.saturating_add(f.len));
             let segment = u32::from(offload.segment_len).min(len.saturating_sub(header));
-            if reach < header || header + segment > self.capabilities.max_frame_len {
+            if reach < header || header + segment > self.ring.capabilities().max_frame_len {
                 return Err(FrameError::OffloadLayout);
             }
         }
@@ -335,47 +253,31 @@ const _: () = assert!(WTHRESH == 0, "THRESHOLDS has none, and each frame reports
 unsafe impl<P: Platform> TxQueue for IxgbeTx<P> {
     #[inline]
     fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+        self.ring.capabilities()
     }
 
     #[inline]
     fn domain(&self) -> DomainId {
-        self.domain
+        self.ring.domain()
     }
 
     #[inline]
     unsafe fn post(&mut self, frame: &TxFrame<'_>, token: Token) -> Result<(), PostError> {
-        if self.down {
-            return Err(PostError::Down);
-        }
-        let bytes = frame
-            .check(&self.capabilities)
-            .map_err(PostError::Refused)?;
+        let bytes = self.ring.check(frame)?;
         let (slot_index, context) = self
             .choose_context(frame, bytes)
             .map_err(PostError::Refused)?;
         let len = frame.fragments.len() as u32 + u32::from(context.is_some());
-        if len > self.counters.free() {
-            return Err(PostError::Full);
-        }
-        let mut index = self.counters.tail();
-        let slot = index as usize + SLOT_MARGIN;
-        let Some(slot) = self.slots.as_mut().get_mut(slot) else {
-            return Err(PostError::Down);
-        };
-        *slot = u64::from(token.0) | u64::from(len) << SLOT_LEN_SHIFT;
+        let mut index = self.ring.begin(len, token).ok_or(PostError::Full)?;
         if let Some(context) = context {
-            self.ring.write(index, context.descriptor(slot_index));
-            index = self.counters.next(index);
+            index = self.ring.write(index, context.descriptor(slot_index));
             self.contexts.put(slot_index, context);
         } else if !frame.offload.checksum.is_empty() {
             self.contexts.last = slot_index;
         }
         let first = first_command(&frame.offload, bytes, slot_index);
         self.write_data(frame, index, first);
-        self.counters.produce(len);
-        self.unpublished += len;
-        self.outstanding += 1;
+        self.ring.finish(len);
         Ok(())
     }
 
@@ -383,28 +285,25 @@ unsafe impl<P: Platform> TxQueue for IxgbeTx<P> {
     /// over: [`reclaim`](TxQueue::reclaim) makes up for it.
     #[inline]
     fn doorbell(&mut self) {
-        if self.unpublished == 0 || self.down || !(self.enabled || self.is_enabled()) {
+        if !self.ring.has_news() || !(self.enabled || self.is_enabled()) {
             return;
         }
-        barrier::publish();
-        // SAFETY: the ring is ours and in custody. The caller of `post` promised that the
-        // fragments of all frames between head and tail stay mapped until their token is
-        // handed back, which is when the device is done with them.
-        unsafe {
-            self.registers
-                .write_ring(TDT.of(self.id.pair()), self.counters.tail())
-        };
-        self.unpublished = 0;
+        self.ring.publish(|tail| {
+            // SAFETY: the ring is ours and in custody. The caller of `post` promised that the
+            // fragments of all frames between head and tail stay mapped until their token is
+            // handed back, which is when the device is done with them.
+            unsafe { self.registers.write_ring(TDT.of(self.id.pair()), tail) };
+        });
     }
 
     #[inline]
     fn reclaim(&mut self, done: &mut impl FnMut(Token)) -> Result<usize, QueueError> {
-        if self.down {
+        if self.ring.is_down() {
             return Err(QueueError::Down);
         }
         let mut count = 0;
-        while self.counters.used() > 0 && self.is_oldest_done()? {
-            let token = self.consume_frame();
+        while !self.ring.is_empty() && self.is_oldest_done()? {
+            let (token, _) = self.ring.consume();
             count += 1;
             done(token);
         }
@@ -416,14 +315,12 @@ unsafe impl<P: Platform> TxQueue for IxgbeTx<P> {
 
     #[inline]
     fn has_room(&self, fragments: usize) -> bool {
-        !self.down
-            && fragments <= usize::from(self.capabilities.max_fragments)
-            && fragments < self.counters.free() as usize
+        self.ring.has_room(fragments, CONTEXTS)
     }
 
     #[inline]
     fn outstanding(&self) -> usize {
-        self.outstanding
+        self.ring.outstanding()
     }
 }
 

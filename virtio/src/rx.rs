@@ -9,10 +9,9 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use pagewire_hal::driver::QueueId;
+use pagewire_hal::driver::{Buffers, QueueId};
 use pagewire_hal::{
-    Custody, DmaMemory, MacAddress, NicError, Platform, QueueError, RxChecksum, RxCounters,
-    RxFrame, RxPiece, RxQueue,
+    MacAddress, NicError, Platform, QueueError, RxChecksum, RxCounters, RxFrame, RxPiece, RxQueue,
 };
 
 use crate::Features;
@@ -26,10 +25,6 @@ use crate::ring::{Direction, Parts, Ring, Used};
 /// 65535 bytes of IP behind an Ethernet header.
 const MAX_REST: usize = (HEADER_LEN + ETHERNET_HEADER + 65_535) as usize / SMALL_BUFFER as usize;
 
-/// Where the first buffer begins: on a page, so that of buffers of 2 or 4 KiB, which follow each
-/// other, none lies across two.
-const BUFFER_ALIGN: usize = 4096;
-
 /// The receive half of a queue pair.
 ///
 /// It may move to another thread, and is used from one at a time. Dropped without
@@ -39,9 +34,7 @@ pub struct VirtioRx<P: Platform> {
     id: QueueId,
     bell: Option<Doorbell<P::Registers>>,
     ring: Ring<P>,
-    buffers: Custody<P::Memory>,
-    /// Base-2 logarithm of the bytes in a buffer.
-    buffer_shift: u32,
+    buffers: Buffers<P::Memory>,
     reception: Reception,
     counters: RxCounters,
     down: bool,
@@ -69,26 +62,13 @@ impl<P: Platform> VirtioRx<P> {
         buffer_len: u32,
         reception: Reception,
     ) -> Result<Self, NicError> {
-        let buffer_shift = buffer_len.trailing_zeros();
         let ring = Ring::new(platform, size, features, Direction::Write)?;
-        let bytes = usize::from(size).checked_mul(buffer_len as usize);
-        let bytes = bytes.ok_or(NicError::Config {
-            what: "the receive buffers are longer than the address space",
-        })?;
-        let mut buffers = Custody::new(platform.allocate(bytes, BUFFER_ALIGN)?);
-        // SAFETY: the device has not been told of this memory.
-        unsafe { buffers.set_quiet(true) };
-        if buffers.memory().len() < bytes {
-            return Err(NicError::Config {
-                what: "the platform's memory for receive buffers does not fit them",
-            });
-        }
+        let buffers = Buffers::new(platform, u32::from(size), buffer_len)?;
         Ok(Self {
             id,
             bell: None,
             ring,
             buffers,
-            buffer_shift,
             reception,
             counters: RxCounters::default(),
             down: true,
@@ -143,18 +123,11 @@ impl<P: Platform> VirtioRx<P> {
     }
 
     #[inline(always)]
-    fn offset(&self, index: u32) -> usize {
-        ((index & (self.ring.size() - 1)) as usize) << self.buffer_shift
-    }
-
-    #[inline(always)]
     fn offer(&mut self, index: u32) {
         if !self.ring.has_room(1) {
             return;
         }
-        let address = self.buffers.memory().address();
-        let address = address.offset(self.offset(index) as u64);
-        let piece = (address, 1 << self.buffer_shift);
+        let piece = (self.buffers.address(index), self.buffers.len());
         self.ring.add(core::iter::once(piece), index);
     }
 
@@ -176,7 +149,7 @@ impl<P: Platform> VirtioRx<P> {
     /// A length beyond the buffer: what else the device wrote is not to be trusted.
     #[inline]
     fn take(&mut self, used: Used) -> Result<(NonNull<u8>, usize), QueueError> {
-        let room = 1 << self.buffer_shift;
+        let room = self.buffers.len();
         let len = match used.len {
             Some(len) if len > room => return Err(QueueError::BadLength { len }),
             Some(len) => len,
@@ -186,11 +159,7 @@ impl<P: Platform> VirtioRx<P> {
             None => 0,
         };
         self.offer(used.token);
-        let offset = self.offset(used.token);
-        // SAFETY: `new` checked that the memory holds as many buffers as the ring has
-        // descriptors, and `offset` masks the index.
-        let buffer = unsafe { self.buffers.memory().pointer().add(offset) };
-        Ok((buffer, len as usize))
+        Ok((self.buffers.pointer(used.token), len as usize))
     }
 
     /// Hands the frame that begins in a used buffer to `frame`, if it is one that is wanted.
@@ -239,7 +208,7 @@ impl<P: Platform> VirtioRx<P> {
         first: RxPiece,
         frame: &mut impl FnMut(RxFrame<'_>),
     ) -> Result<bool, QueueError> {
-        let room = 1 << self.buffer_shift;
+        let room = self.buffers.len() as usize;
         let index = u32::from(header.buffers());
         // All but the last are full.
         let mut is_full = first.len() == room - HEADER_LEN as usize;
