@@ -3,8 +3,15 @@
 //! A backplane negotiates as AUTOC says, which the device has loaded from its EEPROM. The X540's
 //! PHY is brought up by the firmware; nothing is written to it here. Flow control stays off in
 //! both directions: a peer that may pause the transmitter decides how long our pages stay with
-//! the device. The peer's PAUSE frames are discarded ([`DPF`](crate::bits::Mflcn::DPF)). What is
-//! advertised stays as the EEPROM has it.
+//! the device. (The 82599 datasheet has it on here, 4.6.11.3.4 as TinyNF quotes it; 4.6.3.2 says
+//! what to do without.) The peer's PAUSE frames are discarded
+//! ([`DPF`](crate::bits::Mflcn::DPF)). What is advertised stays as the EEPROM has it.
+//!
+//! Sources: Linux and DPDK ixgbe (`ixgbe_reset_hw_82599` for a link that the EEPROM has switched
+//! off, `ixgbe_setup_mac_link_82599`); TinyNF leaves AUTOC as the EEPROM has set it, by the 82599
+//! datasheet 8.2.3.22.19. For an SFP+ module Linux also plays a sequence of words from the EEPROM
+//! into CORECTL (`ixgbe_setup_sfp_modules_82599`); ixy and TinyNF bring up such ports without, so
+//! it is left out here.
 
 use pagewire_hal::{LinkState, NicError, Platform, Registers};
 
@@ -53,14 +60,15 @@ pub(crate) fn start<R: Registers>(registers: &Bar<R>, info: DeviceInfo) {
     }
 }
 
-/// No flow control, neither by the link nor by priority.
+/// No flow control, neither by the link nor by priority (82599 datasheet 4.6.3.2, as TinyNF quotes
+/// it: 0 without flow control; Linux `ixgbe_fc_enable_generic`).
 pub(crate) fn disable_flow_control<R: Registers>(registers: &Bar<R>) {
-    let off = Mflcn::RFCE | Mflcn::RPFCE;
+    let off = Mflcn::RFCE | Mflcn::RPFCE | Mflcn::RPFCE_CLASSES;
     registers.change(MFLCN, off.bits(), Mflcn::DPF.bits());
     registers.write(FCCFG, 0);
 }
 
-/// The link by the register LINKS. There is no half duplex.
+/// The link by the register LINKS (Linux `ixgbe_check_mac_link_generic`). There is no half duplex.
 pub(crate) const fn state(links: u32) -> LinkState {
     let links = Links::from_bits_retain(links);
     let up = links.contains(Links::UP);

@@ -4,6 +4,7 @@ mod open;
 mod pairs;
 mod receive;
 mod reset;
+mod sources;
 mod transmit;
 mod transmit_property;
 
