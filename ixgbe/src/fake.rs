@@ -63,6 +63,8 @@ pub(crate) struct Device {
     next_address: u64,
     nanos: u64,
     pub(crate) resets: u32,
+    /// Registers read and written since the last reset.
+    pub(crate) touched: u32,
     pub(crate) log: Vec<(u32, u32)>,
 }
 
@@ -105,6 +107,7 @@ impl Device {
             next_address: 0x1_0000_0000,
             nanos: 0,
             resets: 0,
+            touched: 0,
             log: Vec::new(),
         };
         device.reset();
@@ -118,6 +121,7 @@ impl Device {
         self.set(SWSM, semaphores[0]);
         self.set(SW_FW_SYNC, semaphores[1]);
         self.resets += 1;
+        self.touched = 0;
         if !self.has(Fault::NoAutoRead) {
             self.set(regs::EEC.0, 2 << 11 | 1 << 9 | 1 << 8);
         }
@@ -167,6 +171,7 @@ impl Device {
     }
 
     fn read(&mut self, offset: u32) -> u32 {
+        self.touched += 1;
         if self.has(Fault::Removed) {
             return u32::MAX;
         }
@@ -195,6 +200,7 @@ impl Device {
         if self.has(Fault::Removed) {
             return;
         }
+        self.touched += 1;
         self.log.push((offset, value));
         match offset {
             STATUS => {}

@@ -35,10 +35,12 @@
 //! leak their rings and buffers, with a warning in the log: the device may still reach them.
 //!
 //! # Sources
-//! Public ones: Linux ixgbe, DPDK ixgbe, ixy; a machine-readable register map made for a verified
-//! driver; the X550 datasheet as the project's facts quote it; Intel's specification update for
-//! the 82599. The 82599 datasheet itself was not at hand. Each item names its own. Where they are
-//! silent or disagree, the place says so and says what was chosen.
+//! Public ones: Linux ixgbe, DPDK ixgbe, FreeBSD ix, ixy; a machine-readable register map made for
+//! a verified driver; TinyNF, which quotes the 82599 datasheet section by section; the X550
+//! datasheet as the project's facts quote it; Intel's specification update for the 82599 (revision
+//! 3.1, of later ones the lists of changes). The 82599 datasheet itself was not at hand: its
+//! sections are named as TinyNF has them. Each item names its own. Where they are silent or
+//! disagree, the place says so and says what was chosen.
 #![no_std]
 
 #[cfg(test)]
@@ -371,6 +373,11 @@ impl<P: Platform> Ixgbe<P> {
         }
     }
 
+    /// Whether a reset has been issued: until it has ended the registers are left alone.
+    const fn has_reset(&self) -> bool {
+        matches!(self.state, State::Stopping(stop) if stop.has_reset())
+    }
+
     /// Whether a queue hangs, or does not switch itself on.
     fn is_hung(&mut self, now: Instant) -> bool {
         let pairs = self.config.queue_pairs;
@@ -475,11 +482,14 @@ unsafe impl<P: Platform> Nic for Ixgbe<P> {
     }
 
     fn link(&mut self) -> LinkState {
+        if self.has_reset() {
+            return LinkState::default();
+        }
         link::read(&self.registers)
     }
 
     fn statistics(&mut self) -> Statistics {
-        if self.registers.is_gone() {
+        if self.has_reset() || self.registers.is_gone() {
             return self.counted.total();
         }
         self.counted.collect(&self.registers)
@@ -517,6 +527,9 @@ unsafe impl<P: Platform> Nic for Ixgbe<P> {
         match self.state {
             State::Failed => return Ok(Phase::Failed),
             State::Quiet => return Ok(Phase::Quiet),
+            State::Stopping(stop) if stop.is_resetting(self.info.family, now) => {
+                return Ok(Phase::Stopping);
+            }
             State::Running | State::Stopping(_) => {}
         }
         if self.registers.is_gone() {

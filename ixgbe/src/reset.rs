@@ -10,7 +10,12 @@
 //! specification clarification 9) to flush the transmit path and to reset twice: loopback with the
 //! receiver off, the buffers towards the bus cleared for 20 µs, then the resets. So it is done
 //! here, and bus mastering stays off meanwhile. Whether the device is quiet is then asked anew,
-//! after both resets: if STATUS still has a request, it is not.
+//! after both resets: if STATUS still has a request, it is not. (The 82599 datasheet, 5.2.5.3.2 as
+//! TinyNF quotes it, says that the driver "might" need two resets; two it is, as in Linux.)
+//!
+//! The datasheet's master disable begins with waiting for each receive queue to read as off, and
+//! 100 µs more (4.6.7.1.2, as TinyNF quotes it); Linux waits 1 or 2 ms for all of them. Neither is
+//! done here: memory is given back only after what comes next, which covers what is pending.
 
 use core::time::Duration;
 
@@ -27,20 +32,25 @@ use crate::{interrupts, link};
 
 /// How long the device may take to finish its requests (Linux: 800 times 100 µs).
 pub(crate) const MASTER_LIMIT: Duration = Duration::from_millis(80);
-/// How long the bus may take to complete what is pending: the longest completion timeout that
-/// PCI Express allows by default is 50 ms. Here the memory that the device was lent hangs on it,
-/// so it gets longer.
+/// How long the bus may take to complete what is pending. The device gives up on a completion
+/// after 16 to 32 ms by default (specification clarification 2 of the 82599; PCI Express has 50 ms
+/// as the longest default), after up to 64 s if it is told so, which Linux then waits for. Here
+/// the memory that the device was lent hangs on it, so it gets longer than the default.
 pub(crate) const PENDING_LIMIT: Duration = Duration::from_millis(500);
 /// Time for a last completion, before the buffers are cleared (DPDK).
 const LAST_COMPLETION: Duration = Duration::from_millis(3);
-/// Time in which the buffers are cleared: 20 µs at least.
+/// Time in which the buffers are cleared: 20 µs (specification clarification 9), at least.
 const CLEARING: Duration = Duration::from_micros(20);
-/// Time for a reset to clear its bit, and for the EEPROM to be read after it.
+/// Time for a reset to clear its bit, and for the EEPROM to be read after it. The datasheet has no
+/// limit, as TinyNF notes, which takes 1 s for the latter; Linux looks for 10 ms at the most.
 pub(crate) const RESET_LIMIT: Duration = Duration::from_millis(500);
 /// What open waits at once while it steps the sequence below.
 const STEP: Duration = Duration::from_millis(1);
 
-/// Time that a reset takes at least (Linux: 50 ms; for the X540 100 ms).
+/// Time that a reset takes at least (Linux: 50 ms; for the X540 100 ms), in which no register is
+/// touched. "Approximately 1 ms" must pass before that (82599 datasheet 8.2.3.1.1) and 10 ms before
+/// the initialisation (4.6.3.2), as TinyNF quotes them. (Linux reads STATUS at once, to flush the
+/// write, and DPDK CTRL after 1 µs. The datasheet is followed: nothing hurries.)
 const fn settle(family: Family) -> Duration {
     match family {
         Family::I82599 => Duration::from_millis(50),
@@ -135,6 +145,10 @@ fn is_master<R: Registers>(registers: &Bar<R>) -> bool {
 
 /// Resets all but configuration space. Where the link is down it is reset as well (Linux; with a
 /// link that is up the firmware may be using it), but for the X540.
+///
+/// For the link Linux sets LRST alone ("resets everything", `ixgbe_type.h`), ixy both; the
+/// datasheet speaks of RST only (4.2.1.6.1, as TinyNF quotes it). Both are set here: so RST is in
+/// any case.
 fn issue_reset<R: Registers>(registers: &Bar<R>, family: Family) {
     let mut reset = Ctrl::RST;
     if family == Family::I82599 && !link::read(registers).up {
@@ -144,7 +158,7 @@ fn issue_reset<R: Registers>(registers: &Bar<R>, family: Family) {
 }
 
 /// Whether the reset bits have cleared themselves, the EEPROM has been read, and the memory of the
-/// receive DMA is initialised.
+/// receive DMA is initialised (82599 datasheet 4.6.3, as TinyNF quotes it).
 pub(crate) fn is_reset_done<R: Registers>(registers: &Bar<R>) -> bool {
     let control = Ctrl::from_bits_retain(registers.read(CTRL));
     !control.intersects(Ctrl::RST | Ctrl::LRST)
@@ -225,6 +239,16 @@ impl Stop {
         }
     }
 
+    /// Whether a reset has been issued so recently that the registers are to be left alone.
+    pub(crate) fn is_resetting(&self, family: Family, now: Instant) -> bool {
+        self.has_reset() && self.elapsed(now) < settle(family)
+    }
+
+    /// Whether the last thing done was to issue a reset.
+    pub(crate) const fn has_reset(&self) -> bool {
+        matches!(self.wait, Wait::FirstReset | Wait::Reset)
+    }
+
     fn elapsed(&self, now: Instant) -> Duration {
         now.saturating_since(self.since)
     }
@@ -283,8 +307,10 @@ impl Stop {
         Step::Wait(self.go(Wait::Phy, now))
     }
 
-    /// The firmware of the X540 must not use the PHY during the reset. If it does not let go in
-    /// its time it is reset all the same.
+    /// The firmware of the X540 must not use the PHY during the reset (Linux `ixgbe_reset_hw_X540`,
+    /// which gives it back as soon as the reset is issued; here it is kept until the reset has
+    /// ended, as nothing is to be written before). If it does not let go in its time it is reset
+    /// all the same.
     fn reset<R: Registers>(
         self,
         registers: &Bar<R>,
@@ -323,10 +349,12 @@ impl Stop {
         now: Instant,
     ) -> Step {
         let elapsed = self.elapsed(now);
+        if elapsed < settle(family) {
+            return Step::Wait(self);
+        }
         // A reset that does not end is no danger to memory any more: `restart` refuses then,
         // `release` does not.
-        let ended = is_reset_done(registers) || elapsed >= RESET_LIMIT;
-        if elapsed < settle(family) || !ended {
+        if !is_reset_done(registers) && elapsed < RESET_LIMIT {
             return Step::Wait(self);
         }
         if family == Family::X540 {

@@ -133,6 +133,23 @@ fn the_steps_to_quiet_are_taken_in_order_and_none_waits() {
 }
 
 #[test]
+fn no_register_is_touched_until_a_reset_has_settled() {
+    let (fake, mut nic, _tx, _rx) = open();
+    nic.begin_reset(at(0));
+    let resets = fake.device().resets;
+    assert_eq!(nic.poll(at(1)), Ok(Phase::Stopping));
+    assert_eq!(fake.device().resets, resets + 1);
+    for millis in 1..51 {
+        assert_eq!(nic.poll(at(millis)), Ok(Phase::Stopping));
+        assert!(!nic.link().up);
+        nic.statistics();
+        assert_eq!(fake.device().touched, 0, "after {millis} ms");
+    }
+    assert_eq!(nic.poll(at(51)), Ok(Phase::Quiet));
+    assert_ne!(fake.device().touched, 0);
+}
+
+#[test]
 fn rule_6_a_device_that_does_not_become_quiet_keeps_what_it_was_lent() {
     for fault in [Fault::StuckMaster, Fault::StuckPending] {
         let (fake, mut nic, mut tx, mut rx) = open();
