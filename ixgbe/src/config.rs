@@ -11,10 +11,12 @@ const VLAN_TAG: u32 = 4;
 /// Bytes of a frame check sequence. It is stripped on receive, but buffers have room for it.
 pub(crate) const FRAME_CHECK_SEQUENCE: u32 = 4;
 /// The largest MTU that the device receives without
-/// [`JUMBOEN`](crate::bits::Hlreg0::JUMBOEN).
+/// [`JUMBOEN`](crate::bits::Hlreg0::JUMBOEN) (Linux sets it for frames above `ETH_FRAME_LEN` and
+/// the frame check sequence).
 pub(crate) const STANDARD_MTU: u16 = 1500;
 /// The largest MTU: Linux ixgbe allows frames of 9728 bytes with header and frame check sequence
-/// (`IXGBE_MAX_JUMBO_FRAME_SIZE`). The hardware's own limit is higher (15.5 KiB).
+/// (`IXGBE_MAX_JUMBO_FRAME_SIZE`). The hardware's own limit is higher (15.5 KiB: the product
+/// features in the datasheets of 82599 and X540).
 const MAX_MTU: u16 = 9710;
 /// The smallest: what every IPv4 host takes (RFC 791).
 const MIN_MTU: u16 = 576;
@@ -86,6 +88,9 @@ impl Default for Config {
 
 impl Config {
     pub(crate) fn check(&self) -> Result<(), NicError> {
+        // A ring is a multiple of 128 bytes long, and "validated" up to 8192 descriptors (82599
+        // datasheet 7.2.3.3 and 8.2.3.9.7, as TinyNF quotes them); Linux long offered 4096 at most
+        // (`IXGBE_MAX_TXD`), which is kept here.
         let ring = |count: u16| count.is_power_of_two() && (8..=4096).contains(&count);
         let what = if !ring(self.tx_descriptors) {
             "tx_descriptors is a power of two from 8 to 4096"
@@ -113,7 +118,8 @@ impl Config {
     }
 
     /// Bytes in a receive buffer: the smallest power of two from 2 KiB to 16 KiB that holds the
-    /// longest frame, with a VLAN tag and the frame check sequence.
+    /// longest frame, with a VLAN tag and the frame check sequence. The device takes whole KiB from
+    /// 1 to 16 (82599 datasheet 8.2.3.8.7, as TinyNF quotes it).
     pub(crate) const fn buffer_len(&self) -> u32 {
         let longest = self.max_frame_len() + VLAN_TAG + FRAME_CHECK_SEQUENCE;
         let len = longest.next_power_of_two();

@@ -1,9 +1,13 @@
 //! Descriptor layouts, sixteen bytes each, written and read as two little-endian words of 64
 //! bits: advanced descriptors throughout.
 //!
-//! Sources: Linux ixgbe and DPDK ixgbe (`ixgbe_type.h`) for layouts and bits; section 7.2.3 of the
-//! X550 datasheet as the project's facts quote it (`nics.md`) for which field is valid where, and
-//! for the ranges.
+//! Sources: Linux ixgbe and DPDK ixgbe (`ixgbe_type.h`: `union ixgbe_adv_tx_desc`,
+//! `struct ixgbe_adv_tx_context_desc`, `union ixgbe_adv_rx_desc`) for layouts and bits. A name in
+//! brackets is the macro there without its `IXGBE_`; it speaks of a word of 32 bits, and where that
+//! is the upper half of one of ours, 32 is added here. Section 7.2.3 of the X550 datasheet as the
+//! project's facts quote it (`nics.md`) for which field is valid where, and for the ranges. That
+//! the words are little-endian is said of registers only (82599 datasheet 1.5.3, as TinyNF quotes
+//! it); Linux has them so (`__le64`).
 
 use core::mem::{align_of, size_of};
 
@@ -13,58 +17,70 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::ids::Family;
 
-/// Where a ring begins: on a multiple of so many bytes, which its length is, too.
+/// Where a ring begins: on a multiple of so many bytes, which its length is, too (82599 datasheet
+/// 8.2.3.9.5 and 7.2.3.3, as TinyNF quotes them).
 pub(crate) const RING_ALIGN: usize = 128;
 
-/// End of packet: last descriptor of a frame.
+/// End of packet: last descriptor of a frame (`TXD_CMD_EOP`).
 pub(crate) const TX_EOP: u64 = 1 << 24;
-/// Insert the frame check sequence. Valid in the first descriptor of a frame.
+/// Insert the frame check sequence. Valid in the first descriptor of a frame (`TXD_CMD_IFCS`).
 pub(crate) const TX_IFCS: u64 = 1 << 25;
-/// Report status: write DD when done. Only together with [`TX_EOP`].
+/// Report status: write DD when done. Only together with [`TX_EOP`] (`TXD_CMD_RS`).
 pub(crate) const TX_RS: u64 = 1 << 27;
-/// Descriptor extension: not a legacy descriptor.
+/// Descriptor extension: not a legacy descriptor (`TXD_CMD_DEXT`).
 pub(crate) const TX_DEXT: u64 = 1 << 29;
-/// Segment. Valid in the first descriptor of a frame.
+/// Segment. Valid in the first descriptor of a frame (`ADVTXD_DCMD_TSE`).
 pub(crate) const TX_TSE: u64 = 1 << 31;
-/// Descriptor type: context.
+/// Descriptor type: context (`ADVTXD_DTYP_CTXT`).
 pub(crate) const TX_DTYP_CONTEXT: u64 = 2 << 20;
-/// Descriptor type: data.
+/// Descriptor type: data (`ADVTXD_DTYP_DATA`).
 pub(crate) const TX_DTYP_DATA: u64 = 3 << 20;
-/// Descriptor done, in the status field of a data descriptor.
+/// Descriptor done, in the status field of a data descriptor (`TXD_STAT_DD`).
 pub(crate) const TX_DD: u64 = 1 << 32;
-/// Which of the two contexts, in a context descriptor and in the first of data.
+/// Which of the two contexts, in a context descriptor and in the first of data
+/// (`ADVTXD_IDX_SHIFT`).
 pub(crate) const TX_IDX_SHIFT: u32 = 36;
-/// Packet options: insert the IPv4 header checksum. Valid in the first descriptor of a frame.
+/// Packet options: insert the IPv4 header checksum. Valid in the first descriptor of a frame
+/// (`ADVTXD_POPTS_IXSM`).
 pub(crate) const TX_POPTS_IXSM: u64 = 1 << 40;
-/// Packet options: insert the TCP or UDP checksum. Valid in the first descriptor of a frame.
+/// Packet options: insert the TCP or UDP checksum. Valid in the first descriptor of a frame
+/// (`ADVTXD_POPTS_TXSM`).
 pub(crate) const TX_POPTS_TXSM: u64 = 1 << 41;
 /// Payload length, 18 bits, in the first descriptor of a frame: all of its bytes, or where it is
-/// segmented those after the headers.
+/// segmented those after the headers (`ADVTXD_PAYLEN_SHIFT`).
 pub(crate) const TX_PAYLEN_SHIFT: u32 = 46;
-/// Most that the field holds.
+/// Most that the field holds (the 18 bits above [`TX_PAYLEN_SHIFT`]).
 pub(crate) const TX_PAYLEN_MAX: u32 = (1 << 18) - 1;
 /// Most bytes of one descriptor. The field has 16 bits, and Intel's specification update for the
 /// 82599 (software clarification 1) speaks of a limit of 64 KB; the X550 datasheet (7.2.3.2.4, by
-/// `nics.md`) and Linux (`IXGBE_MAX_DATA_PER_TXD`) have 16 KiB. The least of them is taken.
+/// `nics.md`) and Linux (`IXGBE_MAX_DATA_PER_TXD`) have 16 KiB. The least of them is taken. The
+/// 82599 datasheet has 15.5 KB in 7.2.3.2.2, as TinyNF quotes it: of legacy descriptors, that is of
+/// a frame that is not segmented, and such a one is never so long here.
 pub(crate) const TX_DTALEN_MAX: u32 = 16 * 1024;
 
-/// Context descriptor: the packet is IPv4.
+/// Context descriptor: the packet is IPv4 (`ADVTXD_TUCMD_IPV4`).
 const TX_TUCMD_IPV4: u64 = 1 << 10;
-/// Context descriptor: the packet is TCP; UDP without it.
+/// Context descriptor: the packet is TCP; UDP without it (`ADVTXD_TUCMD_L4T_TCP`).
 const TX_TUCMD_TCP: u64 = 1 << 11;
-/// Context descriptor: length of the link header, in bits 15:9 of the low word.
+/// Context descriptor: length of the link header, in bits 15:9 of the low word
+/// (`ADVTXD_MACLEN_SHIFT`).
 const TX_MACLEN_SHIFT: u32 = 9;
-/// Context descriptor: length of the transport header, 8 bits.
+/// Context descriptor: length of the transport header, 8 bits (`ADVTXD_L4LEN_SHIFT`).
 const TX_L4LEN_SHIFT: u32 = 40;
-/// Context descriptor: payload of a segment, 16 bits.
+/// Context descriptor: payload of a segment, 16 bits (`ADVTXD_MSS_SHIFT`).
 const TX_MSS_SHIFT: u32 = 48;
 
-/// Longest link header that the context holds, in bytes (MACLEN: 14 to 127).
+/// Longest link header that the context holds, in bytes (MACLEN: 14 to 127, `nics.md` of the X550
+/// datasheet; 7 bits in `ADVTXD_MACLEN_MASK`).
 const MACLEN_MAX: u8 = 127;
-/// Longest network header that the context holds, in bytes (IPLEN: 20 to 511).
+/// Longest network header that the context holds, in bytes (IPLEN: 20 to 511, `nics.md`).
 const IPLEN_MAX: u16 = 511;
-/// Longest transport header of a frame to be segmented, in bytes (L4LEN: 8 to 64).
+/// Longest transport header of a frame to be segmented, in bytes (L4LEN: 8 to 64, `nics.md`; the
+/// 82598 datasheet has 12 to 255. The narrower one is taken, which holds every TCP header).
 const L4LEN_MAX: u8 = 64;
+/// Longest of all headers together, in bytes: "less than 512" (82598 datasheet, with the fields of
+/// the context descriptor), "at most 512" (X550, `nics.md`). The less is taken.
+const HEADERS_MAX: u32 = 511;
 
 /// A transmit descriptor, of data or of context.
 #[derive(
@@ -119,13 +135,16 @@ impl Context {
     /// well (the packet option is not set; DPDK writes the reserved value there).
     ///
     /// # Errors
-    /// A header is longer than its field holds.
+    /// A header is longer than its field holds, or all are longer than the device allows.
     #[inline]
     pub(crate) const fn new(offload: &Offload) -> Result<Self, FrameError> {
         let segments = offload.segment_len != 0;
+        let transport = if segments { offload.l4_len } else { 0 };
+        let headers = offload.l2_len as u32 + offload.l3_len as u32 + transport as u32;
         if offload.l2_len > MACLEN_MAX
             || offload.l3_len > IPLEN_MAX
-            || (segments && offload.l4_len > L4LEN_MAX)
+            || transport > L4LEN_MAX
+            || headers > HEADERS_MAX
         {
             return Err(FrameError::OffloadLayout);
         }
@@ -162,7 +181,9 @@ const TCP: ChecksumOffload = ChecksumOffload::TCP_IPV4.union(ChecksumOffload::TC
 /// Command and options of the first data descriptor of a frame of `len` bytes that uses context
 /// `index`, if it asks for anything.
 ///
-/// CC (check context) stays clear: Linux sets it for the switch between virtual machines alone.
+/// CC (check context, `ADVTXD_CC`) stays clear. Linux sets it for the switch between virtual
+/// machines alone, and DPDK for virtual functions alone; FreeBSD always. Two drivers that use
+/// contexts on the physical function without it are taken for proof that it is not needed.
 #[inline(always)]
 pub(crate) const fn first_command(offload: &Offload, len: u32, index: u8) -> u64 {
     let mut command = TX_IFCS;
@@ -191,25 +212,25 @@ pub(crate) const fn header_len(offload: &Offload) -> u32 {
     offload.l2_len as u32 + offload.l3_len as u32 + offload.l4_len as u32
 }
 
-/// The packet is IPv4, in the first word.
+/// The packet is IPv4, in the first word (`RXDADV_PKTTYPE_IPV4`).
 const RX_TYPE_IPV4: u64 = 1 << 4;
-/// The packet is UDP, in the first word.
+/// The packet is UDP, in the first word (`RXDADV_PKTTYPE_UDP`).
 const RX_TYPE_UDP: u64 = 1 << 9;
-/// Descriptor done.
+/// Descriptor done (`RXD_STAT_DD`).
 const RX_DD: u64 = 1 << 0;
-/// End of packet.
+/// End of packet (`RXD_STAT_EOP`).
 const RX_EOP: u64 = 1 << 1;
-/// The TCP or UDP checksum was computed.
+/// The TCP or UDP checksum was computed (`RXD_STAT_L4CS`).
 const RX_L4CS: u64 = 1 << 5;
-/// The IPv4 header checksum was computed.
+/// The IPv4 header checksum was computed (`RXD_STAT_IPCS`).
 const RX_IPCS: u64 = 1 << 6;
-/// Damaged on the wire: any error of the MAC.
+/// Damaged on the wire: any error of the MAC (`RXDADV_ERR_RXE`).
 const RX_RXE: u64 = 1 << 29;
-/// The TCP or UDP checksum is wrong.
+/// The TCP or UDP checksum is wrong (`RXDADV_ERR_TCPE`).
 const RX_L4E: u64 = 1 << 30;
-/// The IPv4 header checksum is wrong.
+/// The IPv4 header checksum is wrong (`RXDADV_ERR_IPE`).
 const RX_IPE: u64 = 1 << 31;
-/// Length of what is in the buffer, 16 bits.
+/// Length of what is in the buffer, 16 bits (`union ixgbe_adv_rx_desc`: `wb.upper.length`).
 const RX_LEN_SHIFT: u32 = 32;
 
 /// An advanced receive descriptor with one buffer. The device overwrites both words.
@@ -266,8 +287,14 @@ impl RxDescriptor {
 
     /// What the device says of the checksums.
     ///
-    /// An 82599 may mark a UDP datagram without a checksum (0) as wrong (an erratum, by Linux and
-    /// DPDK). Over IPv4 it may have none, so nothing is said of those that are marked.
+    /// An 82599 may mark a UDP datagram without a checksum (0) as wrong (an erratum, by Linux
+    /// `ixgbe_rx_checksum` and DPDK). Over IPv4 it may have none, so nothing is said of those that
+    /// are marked.
+    ///
+    /// "IPv4 Checksum Error Might be Reported for a Fragmented Packet": erratum 66 of the 82599 and
+    /// 42 of the X540, by the revision histories of Intel's specification updates; the text was
+    /// not at hand. So an IPv4 header is called wrong only if the transport checksum was computed
+    /// as well, which it is not of a fragment. Linux trusts neither mark: its stack sums again.
     #[inline]
     pub(crate) const fn checksum(self, family: Family) -> RxChecksum {
         let udp_over_ipv4 =
@@ -277,7 +304,10 @@ impl RxDescriptor {
             transport = Verdict::Unknown;
         }
         RxChecksum {
-            ipv4_header: self.verdict(RX_IPCS, RX_IPE),
+            ipv4_header: match self.verdict(RX_IPCS, RX_IPE) {
+                Verdict::Bad if !self.has(RX_L4CS) => Verdict::Unknown,
+                verdict => verdict,
+            },
             transport,
         }
     }

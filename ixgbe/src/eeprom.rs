@@ -1,4 +1,8 @@
 //! The EEPROM: its checksum and the station address.
+//!
+//! Sources: Linux and DPDK ixgbe, `ixgbe_calc_eeprom_checksum_generic` and `_X540`. Both families
+//! read through EERD: what the X540 has is flash memory with the same face (its
+//! `ixgbe_read_eerd_X540` takes the semaphore and does nothing else of its own).
 
 use core::time::Duration;
 
@@ -13,18 +17,21 @@ use crate::regs::{
 };
 use crate::semaphore::{self, Resource};
 
-/// Words at the beginning that the checksum covers, the checksum itself included: 0 to 3Fh.
+/// Words at the beginning that the checksum covers, the checksum itself included: 0 to 3Fh
+/// (`IXGBE_EEPROM_CHECKSUM`).
 const CHECKED_WORDS: u32 = 0x40;
 /// Words that point at sections which the checksum covers as well (Linux and DPDK ixgbe: from the
-/// PCIe analog section to the one before the firmware's).
+/// PCIe analog section to the one before the firmware's, `IXGBE_PCIE_ANALOG_PTR` and
+/// `IXGBE_FW_PTR`).
 const SECTION_POINTERS: core::ops::Range<u32> = 0x03..0x0F;
-/// Of these the PHY's section and the option ROM are left out on the X540.
+/// Of these the PHY's section and the option ROM are left out on the X540 (`IXGBE_PHY_PTR`,
+/// `IXGBE_OPTION_ROM_PTR`).
 const NOT_ON_X540: core::ops::Range<u32> = 0x04..0x06;
 /// What all of it sums to (Linux `IXGBE_EEPROM_SUM`).
 const CHECKSUM: u16 = 0xBABA;
 /// Largest address that a read takes: 14 bits (DPDK `IXGBE_EERD_MAX_ADDR`).
 const MAX_ADDRESS: u32 = 0x3FFF;
-/// Linux gives a word 100,000 times 5 µs.
+/// Linux gives a word 100,000 times 5 µs (`IXGBE_EERD_EEWR_ATTEMPTS`).
 const READ_LIMIT: Duration = Duration::from_millis(500);
 
 fn read_word<P: Platform>(
@@ -102,7 +109,8 @@ fn sum<P: Platform>(
     Ok(found)
 }
 
-/// The station address: receive address 0, which the device has loaded from its EEPROM.
+/// The station address: receive address 0, which the device has loaded from its EEPROM (82599
+/// datasheet 8.2.3.7.9, as TinyNF quotes it).
 pub(crate) fn station_address<R: Registers>(registers: &Bar<R>) -> Result<MacAddress, NicError> {
     let (low, high) = (registers.read(RAL0), registers.read(RAH0));
     let [a, b, c, d] = low.to_le_bytes();

@@ -6,7 +6,8 @@ use pagewire_hal::{Instant, Registers};
 
 use crate::regs::{Bar, QPTC, TDH, TDT};
 
-/// Time between two looks at a transmit head that does not move, at least.
+/// Time between two looks at a transmit head that does not move, at least. Linux looks every 2 s
+/// (`ixgbe_check_tx_hang`), and twice as here; with pages lent to the device it is done sooner.
 pub(crate) const HANG_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Watches one transmit queue: with work to do and no progress in two looks in a row it hangs.

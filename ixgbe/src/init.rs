@@ -1,5 +1,6 @@
 //! From any state to a running device: what is set once after each reset, in the order of the
-//! datasheet as Linux and DPDK ixgbe have it.
+//! datasheet as Linux and DPDK ixgbe have it. Numbers are sections of the 82599 datasheet as TinyNF
+//! (`device.h`) quotes them.
 //!
 //! The order: general configuration and flow control → the tables that a reset leaves undefined
 //! (in the machine-readable map their reset value is X) → receive → transmit → rings → the queues
@@ -31,23 +32,26 @@ pub(crate) const ENABLE_LOOKS: u32 = 1000;
 /// How often the receive data path is looked at before the receiver is switched on regardless.
 /// Linux gives it 40 times 1 ms and then goes on, "for informational purposes only".
 const SECRX_LOOKS: u32 = 1000;
-/// Receive packet buffer of the 82599, in KiB (reset value).
+/// Receive packet buffer of the 82599, in KiB (reset value; `IXGBE_82599_RX_PB_SIZE`).
 const RX_BUFFER_82599: u32 = 512;
-/// Receive packet buffer of the X540, in KiB (DPDK).
+/// Receive packet buffer of the X540, in KiB (Linux and DPDK `IXGBE_X540_RX_PB_SIZE`; both write it
+/// after the reset).
 const RX_BUFFER_X540: u32 = 384;
-/// Transmit packet buffer, in KiB (reset value).
+/// Transmit packet buffer, in KiB (reset value; `IXGBE_TXPBSIZE_MAX`).
 const TX_BUFFER: u32 = 160;
-/// What of it stays free for the longest frame, in KiB (Linux `IXGBE_TXPKT_SIZE_MAX`).
+/// What of it stays free for the longest frame, in KiB (Linux `IXGBE_TXPKT_SIZE_MAX`; 4.6.11.3.4
+/// says so without a number).
 const TX_LONGEST: u32 = 10;
 /// A packet buffer's size, in its register.
 const BUFFER_SHIFT: u32 = 10;
-/// How far below the size of the receive buffer its high mark is, in bytes: needed without flow
-/// control, too (Linux: else "Tx hangs" where frames are switched inside; the machine-readable map
-/// lists FCRTH among what a driver without flow control sets).
+/// How far below the size of the receive buffer its high mark is, in bytes: 6000h (4.6.3.2), needed
+/// without flow control, too (the same; Linux: else "Tx hangs" where frames are switched inside).
 const HIGH_MARK_BELOW: u32 = 24 * 1024;
-/// Most that [`DTXMXSZRQ`] holds; right where there are no traffic classes (ixy, by the
-/// datasheet).
+/// Most that [`DTXMXSZRQ`] holds; right where there are no traffic classes (4.6.11.3.4; ixy).
 const MAX_REQUEST: u32 = 0xFFF;
+
+/// [`MPSAR`]: a receive address is in pool 0 (machine-readable map: a bit for each pool).
+const POOL_0: u32 = 1;
 
 /// Waits in steps until `done`, for `limit` at most. Counts its own steps, so that it ends even
 /// with a clock that stands still.
@@ -87,7 +91,7 @@ pub(crate) fn prepare<R: Registers>(
     map_counters(registers);
 }
 
-/// One receive packet buffer, as there is one traffic class.
+/// One receive packet buffer, as there is one traffic class (4.6.11.3.4).
 fn prepare_buffers<R: Registers>(registers: &Bar<R>, family: Family) {
     let receive = match family {
         Family::I82599 => RX_BUFFER_82599,
@@ -106,18 +110,23 @@ fn first_alone<R: Registers>(registers: &Bar<R>, register: Register, value: u32)
 }
 
 /// Receive address 0 is ours; the tables of multicast, unicast, VLANs, pools and five-tuples are
-/// empty.
+/// empty (4.6.7; in the machine-readable map they have no reset value).
+///
+/// That pools of an address matter where there are none is nowhere said. Ours is in pool 0, as in
+/// Linux and DPDK (`ixgbe_set_rar`) and TinyNF, so that it is right either way.
 fn prepare_filters<R: Registers>(registers: &Bar<R>, mac: MacAddress) {
     let MacAddress([a, b, c, d, e, f]) = mac;
     registers.write(RAL0, u32::from_le_bytes([a, b, c, d]));
     registers.write(RAH0, u32::from_le_bytes([e, f, 0, 0]) | RAH_AV);
     for address in 1..RECEIVE_ADDRESSES {
         let low = receive_address(address);
-        // The high word, with the valid bit, goes first.
+        // The high word, with the valid bit, goes first. (Linux and DPDK `ixgbe_clear_rar` begin
+        // with the low one: half an address is valid for a moment.)
         registers.write(low.at(1), 0);
         registers.write(low, 0);
     }
-    registers.fill(MPSAR, 2 * RECEIVE_ADDRESSES, 0);
+    registers.write(MPSAR, POOL_0);
+    registers.fill(MPSAR.at(1), 2 * RECEIVE_ADDRESSES - 1, 0);
     registers.write(MCSTCTRL, 0);
     registers.fill(MTA, TABLE_WORDS, 0);
     registers.fill(PFUTA, TABLE_WORDS, 0);
@@ -138,6 +147,7 @@ const fn receive_address(n: u32) -> Register {
     }
 }
 
+/// The longest frame, stripping, no joining of segments (4.6.7; Linux `ixgbe_setup_rdrxctl`).
 fn prepare_receive<R: Registers>(registers: &Bar<R>, config: &Config) {
     registers.write(FCTRL, receive_filter(config).bits());
     let longest = config.max_frame_len() + FRAME_CHECK_SEQUENCE;
@@ -168,9 +178,10 @@ fn receive_filter(config: &Config) -> Fctrl {
     filter
 }
 
-/// One traffic class and one packet buffer, no pools, no rate limits; all with the arbiter off
-/// (82599 datasheet 4.6.8, as TinyNF quotes it: ARBDIS, then DTXMXSZRQ, TXPBSIZE, TXPBTHRESH and
-/// MTQC, then ARBDIS cleared; Linux and DPDK switch it off for MTQC alone).
+/// One traffic class and one packet buffer, no pools, no rate limits (Linux `ixgbe_start_hw_gen2`,
+/// for RTTBCNRC); all with the arbiter off (4.6.8: ARBDIS, then DTXMXSZRQ, TXPBSIZE, TXPBTHRESH and
+/// MTQC, then ARBDIS cleared; Linux and DPDK switch it off for MTQC alone). The order of DTXMXSZRQ
+/// and the rest between them is free.
 fn prepare_transmit<R: Registers>(registers: &Bar<R>) {
     registers.change(RTTDCS, 0, Rttdcs::ARBDIS.bits());
     registers.write(DTXMXSZRQ, MAX_REQUEST);
@@ -185,7 +196,8 @@ fn prepare_transmit<R: Registers>(registers: &Bar<R>) {
     registers.change(RTTDCS, Rttdcs::ARBDIS.bits(), 0);
 }
 
-/// Each of the first sixteen queues has a counter of its own.
+/// Each of the first sixteen queues has a counter of its own (DPDK
+/// `ixgbe_dev_queue_stats_mapping_set`, for the layout).
 fn map_counters<R: Registers>(registers: &Bar<R>) {
     for word in 0..u32::from(QUEUE_COUNTERS) / 4 {
         let first = 4 * word;
@@ -195,14 +207,15 @@ fn map_counters<R: Registers>(registers: &Bar<R>) {
     }
 }
 
-/// Switches transmit DMA on: before the first queue (DPDK; ixy by the datasheet).
+/// Switches transmit DMA on: before the first queue (4.6.8; DPDK, ixy).
 pub(crate) fn enable_transmit<R: Registers>(registers: &Bar<R>) {
     registers.change(DMATXCTL, 0, TX_ENABLE);
 }
 
 /// Switches the receiver on. Frames that arrive at that moment may hang the receive DMA of the
-/// 82599, so the path in front of it is held up and empty meanwhile (an erratum, by Linux and
-/// DPDK).
+/// 82599, so the path in front of it is held up and empty meanwhile (4.6.7; an erratum, by Linux
+/// and DPDK `ixgbe_enable_rx_dma_82599`). The X540 is treated alike, which costs nothing. The
+/// datasheet ends it by clearing "SECRX_DIS": RX_DIS is meant, which was set (TinyNF; Linux).
 pub(crate) fn enable_receive<R: Registers>(registers: &Bar<R>) {
     registers.change(SECRXCTRL, 0, Secrx::RX_DIS.bits());
     let is_empty = |_: &u32| registers.read(SECRXSTAT) & SECRX_READY != 0;

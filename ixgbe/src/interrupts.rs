@@ -1,9 +1,13 @@
 //! MSI-X: a vector for each queue and one for the rest, or fewer.
 //!
-//! As Linux ixgbe sets the 82599 up: a message clears its cause (EIAC) and masks its vector (EIAM),
-//! and the vector is let through again after the work is done (EIMS_EX). The rest (the link, a full
-//! packet buffer) is read from EICR when its vector has fired; with OCD the reading clears only
-//! that. Time between two messages of a vector: EITR.
+//! As Linux ixgbe sets the 82599 and the X540 up (`ixgbe_configure_msix`, `ixgbe_setup_gpie`): a
+//! message clears its cause (EIAC) and masks its vector (EIAM), and the vector is let through again
+//! after the work is done (EIMS_EX). The rest (the link, a full packet buffer) is read from EICR
+//! when its vector has fired; with OCD the reading clears only that. Time between two messages of a
+//! vector: EITR.
+//!
+//! An erratum of the 82599 (1 in the specification update: a cause that is set by EICS may never be
+//! cleared) is of no concern: it takes neither pending bits nor auto-masking, and here are both.
 
 use pagewire_hal::{Causes, Platform, Registers};
 
@@ -13,7 +17,7 @@ use crate::regs::{
     Register,
 };
 
-/// Vectors with a moderation register below [`EITR_HIGH`].
+/// Vectors with a moderation register below [`EITR_HIGH`] (`ixgbe_type.h`, `IXGBE_EITR`).
 const LOW_VECTORS: u16 = 24;
 
 /// Which vector says what: that of the rest is the last. Of the others each queue has one, receive
@@ -82,6 +86,7 @@ pub(crate) fn program<R: Registers>(registers: &Bar<R>, vectors: Vectors, interv
     for vector in 0..vectors.count {
         registers.write(moderation(vector), throttle(interval));
     }
+    // Vectors 16 and above have no bit here; Linux writes none elsewhere either.
     registers.write(EIAC, Cause::VECTORS.bits());
     let [low, high] = vectors.all();
     registers.write(EIAM_EX, low);
@@ -97,7 +102,9 @@ const fn moderation(vector: u16) -> Register {
     }
 }
 
-/// An interval of `micros` µs in the units of the register, 2.048 µs.
+/// An interval of `micros` µs in the units of the register, 2.048 µs (see
+/// [`Eitr::INTERVAL`]), rounded down as DPDK does. Without [`Eitr::COUNTER_WRITE_DISABLE`] the
+/// write would fire the vector at once (Linux `ixgbe_write_eitr`).
 const fn throttle(micros: u16) -> u32 {
     let units = micros as u32 * 1000 / 2048;
     units << 3 & Eitr::INTERVAL.bits() | Eitr::COUNTER_WRITE_DISABLE.bits()

@@ -2,8 +2,9 @@
 //! it.
 //!
 //! Two steps (Linux and DPDK ixgbe): the semaphore of the register SW_FW_SYNC first, then the
-//! resource's bit in there. The 82599 has two bits in SWSM for the first step, the X540 one in
-//! SWSM and one in SW_FW_SYNC itself.
+//! resource's bit in there. The 82599 has two bits in SWSM for the first step
+//! (`ixgbe_get_eeprom_semaphore`), the X540 one in SWSM and one in SW_FW_SYNC itself
+//! (`ixgbe_get_swfw_sync_semaphore`).
 
 use core::time::Duration;
 
@@ -33,7 +34,7 @@ pub(crate) enum Resource {
 }
 
 impl Resource {
-    /// Software's bit.
+    /// Software's bit (`ixgbe_type.h`: `IXGBE_GSSR_EEP_SM`, `_PHY0_SM`, `_PHY1_SM`, `_MAC_CSR_SM`).
     const fn software(self) -> u32 {
         match self {
             Self::Eeprom => 1 << 0,
@@ -43,8 +44,9 @@ impl Resource {
         }
     }
 
-    /// The bits of whoever may have it: software, firmware, and on the X540 the hardware that
-    /// uses the flash memory.
+    /// The bits of whoever may have it: software, firmware (five bits higher, Linux
+    /// `ixgbe_acquire_swfw_sync`), and on the X540 the hardware that uses the flash memory
+    /// (`IXGBE_GSSR_FLASH_SM`).
     const fn all(self, family: Family) -> u32 {
         let software = self.software();
         let hardware = match (self, family) {
@@ -108,7 +110,9 @@ pub(crate) fn try_take<R: Registers>(
 ///
 /// Who dies with the semaphore of the register would keep it for ever, so after a while it is
 /// released (Linux), and tried once more. A resource that is not released in its time is taken all
-/// the same: "the SW can assume that the FW/HW malfunctions" (DPDK, of the X540).
+/// the same: "the SW can assume that the FW/HW malfunctions" (DPDK, of the X540). Of another
+/// driver's bit, and of the 82599, DPDK says that it is to be cleared and all of it tried once
+/// again; the outcome is the same, so one way does for all.
 ///
 /// # Errors
 /// The semaphore of the register is not to be had.

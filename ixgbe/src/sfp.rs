@@ -1,7 +1,9 @@
 //! The SFP+ module in the cage: what it is, read over two wires that are driven bit by bit.
 //!
 //! Sources: Linux and DPDK ixgbe (`ixgbe_phy.c`, `ixgbe_phy.h`) for the register and the times;
-//! SFF-8472 by the same for the bytes. Nobody has tried this on hardware.
+//! SFF-8472 by the same for the bytes, names in brackets without their `IXGBE_`. Both wait up to
+//! 500 µs for a module that holds the clock down; that is not done here, and such a module is
+//! misread and asked again. Nobody has tried this on hardware.
 
 use core::time::Duration;
 
@@ -12,21 +14,22 @@ use crate::ids::Family;
 use crate::regs::{Bar, ESDP, I2CCTL, STATUS};
 use crate::semaphore::{self, Resource};
 
-/// Address of the module's identification, with the bit for a read clear.
+/// Address of the module's identification, with the bit for a read clear (`I2C_EEPROM_DEV_ADDR`).
 const MODULE: u8 = 0xA0;
-/// Byte 0: what kind of module it is.
+/// Byte 0: what kind of module it is (`SFF_IDENTIFIER`).
 const IDENTIFIER: u8 = 0x00;
-/// An SFP or SFP+ module.
+/// An SFP or SFP+ module (`SFF_IDENTIFIER_SFP`).
 const IDENTIFIER_SFP: u8 = 0x03;
-/// Byte 3: what it does at 10 Gbit/s.
+/// Byte 3: what it does at 10 Gbit/s (`SFF_10GBE_COMP_CODES`).
 const COMPLIANCE_10G: u8 = 0x03;
-/// 10GBASE-SR or 10GBASE-LR.
+/// 10GBASE-SR or 10GBASE-LR (`SFF_10GBASESR_CAPABLE`, `SFF_10GBASELR_CAPABLE`).
 const SHORT_OR_LONG_REACH: u8 = 0x30;
-/// Byte 8: whether it is a cable with both ends.
+/// Byte 8: whether it is a cable with both ends (`SFF_CABLE_TECHNOLOGY`).
 const CABLE: u8 = 0x08;
-/// A passive or an active cable.
+/// A passive or an active cable (`SFF_DA_PASSIVE_CABLE`, `SFF_DA_ACTIVE_CABLE`).
 const PASSIVE_OR_ACTIVE: u8 = 0x0C;
-/// Half a period of the clock. The standard mode of I2C has 4.7 µs at least for the low half.
+/// Half a period of the clock. The standard mode of I2C has 4.7 µs at least for the low half and 4
+/// for the high one (`I2C_T_LOW`, `I2C_T_HIGH`).
 const HALF_PERIOD: Duration = Duration::from_micros(5);
 /// How often a module that does not answer is asked (Linux: three times).
 const TRIES: u32 = 3;
@@ -107,7 +110,9 @@ impl<P: Platform> Bus<'_, P> {
         set.set(I2c::DATA_OUT, data);
         let both = I2c::CLOCK_OUT | I2c::DATA_OUT;
         self.registers.change(I2CCTL, both.bits(), set.bits());
-        self.registers.read(STATUS); // Posted writes arrive before a read returns.
+        // Posted writes arrive before a read returns: without it the time between two of them may
+        // be less than was waited (specification update of the 82599, software clarification 3).
+        self.registers.read(STATUS);
         self.platform.wait(HALF_PERIOD);
     }
 

@@ -62,7 +62,8 @@ impl Counted {
     }
 }
 
-/// A counter of 36 bits: the low word first, as reading the high one clears both (Linux ixgbe).
+/// A counter of 36 bits: the low word first, as reading the high one clears both (Linux ixgbe reads
+/// the high one "to clear"; DPDK adds both, in this order).
 fn read_wide<R: Registers>(registers: &Bar<R>, low: Register) -> u64 {
     let low_word = registers.read(low);
     let high_word = registers.read(low.at(1));

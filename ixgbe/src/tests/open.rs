@@ -305,6 +305,8 @@ fn the_station_address_can_be_chosen_and_filters_follow_the_configuration() {
     assert_eq!(nic.mac_address(), MacAddress(mac));
     assert_eq!(fake.device().get(regs::RAL0.0), 2);
     assert_eq!(fake.device().get(regs::RAH0.0), 1 << 31 | 7 << 8);
+    assert_eq!(fake.device().get(regs::MPSAR.0), 1, "pool 0");
+    assert_eq!(fake.device().get(regs::MPSAR.at(1).0), 0);
     assert_eq!(fake.device().get(regs::FCTRL.0), 0x700);
     let quiet = Config {
         all_multicast: false,

@@ -99,7 +99,9 @@ fn verdicts_are_given_only_where_the_device_looked() {
         // Perhaps it has none.
         (IPCS | L4CS | L4E, IPV4 | UDP, Good, Unknown, Bad),
         (L4CS | L4E, IPV6 | UDP, Unknown, Bad, Bad),
-        (IPCS | IPE, IPV4, Bad, Unknown, Unknown),
+        (IPCS | L4CS | IPE, IPV4 | TCP, Bad, Good, Good),
+        // Perhaps a fragment, of which the device may say so wrongly.
+        (IPCS | IPE, IPV4, Unknown, Unknown, Unknown),
         (L4CS, IPV6 | TCP, Unknown, Good, Good),
         (IPE | L4E, IPV4 | TCP, Unknown, Unknown, Unknown),
     ];
