@@ -49,7 +49,7 @@ impl RingRegister {
 }
 
 /// Bytes between the registers of a queue and those of the next one; of receive queues for the
-/// first 64.
+/// first 64 (machine-readable map: 40h, and the others at another place).
 const QUEUE_STRIDE: u32 = 0x40;
 /// Transmit queues of the device, and receive queues (Linux `IXGBE_82599_MAX_TX_QUEUES`, and X540
 /// alike; 1.3 of the 82599 datasheet, as TinyNF cites it).
@@ -136,7 +136,7 @@ pub(crate) const FCCFG: Register = Register(0x0_3D00);
 /// MAC core, see [`Hlreg0`](crate::bits::Hlreg0) (8.2.3.22.8).
 pub(crate) const HLREG0: Register = Register(0x0_4240);
 /// Longest frame with frame check sequence, in bytes, in bits 31:16; counts if
-/// [`Hlreg0::JUMBOEN`](crate::bits::Hlreg0::JUMBOEN) is set.
+/// [`Hlreg0::JUMBOEN`](crate::bits::Hlreg0::JUMBOEN) is set (4.6.7; `MHADD_MFS_MASK`).
 pub(crate) const MAXFRS: Register = Register(0x0_4268);
 /// MAC flow control, see [`Mflcn`](crate::bits::Mflcn) (8.2.3.22.34).
 pub(crate) const MFLCN: Register = Register(0x0_4294);
@@ -153,7 +153,7 @@ pub(crate) const RTTDCS: Register = Register(0x0_4900);
 pub(crate) const RTTDQSEL: Register = Register(0x0_4904);
 /// Credits of the selected transmit queue; 0 where there are no traffic classes (8.2.3.10.14).
 pub(crate) const RTTDT1C: Register = Register(0x0_4908);
-/// Rate limit of the selected transmit queue; 0 is none.
+/// Rate limit of the selected transmit queue; 0 is none (Linux `ixgbe_start_hw_gen2`).
 pub(crate) const RTTBCNRC: Register = Register(0x0_4984);
 /// Threshold of transmit packet buffer 0 (of 8), in KiB (8.2.3.9.16). No reset value in the
 /// machine-readable map; 96h for the first and 0 for the others by TinyNF's quotation, which is
@@ -170,7 +170,7 @@ pub(crate) const RFCTL: Register = Register(0x0_5008);
 pub(crate) const FCTRL: Register = Register(0x0_5080);
 /// VLAN filter, see [`Vlnctrl`](crate::bits::Vlnctrl) (8.2.3.7.2).
 pub(crate) const VLNCTRL: Register = Register(0x0_5088);
-/// Multicast filter; 0 turns the table off.
+/// Multicast filter; 0 turns the table off (4.6.7: MFE is set where it is wanted; `MCSTCTRL_MFE`).
 pub(crate) const MCSTCTRL: Register = Register(0x0_5090);
 /// Multicast table, [`TABLE_WORDS`] words (8.2.3.7.7).
 pub(crate) const MTA: Register = Register(0x0_5200);

@@ -67,8 +67,10 @@ impl<P: Platform> IxgbeRx<P> {
         self.id
     }
 
-    /// Tells the device, which is reset and stopped, of the ring. The tail is 0 since the reset:
-    /// it gets no buffer before [`offer_all`](Self::offer_all).
+    /// Tells the device, which is reset and stopped, of the ring (82599 datasheet 4.6.7, as TinyNF
+    /// quotes it). The tail is 0 since the reset: it gets no buffer before
+    /// [`offer_all`](Self::offer_all). RSCCTL stays as the reset leaves it: no segments are joined
+    /// (machine-readable map).
     pub(crate) fn program(&mut self) {
         self.ring.prepare();
         let address = self.ring.address().0;
@@ -109,7 +111,8 @@ impl<P: Platform> IxgbeRx<P> {
     }
 
     /// Gives the device all buffers but one if it has switched the queue on, and says whether it
-    /// has.
+    /// has: "the tail should not be bumped before", and then goes to "the ring length minus one"
+    /// (82599 datasheet 4.6.7, as TinyNF quotes it).
     #[cold]
     pub(crate) fn offer_all(&mut self) -> bool {
         let state = Rxdctl::from_bits_retain(self.registers.read(RXDCTL.of(self.id.pair())));

@@ -5,10 +5,11 @@
 //! queue. The one that was not used last is replaced.
 //!
 //! With a write-back threshold of 0 "software must set RS on the last descriptor of every packet"
-//! (X550 datasheet by `nics.md`). So it is done: each frame reports. (DPDK asks for a report every
-//! 32 descriptors only, and Linux for all with a threshold above 0.) Descriptors are reclaimed by
-//! DD in the last descriptor of a frame, never by TDH, which may run ahead (the datasheet warns
-//! of it).
+//! (X550 datasheet by `nics.md`; Intel's specification update for the 82599 has a specification
+//! change 11, "WTHRESH=0 Mode", of which only the title was at hand). So it is done: each frame
+//! reports. (DPDK asks for a report every 32 descriptors only, and Linux for all with a threshold
+//! above 0, against the X550 datasheet's "no RS".) Descriptors are reclaimed by DD in the last
+//! descriptor of a frame, never by TDH, which may run ahead (X550 datasheet by `nics.md`).
 //!
 //! The ring and what must be remembered of each frame are [`TxRing`]'s; the contexts are kept here.
 
@@ -119,8 +120,9 @@ impl<P: Platform> IxgbeTx<P> {
         self.id
     }
 
-    /// Tells the device, which is reset and stopped, of the empty ring. The tail is 0 since the
-    /// reset, and is not written before the queue is on.
+    /// Tells the device, which is reset and stopped, of the empty ring (82599 datasheet 4.6.8, as
+    /// TinyNF quotes it). The tail is 0 since the reset, and is not written before the queue is on
+    /// (the same).
     pub(crate) fn program(&mut self) {
         self.contexts = Contexts::default();
         self.ring.prepare();
