@@ -43,7 +43,7 @@ pub(crate) fn open(
         let files = [path.clone(), machine.group_file(group)];
         let mut holders = machine.holders(&files);
         // We have opened it ourselves just now; there may be others in this process.
-        holders.retain(|holder| holder.pid != std::process::id());
+        holders.retain(|holder| holder.process != std::process::id());
         VfioError::Busy { address, holders }
     };
     ioctl::bind_iommufd(device.as_fd(), iommufd.as_fd()).map_err(|errno| match errno {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use pagewire_hal::PlatformError;
 use rustix::io::Errno;
 
+use crate::bind::Holder;
 use crate::memlock::Memlock;
 use crate::{Api, PciAddress};
 
@@ -101,15 +102,6 @@ pub struct GroupMember {
     pub address: PciAddress,
     /// Its driver.
     pub driver: String,
-}
-
-/// A process that has a device open.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Holder {
-    /// Process id.
-    pub pid: u32,
-    /// Name of the program.
-    pub name: String,
 }
 
 impl VfioError {
@@ -233,9 +225,9 @@ fn not_viable(f: &mut fmt::Formatter<'_>, group: u32, others: &[GroupMember]) ->
 
 fn busy(f: &mut fmt::Formatter<'_>, address: PciAddress, holders: &[Holder]) -> fmt::Result {
     write!(f, "{address} is in use")?;
-    for (index, Holder { pid, name }) in holders.iter().enumerate() {
+    for (index, holder) in holders.iter().enumerate() {
         let before = if index == 0 { " by" } else { "," };
-        write!(f, "{before} {name} (process {pid})")?;
+        write!(f, "{before} {holder}")?;
     }
     if holders.is_empty() {
         write!(

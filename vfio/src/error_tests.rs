@@ -67,26 +67,20 @@ fn a_group_that_is_not_viable_names_who_is_in_it() {
 
 #[test]
 fn a_busy_device_names_who_has_it() {
-    let holders = vec![
-        Holder {
-            pid: 4711,
-            name: "qemu-system-x86".to_owned(),
-        },
-        Holder {
-            pid: 12,
-            name: "pagewire".to_owned(),
-        },
-    ];
+    let holder = |process, name: &str| Holder {
+        process,
+        name: name.to_owned(),
+        file: "/dev/vfio/17".to_owned(),
+    };
+    let holders = vec![holder(4711, "qemu-system-x86"), holder(12, "pagewire")];
     let address = address();
     let error = VfioError::Busy { address, holders };
-    says(
-        &error,
-        &[
-            "0000:03:00.0",
-            "qemu-system-x86 (process 4711)",
-            "pagewire (process 12)",
-        ],
-    );
+    let parts = [
+        "0000:03:00.0",
+        "process 4711 (qemu-system-x86, /dev/vfio/17)",
+        "process 12 (pagewire, /dev/vfio/17)",
+    ];
+    says(&error, &parts);
     let holders = Vec::new();
     let unseen = VfioError::Busy { address, holders };
     says(&unseen, &["0000:03:00.0", "be root"]);

@@ -71,7 +71,7 @@ pub use address::{ParseAddressError, PciAddress};
 pub use arena::Memory;
 pub use bar::VfioRegisters;
 pub use device::ResetKind;
-pub use error::{GroupMember, Holder, VfioError};
+pub use error::{GroupMember, VfioError};
 pub use interrupts::Vector;
 pub use iommu::{Api, ParseApiError};
 pub use memlock::Memlock;

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{GroupMember, Holder};
+use crate::bind::Holder;
+use crate::error::GroupMember;
 use crate::{PciAddress, VfioError};
 
 /// Where the file systems of the kernel are; elsewhere in tests.
@@ -39,7 +40,11 @@ impl Machine {
         if !self.function(address).exists() {
             return Err(VfioError::NoDevice(address));
         }
-        let group = link_name(&self.function(address).join("iommu_group"))
+        let link = self.function(address).join("iommu_group");
+        // A group that VFIO makes up for a device without an IOMMU.
+        let is_unsafe = fs::read(link.join("name")).is_ok_and(|name| name == b"vfio-noiommu\n");
+        let group = link_name(&link)
+            .filter(|_| !is_unsafe)
             .and_then(|name| name.parse().ok())
             .ok_or(VfioError::NoIommu(address))?;
         match self.driver(address) {
@@ -94,17 +99,17 @@ impl Machine {
         let processes = fs::read_dir(&self.proc).into_iter().flatten().flatten();
         let mut found: Vec<Holder> = processes
             .filter_map(|entry| {
-                let pid = entry.file_name().to_str()?.parse().ok()?;
-                has_open(&entry.path(), files).then(|| Holder {
-                    pid,
-                    name: fs::read_to_string(entry.path().join("comm"))
-                        .unwrap_or_default()
-                        .trim()
-                        .to_owned(),
+                let process = entry.file_name().to_str()?.parse().ok()?;
+                let file = open_file(&entry.path(), files)?;
+                let name = fs::read_to_string(entry.path().join("comm"));
+                Some(Holder {
+                    process,
+                    name: name.unwrap_or_default().trim().to_owned(),
+                    file: file.display().to_string(),
                 })
             })
             .collect();
-        found.sort_by_key(|holder| holder.pid);
+        found.sort_by_key(|holder| holder.process);
         found
     }
 }
@@ -120,13 +125,13 @@ fn link_name(link: &Path) -> Option<String> {
     Some(target.file_name()?.to_str()?.to_owned())
 }
 
-fn has_open(process: &Path, files: &[PathBuf]) -> bool {
-    let open = fs::read_dir(process.join("fd"))
-        .into_iter()
+/// The first of `files` that a process has open.
+fn open_file(process: &Path, files: &[PathBuf]) -> Option<PathBuf> {
+    let open = fs::read_dir(process.join("fd")).into_iter().flatten();
+    let mut targets = open
         .flatten()
-        .flatten();
-    let mut targets = open.filter_map(|entry| fs::read_link(entry.path()).ok());
-    targets.any(|target| files.contains(&target))
+        .filter_map(|entry| fs::read_link(entry.path()).ok());
+    targets.find(|target| files.contains(target))
 }
 
 #[cfg(test)]

@@ -66,6 +66,9 @@ fn a_function_is_found_or_the_reason_is_told() {
     tree.function("0000:05:00.0", Some(19), None);
     tree.function("0000:06:00.0", None, Some("vfio-pci"));
     tree.function("0000:07:00.0", Some(20), Some("mlx5_vfio_pci"));
+    tree.function("0000:09:00.0", Some(21), Some("vfio-pci"));
+    let made_up = tree.machine.sys.join("kernel/iommu_groups/21/name");
+    fs::write(made_up, "vfio-noiommu\n").unwrap();
     let group = |text: &str| tree.machine.group(address(text));
     assert_eq!(group("0000:03:00.0"), Ok(17));
     assert_eq!(group("0000:07:00.0"), Ok(20));
@@ -80,6 +83,8 @@ fn a_function_is_found_or_the_reason_is_told() {
     assert_eq!(group("0000:05:00.0"), Err(there("0000:05:00.0", None)));
     let missing = address("0000:06:00.0");
     assert_eq!(group("0000:06:00.0"), Err(VfioError::NoIommu(missing)));
+    let missing = address("0000:09:00.0");
+    assert_eq!(group("0000:09:00.0"), Err(VfioError::NoIommu(missing)));
     let missing = address("0000:08:00.0");
     assert_eq!(group("0000:08:00.0"), Err(VfioError::NoDevice(missing)));
 }
@@ -124,11 +129,12 @@ fn holders_are_found_by_what_they_have_open() {
     tree.process(12, "pagewire", &[&group, &group]);
     tree.process(13, "sh", &[&other]);
     fs::create_dir_all(tree.machine.proc.join("self")).unwrap();
-    let holder = |pid, name: &str| Holder {
-        pid,
+    let holder = |process, name: &str| Holder {
+        process,
         name: name.to_owned(),
+        file: group.display().to_string(),
     };
     let expected = [holder(12, "pagewire"), holder(4711, "qemu")];
-    assert_eq!(tree.machine.holders(&[group]), expected);
+    assert_eq!(tree.machine.holders(std::slice::from_ref(&group)), expected);
     assert_eq!(tree.machine.holders(&[tree.machine.iommufd()]), []);
 }
