@@ -160,6 +160,10 @@ impl Bench for ModelBench {
         Some(10_000)
     }
 
+    fn hash_key(&self) -> Option<Vec<u8>> {
+        Some(self.config.rss_key.bytes().to_vec())
+    }
+
     fn stall(&mut self, stall: bool) -> bool {
         self.stalled = stall;
         self.model.be_eager(self.eager && !stall);

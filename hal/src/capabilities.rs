@@ -111,6 +111,11 @@ pub struct Capabilities {
     pub tx_checksum: ChecksumOffload,
     /// Checksums verified on receive and reported per frame.
     pub rx_checksum: ChecksumOffload,
+    /// Whether the device hashes what it receives by Toeplitz' function and
+    /// [`RxFrame::hash`](crate::RxFrame::hash) says the hash: of TCP over IPv4 and IPv6 without
+    /// extension headers the one over addresses and ports, of other IP packets one over the
+    /// addresses, or none.
+    pub rx_hash: bool,
     /// TCP segmentation, if the device does it.
     pub segmentation: Option<Segmentation>,
     /// Pairs of a transmit and a receive queue, at least 1.
@@ -137,6 +142,7 @@ impl Capabilities {
             head_room: 0,
             tx_checksum: ChecksumOffload::empty(),
             rx_checksum: ChecksumOffload::empty(),
+            rx_hash: false,
             segmentation: None,
             queue_pairs: 1,
             statistics: false,

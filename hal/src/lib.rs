@@ -148,7 +148,7 @@ pub use platform::{DmaMemory, Instant, Platform, PlatformError, Registers};
 pub use pool::{FrameBuffer, PoolLayout};
 #[cfg(feature = "alloc")]
 pub use port::{FrameId, PortCounters, PortError, TxPort};
-pub use received::{RxChecksum, RxFrame, RxPiece, Verdict};
+pub use received::{HashInput, RxChecksum, RxFrame, RxHash, RxPiece, Verdict};
 pub use region::{DmaBuffer, FixedBytes, PagedRegion, Region};
 #[cfg(feature = "alloc")]
 pub use reset::{PortPair, release, restart, shut_down};

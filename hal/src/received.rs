@@ -58,6 +58,7 @@ pub struct RxFrame<'a> {
     rest: &'a [RxPiece],
     len: usize,
     checksum: RxChecksum,
+    hash: Option<RxHash>,
     _buffer: PhantomData<&'a ()>,
 }
 
@@ -78,6 +79,7 @@ impl<'a> RxFrame<'a> {
             rest: &[],
             len,
             checksum,
+            hash: None,
             _buffer: PhantomData,
         }
     }
@@ -93,8 +95,17 @@ impl<'a> RxFrame<'a> {
             rest,
             len: rest.iter().fold(first.len, add),
             checksum,
+            hash: None,
             _buffer: PhantomData,
         }
+    }
+
+    /// The frame with the hash of its flow, where the device gives one.
+    #[must_use]
+    #[inline]
+    pub const fn with_hash(mut self, hash: Option<RxHash>) -> Self {
+        self.hash = hash;
+        self
     }
 
     /// Bytes, Ethernet header included, frame check sequence excluded; at most
@@ -116,6 +127,16 @@ impl<'a> RxFrame<'a> {
     #[inline]
     pub const fn checksum(&self) -> RxChecksum {
         self.checksum
+    }
+
+    /// The hash of the flow that the frame belongs to, for tables of connections and for whoever
+    /// spreads work; `None` where the device gives none: always without
+    /// [`rx_hash`](crate::Capabilities::rx_hash), and of what is not IP. A sender can choose its
+    /// hash, and, knowing the key, its bucket.
+    #[must_use]
+    #[inline]
+    pub const fn hash(&self) -> Option<RxHash> {
+        self.hash
     }
 
     /// Copies the frame into `target` and returns the part of it that was filled: the whole
@@ -152,6 +173,28 @@ pub struct RxChecksum {
     pub ipv4_header: Verdict,
     /// The TCP or UDP checksum.
     pub transport: Verdict,
+}
+
+/// Which fields of a received packet its hash is over, in the order of the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum HashInput {
+    /// Source and destination address of IPv4 or IPv6.
+    Addresses,
+    /// These, and source and destination port of TCP or UDP.
+    AddressesAndPorts,
+}
+
+/// The hash of the flow that a received packet belongs to: by Toeplitz' function over the fields
+/// that `input` names (Microsoft's specification of receive side scaling), with the key for which
+/// the device was opened. Frames of one flow and one `input` have the same; it chooses the receive
+/// queue where there are several.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RxHash {
+    /// All 32 bits.
+    pub value: u32,
+    /// What it is over.
+    pub input: HashInput,
 }
 
 #[cfg(all(test, feature = "alloc"))]

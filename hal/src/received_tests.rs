@@ -13,6 +13,7 @@ fn a_received_frame_is_copied_as_far_as_it_fits() {
     let frame = unsafe { RxFrame::new(pointer, 100, RxChecksum::default()) };
     assert_eq!((frame.len(), frame.is_empty()), (100, false));
     assert_eq!(frame.checksum().transport, Verdict::Unknown);
+    assert_eq!(frame.hash(), None);
     for room in [0, 1, 99, 100, 101] {
         let mut target = vec![0xee; room];
         let copied = frame.copy_to(&mut target).len();
@@ -38,6 +39,12 @@ fn a_frame_in_several_buffers_is_copied_in_their_order() {
     assert!(rest[1].is_empty());
     let frame = RxFrame::scattered(piece(40, 20), &rest, RxChecksum::default());
     assert_eq!(frame.len(), 51);
+    let hash = RxHash {
+        value: 7,
+        input: HashInput::Addresses,
+    };
+    let frame = frame.with_hash(Some(hash));
+    assert_eq!(frame.hash(), Some(hash));
     let whole = [&bytes[40..60], &bytes[0..30], &bytes[30..31]].concat();
     for room in [0, 1, 20, 21, 49, 50, 51, 60] {
         let mut target = vec![0xee; room];

@@ -12,7 +12,9 @@
 use core::mem::{align_of, size_of};
 
 use pagewire_hal::driver::{ReceiveDescriptor, TransmitDescriptor};
-use pagewire_hal::{ChecksumOffload, DeviceAddress, FrameError, Offload, RxChecksum, Verdict};
+use pagewire_hal::{
+    ChecksumOffload, DeviceAddress, FrameError, HashInput, Offload, RxChecksum, RxHash, Verdict,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::ids::Family;
@@ -212,6 +214,11 @@ pub(crate) const fn header_len(offload: &Offload) -> u32 {
     offload.l2_len as u32 + offload.l3_len as u32 + offload.l4_len as u32
 }
 
+/// What the hash is over, in the first word: a number of four bits (`RXDADV_RSSTYPE_MASK`).
+const RX_RSS_TYPE: u64 = 0xF;
+/// The hash, 32 bits in the first word (`wb.lower.hi_dword.rss`), with
+/// [`Rxcsum::PCSD`](crate::bits::Rxcsum::PCSD).
+const RX_HASH_SHIFT: u32 = 32;
 /// The packet is IPv4, in the first word (`RXDADV_PKTTYPE_IPV4`).
 const RX_TYPE_IPV4: u64 = 1 << 4;
 /// The packet is UDP, in the first word (`RXDADV_PKTTYPE_UDP`).
@@ -276,6 +283,22 @@ impl ReceiveDescriptor for RxDescriptor {
     #[inline(always)]
     fn frame_len(self) -> u32 {
         u32::from((u64::from_le(self.second) >> RX_LEN_SHIFT) as u16)
+    }
+
+    /// The hash of the packet. Of what [`rss`](crate::rss) has not asked for (UDP ports, IPv6 with
+    /// extension headers) nothing is said.
+    #[inline]
+    fn hash(self) -> Option<RxHash> {
+        let first = u64::from_le(self.first);
+        // TCP over IPv4, IPv4, TCP over IPv6, IPv6 (Linux ixgbe `IXGBE_RXDADV_RSSTYPE_IPV4_TCP`
+        // and the following).
+        let input = match first & RX_RSS_TYPE {
+            1 | 3 => HashInput::AddressesAndPorts,
+            2 | 5 => HashInput::Addresses,
+            _ => return None,
+        };
+        let value = (first >> RX_HASH_SHIFT) as u32;
+        Some(RxHash { value, input })
     }
 }
 

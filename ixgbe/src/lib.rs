@@ -6,11 +6,10 @@
 //!
 //! What the device does here: frames of up to 37 fragments, insertion of the IPv4 header, TCP and
 //! UDP checksums over IPv4 and IPv6, TCP segmentation, padding of short frames, verification of
-//! checksums on receive, jumbo frames of up to 9710 bytes of MTU. Two offloads per queue are
-//! remembered by the device: a frame that asks for one of them costs no descriptor more. What it
-//! does not: joining of received segments (RSC), flow control, VLAN tags, filters for single
-//! multicast groups, flow director, virtual functions, traffic classes, head write-back. The RSS
-//! hash of a received frame is not handed on, as the HAL has no word for it.
+//! checksums and the RSS hash on receive, jumbo frames of up to 9710 bytes of MTU. Two offloads per
+//! queue are remembered by the device: a frame that asks for one of them costs no descriptor more.
+//! What it does not: joining of received segments (RSC), flow control, VLAN tags, filters for single
+//! multicast groups, flow director, virtual functions, traffic classes, head write-back.
 //!
 //! # Several pairs
 //! Frames are spread over the receive queues by [`Config::rss_key`]. With more than one pair a
@@ -442,6 +441,7 @@ fn capabilities(config: &Config, family: Family) -> Capabilities {
         Family::I82599 => checksum.difference(ChecksumOffload::UDP_IPV4),
         Family::X540 => checksum,
     };
+    capabilities.rx_hash = true;
     capabilities.queue_pairs = config.queue_pairs;
     capabilities.statistics = true;
     capabilities.dma_address_bits = 64;

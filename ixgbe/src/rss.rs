@@ -34,7 +34,9 @@ const STANDARD: [u8; 40] = [
 ];
 
 impl RssKey {
-    fn bytes(&self) -> [u8; 40] {
+    /// The 40 bytes of the key.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; 40] {
         match self {
             Self::Standard => STANDARD,
             Self::Symmetric => core::array::from_fn(|i| if i % 2 == 0 { 0x6D } else { 0x5A }),
@@ -104,12 +106,9 @@ impl Toeplitz {
 /// Entries of the table that the lowest bits of a hash choose from.
 const ENTRIES: u32 = 4 * RETA_WORDS;
 
-/// Spreads received frames over `pairs` queues. With one queue there is no hash.
+/// Spreads received frames over `pairs` queues. With one queue the hash is computed all the same
+/// (as in Linux), for whoever wants it of a received frame.
 pub(crate) fn program<R: Registers>(registers: &Bar<R>, key: &RssKey, pairs: u16) {
-    if pairs < 2 {
-        registers.write(MRQC, 0);
-        return;
-    }
     // The first byte of the key is the lowest of register 0 (DPDK ixgbe).
     for (n, word) in (0..).zip(key.bytes().chunks_exact(4)) {
         let bytes = word.try_into().unwrap_or([0; 4]);

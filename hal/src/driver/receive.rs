@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::{Buffers, ETHERNET_HEADER};
 use crate::{
     DescriptorRing, DeviceAddress, DmaMemory, NicError, Platform, QueueError, RxChecksum,
-    RxCounters, RxFrame, barrier,
+    RxCounters, RxFrame, RxHash, barrier,
 };
 
 /// What a receive ring must know of a descriptor. What the device has written is read once, into
@@ -28,6 +28,12 @@ pub trait ReceiveDescriptor: FromBytes + IntoBytes + Immutable + Copy {
 
     /// Bytes in the buffer, as the device says.
     fn frame_len(self) -> u32;
+
+    /// The hash of the packet, if the device gives one: it does not by default.
+    #[inline(always)]
+    fn hash(self) -> Option<RxHash> {
+        None
+    }
 }
 
 /// A receive ring whose device fills the descriptors in turn and marks each as done.
@@ -247,7 +253,8 @@ impl<M: DmaMemory, D: ReceiveDescriptor> RxRing<M, D> {
             let pointer = self.buffers.pointer(index);
             // SAFETY: `judge` checked that `len` bytes are in the buffer, which `self.buffers`
             // keeps while `self` is borrowed.
-            frame(unsafe { RxFrame::new(pointer, len, checksum(descriptor)) });
+            let received = unsafe { RxFrame::new(pointer, len, checksum(descriptor)) };
+            frame(received.with_hash(descriptor.hash()));
             count += 1;
         }
         self.give_back(write_tail);

@@ -336,7 +336,9 @@ fn rss_spreads_over_the_queues_with_the_key_that_was_chosen() {
     );
     drop(device);
     let one = open();
-    assert_eq!(one.0.device().get(regs::MRQC.0), 0, "one queue, no hash");
+    assert_eq!(one.0.device().get(regs::MRQC.0), 0x0033_0001);
+    let entries = (0..32).map(|n| one.0.device().get(regs::RETA.at(n).0));
+    assert_eq!(entries.max(), Some(0), "one queue, and the hash");
     let standard = Config {
         queue_pairs: 2,
         ..Config::default()

@@ -1,6 +1,8 @@
 //! The receive queue: delivery, errors, hostile write-backs, refill.
 
-use pagewire_hal::{ChecksumOffload, Nic, QueueError, RxChecksum, RxQueue, Verdict};
+use pagewire_hal::{
+    ChecksumOffload, HashInput, Nic, QueueError, RxChecksum, RxHash, RxQueue, Verdict,
+};
 use std::vec;
 use std::vec::Vec;
 
@@ -241,4 +243,27 @@ fn a_stopped_queue_says_so() {
     let (_fake, _nic, _tx, mut rx) = open();
     rx.stop();
     assert_eq!(rx.receive(1, &mut |_| {}), Err(QueueError::Down));
+}
+
+#[test]
+fn the_hash_is_handed_over_where_it_was_asked_for() {
+    let (fake, _nic, _tx, mut rx) = open();
+    for kind in 0..16 {
+        assert!(fake.deliver(0, &frame(1, 60), 60, DD | EOP, IPV4 | TCP | kind));
+    }
+    let mut found = Vec::new();
+    let count = rx.receive(100, &mut |frame| found.push(frame.hash()));
+    assert_eq!(count, Ok(16));
+    for (kind, hash) in (0..).zip(found) {
+        let input = match kind {
+            1 | 3 => HashInput::AddressesAndPorts,
+            2 | 5 => HashInput::Addresses,
+            _ => {
+                assert_eq!(hash, None, "kind {kind}");
+                continue;
+            }
+        };
+        let value = 0xAABB_CCDD;
+        assert_eq!(hash, Some(RxHash { value, input }), "kind {kind}");
+    }
 }

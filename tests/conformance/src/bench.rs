@@ -112,6 +112,13 @@ pub trait Bench {
         None
     }
 
+    /// The key by which the device was opened to hash what it receives
+    /// ([`RxFrame::hash`](pagewire_hal::RxFrame::hash)): 40 bytes as a rule; `None`, the default,
+    /// where it is not known, and the values are then not judged.
+    fn hash_key(&self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// Frames that the device takes off the wire, or the far end keeps for it, while nobody looks
     /// for received ones: at least 1; 5 by default, which any ring of 8 buffers takes.
     fn frames_at_once(&self) -> usize {

@@ -65,6 +65,11 @@ fn each_fault_is_found_where_it_is() {
         (Fault::FailedAfterRelease, "release and restart"),
         (Fault::BudgetLate, "a budget of one"),
         (Fault::ReceivesAhead, "a receiver that unwinds"),
+        (Fault::HashBackwards, "hashes"),
+        (Fault::HashWithoutPorts, "hashes"),
+        (Fault::HashOfNothing, "hashes"),
+        (Fault::HashUnsaid, "hashes"),
+        (Fault::OneQueue, "hashes"),
     ] {
         let mut options = options(1);
         options.only = Some(name.to_owned());
@@ -124,6 +129,7 @@ fn shapes() -> Vec<(&'static str, Shape)> {
             (s.capabilities.min_frame_len, s.capabilities.max_frame_len) = (60, 590);
             s.capabilities.tx_checksum = ChecksumOffload::empty();
             s.capabilities.segmentation = None;
+            s.capabilities.rx_hash = false;
             s.capabilities.queue_pairs = 1;
             s.capabilities.head_room = 0;
             (s.ring, s.rx_ring) = (1, 1);

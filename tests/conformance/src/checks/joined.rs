@@ -119,8 +119,10 @@ fn sorted<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
         return not_run("the device has one pair of queues");
     }
     session.take_all()?;
-    let kind = Kind::new(false, 0, Transport::Udp);
-    for reset in [false, true] {
+    let udp = Kind::new(false, 0, Transport::Udp);
+    let tcp = Kind::new(false, 0, Transport::Tcp(0));
+    // Devices may sort by the ports of TCP alone.
+    for (kind, reset) in [(udp, false), (tcp, true)] {
         if reset {
             session.reset()?;
         }

@@ -5,6 +5,7 @@ mod faults;
 mod filter;
 mod gather;
 mod hang;
+mod hash;
 mod interrupts;
 mod joined;
 mod lifecycle;
@@ -43,6 +44,7 @@ pub(crate) fn all<B: Bench>() -> Vec<Check<B>> {
     all.extend(receive::checks());
     all.extend(verdicts::checks());
     all.extend(joined::checks());
+    all.extend(hash::checks());
     all.extend(filter::checks());
     all.extend(link::checks());
     all.extend(interrupts::checks());

@@ -1,6 +1,6 @@
 //! What the NIC hands up of what the far end sends.
 
-use pagewire_hal::{RxChecksum, RxQueue};
+use pagewire_hal::{RxChecksum, RxHash, RxQueue};
 
 use super::{FAR_MAC, SHORTEST, Session};
 use crate::Bench;
@@ -15,6 +15,9 @@ const LONGEST: usize = 1 << 17;
 pub(crate) struct Received {
     pub(crate) bytes: Vec<u8>,
     pub(crate) checksum: RxChecksum,
+    pub(crate) hash: Option<RxHash>,
+    /// The number of the pair that handed it up, of those that were taken.
+    pub(crate) queue: u16,
 }
 
 impl Received {
@@ -32,9 +35,9 @@ impl Received {
     }
 }
 
-/// What a queue has received by now, appended to `frames`; with a budget of 1, one call.
+/// What queue `number` has received by now, appended to `frames`; with a budget of 1, one call.
 fn take<Q: RxQueue>(
-    queue: &mut Q,
+    (number, queue): (u16, &mut Q),
     random: &mut Random,
     scratch: &mut [u8],
     most: usize,
@@ -47,6 +50,8 @@ fn take<Q: RxQueue>(
             frames.push(Received {
                 bytes: frame.copy_to(scratch).to_vec(),
                 checksum: frame.checksum(),
+                hash: frame.hash(),
+                queue: number,
             });
         });
         let count = result.map_err(|error| {
@@ -97,7 +102,8 @@ impl<B: Bench> Session<'_, B> {
             scratch,
             ..
         } = self;
-        for queue in std::iter::once(rx).chain(others.iter_mut().map(|(_, rx)| rx)) {
+        let queues = std::iter::once(rx).chain(others.iter_mut().map(|(_, rx)| rx));
+        for queue in (0..).zip(queues) {
             take(queue, random, scratch, most, &mut frames)?;
         }
         for frame in &frames {

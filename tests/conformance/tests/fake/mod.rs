@@ -1,6 +1,7 @@
 //! A NIC that does everything right, or one thing wrong: two pairs of queues, head room, gather,
 //! checksums and segmentation, completions in any order.
 
+mod hash;
 mod nic;
 
 use std::collections::VecDeque;
@@ -85,6 +86,16 @@ pub(crate) enum Fault {
     BudgetLate,
     /// `receive` takes all frames off the ring before it hands up the first.
     ReceivesAhead,
+    /// The bytes of the hash are in the wrong order.
+    HashBackwards,
+    /// The hash of a connection is over its addresses alone.
+    HashWithoutPorts,
+    /// A frame that is not IP has a hash.
+    HashOfNothing,
+    /// There is a hash, and no capability for it.
+    HashUnsaid,
+    /// All frames go to the first queue.
+    OneQueue,
 }
 
 /// Limits of the device.
@@ -169,6 +180,7 @@ fn capabilities() -> Capabilities {
     capabilities.tx_checksum = ChecksumOffload::all();
     capabilities.queue_pairs = PAIRS as u16;
     capabilities.statistics = true;
+    capabilities.rx_hash = true;
     let mut segmentation = Segmentation::new(60_000, 128);
     segmentation.ipv4 = true;
     segmentation.ipv6 = true;
@@ -299,15 +311,20 @@ impl World {
         }
         frame.resize(frame.len().max(60), 0);
         let room = self.shape.rx_ring.saturating_sub(self.kept);
-        if self.queues[0].received.len() >= room || self.queues[0].down {
+        let hash = hash::of(&frame, self.fault).filter(|_| self.fault != Fault::OneQueue);
+        let pairs = usize::from(self.shape.capabilities.queue_pairs);
+        let queue = hash.map_or(0, |hash| hash.value as usize % pairs);
+        let queue = &mut self.queues[queue];
+        if queue.received.len() >= room || queue.down {
             self.statistics.rx_missed += u64::from(self.fault != Fault::LostUncounted);
             self.raise(Causes::OVERRUN);
             return;
         }
+        let bytes = frame.len() as u64 + 4;
+        queue.received.push_back(frame);
         self.raise(Causes::RECEIVE);
         self.statistics.rx_frames += 1;
-        self.statistics.rx_bytes += frame.len() as u64 + 4;
-        self.queues[0].received.push_back(frame);
+        self.statistics.rx_bytes += bytes;
     }
 }
 
@@ -515,6 +532,10 @@ impl Bench for FakeBench {
 
     fn link_speed(&self) -> Option<u32> {
         Some(1000)
+    }
+
+    fn hash_key(&self) -> Option<Vec<u8>> {
+        Some(hash::key().to_vec())
     }
 
     fn frames_at_once(&self) -> usize {

@@ -11,7 +11,7 @@ use pagewire_hal::{
     TxFrame, TxQueue,
 };
 
-use super::{Fault, HeapMemory, MAC, PAIRS, Posted, Shared, lock};
+use super::{Fault, HeapMemory, MAC, PAIRS, Posted, Shared, hash, lock};
 
 pub(crate) struct FakeTx {
     world: Shared,
@@ -130,6 +130,8 @@ impl RxQueue for FakeRx {
             return Err(QueueError::Down);
         }
         let fault = lock(&self.world).fault;
+        let capabilities = lock(&self.world).shape.capabilities;
+        let hashes = capabilities.rx_hash || fault == Fault::HashUnsaid;
         let mut ahead = VecDeque::new();
         if fault == Fault::ReceivesAhead {
             ahead = std::mem::take(&mut lock(&self.world).queues[self.index].received);
@@ -149,10 +151,12 @@ impl RxQueue for FakeRx {
             if count >= budget {
                 break;
             }
+            let hash = hash::of(&bytes, fault).filter(|_| hashes);
             let pointer = NonNull::from(bytes.as_mut_slice()).cast();
             self.counters.delivered += 1;
             // SAFETY: `bytes` lives until after the call, and nobody else has it.
-            frame(unsafe { RxFrame::new(pointer, bytes.len(), RxChecksum::default()) });
+            let received = unsafe { RxFrame::new(pointer, bytes.len(), RxChecksum::default()) };
+            frame(received.with_hash(hash));
             count += 1;
         }
         if !ahead.is_empty() {
@@ -199,6 +203,7 @@ impl FakeNic {
         if lock(world).fault == Fault::WrongLimit {
             capabilities.max_frame_len += 4;
         }
+        capabilities.rx_hash &= lock(world).fault != Fault::HashUnsaid;
         Self {
             world: Arc::clone(world),
             capabilities,
