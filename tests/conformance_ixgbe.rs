@@ -31,8 +31,8 @@ const RINGS: [u16; 8] = [512, 8, 64, 4096, 16, 1024, 32, 128];
 /// above and below.
 const MTUS: [u16; 6] = [1500, 9000, 1510, 9710, 576, 3000];
 const PAIRS: [u16; 6] = [1, 4, 2, 16, 8, 3];
-/// Bytes of receive buffers of all queues that a bench may have.
-const MOST_BUFFERS: usize = 64 << 20;
+/// Bytes of receive buffers of all queues that a bench may have: each check has its own.
+const MOST_BUFFERS: usize = 8 << 20;
 /// Vectors that the model has, and the driver has use for with sixteen pairs.
 const ALL_VECTORS: u16 = 64;
 
