@@ -36,6 +36,14 @@ impl Failure {
         }
     }
 
+    /// The same, where it has to be said what became of it.
+    pub(crate) fn interrupted_in(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            ..Self::interrupted()
+        }
+    }
+
     /// The exit status.
     pub(crate) fn status(&self) -> u8 {
         self.status

@@ -1,9 +1,14 @@
 //! The `pagewire` command.
 
+mod bind;
 mod demo;
 mod device;
 mod error;
+mod list;
+mod machine;
+mod model;
 mod receiver;
+mod unbind;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -26,6 +31,12 @@ struct Cli {
 enum Command {
     /// Send a file through a NIC driver to a TCP that is not ours, without copying it
     Demo(demo::Args),
+    /// Show the NICs: driver, interface, IOMMU group, and whether user space can have them
+    List(list::Args),
+    /// Take a NIC from its kernel driver and give it to user space, by vfio-pci
+    Bind(bind::Args),
+    /// Give a NIC back to the kernel driver that it had
+    Unbind(unbind::Args),
     /// The receiving end of `demo --peer linux`: started by it, in a network namespace
     #[command(name = "__receive", hide = true)]
     Receive(receiver::Args),
@@ -35,6 +46,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Demo(args) => demo::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Bind(args) => bind::run(&args),
+        Command::Unbind(args) => unbind::run(&args),
         Command::Receive(args) => receiver::run(&args),
     };
     match result {
