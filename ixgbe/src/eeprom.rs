@@ -33,25 +33,38 @@ const CHECKSUM: u16 = 0xBABA;
 const MAX_ADDRESS: u32 = 0x3FFF;
 /// Linux gives a word 100,000 times 5 µs (`IXGBE_EERD_EEWR_ATTEMPTS`).
 const READ_LIMIT: Duration = Duration::from_millis(500);
+/// What all words together get: a device that answers at the last moment, and says that its sections
+/// have all words that can be named, must not hold an opening for a day. (No driver that was read
+/// has such a limit. At the 50 µs that a word is looked for in, all 16384 words take one second.)
+const ALL_LIMIT: Duration = Duration::from_secs(10);
 
-fn read_word<P: Platform>(
-    platform: &P,
-    registers: &Bar<P::Registers>,
-    address: u32,
-) -> Result<u16, NicError> {
-    registers.write(EERD, address << EERD_ADDRESS_SHIFT | EERD_START);
-    let mut value = 0;
-    wait_until(
-        platform,
-        "reading a word of the EEPROM",
-        READ_LIMIT,
-        Duration::from_micros(50),
-        || {
-            value = registers.read(EERD);
-            value & EERD_DONE != 0
-        },
-    )?;
-    Ok((value >> EERD_DATA_SHIFT) as u16)
+/// Reads words, and is patient with all of them together for so long only.
+struct Reader<'a, P: Platform> {
+    platform: &'a P,
+    registers: &'a Bar<P::Registers>,
+    left: Duration,
+}
+
+impl<P: Platform> Reader<'_, P> {
+    fn read(&mut self, address: u32) -> Result<u16, NicError> {
+        let Self {
+            platform,
+            registers,
+            left,
+        } = self;
+        let step = Duration::from_micros(50);
+        registers.write(EERD, address << EERD_ADDRESS_SHIFT | EERD_START);
+        let mut value = registers.read(EERD);
+        if value & EERD_DONE == 0 {
+            let limit = READ_LIMIT.min(*left);
+            wait_until(*platform, "reading the EEPROM", limit, step, || {
+                *left = left.saturating_sub(step);
+                value = registers.read(EERD);
+                value & EERD_DONE != 0
+            })?;
+        }
+        Ok((value >> EERD_DATA_SHIFT) as u16)
+    }
 }
 
 /// Checks the EEPROM's checksum: with a wrong one the device's configuration cannot be trusted.
@@ -79,6 +92,11 @@ fn sum<P: Platform>(
     registers: &Bar<P::Registers>,
     family: Family,
 ) -> Result<u16, NicError> {
+    let mut reader = Reader {
+        platform,
+        registers,
+        left: ALL_LIMIT,
+    };
     let control = registers.read(EEC);
     let words = 1 << (((control & Eec::SIZE.bits()) >> 11) + 6);
     // DPDK leaves a section out that ends behind the EEPROM, but for the X540 only.
@@ -88,22 +106,22 @@ fn sum<P: Platform>(
     };
     let mut found = 0u16;
     for address in 0..CHECKED_WORDS {
-        found = found.wrapping_add(read_word(platform, registers, address)?);
+        found = found.wrapping_add(reader.read(address)?);
     }
     for pointer in SECTION_POINTERS {
         if family == Family::X540 && NOT_ON_X540.contains(&pointer) {
             continue;
         }
-        let section = u32::from(read_word(platform, registers, pointer)?);
+        let section = u32::from(reader.read(pointer)?);
         if section == 0 || section == 0xFFFF || section >= end {
             continue;
         }
-        let len = u32::from(read_word(platform, registers, section)?);
+        let len = u32::from(reader.read(section)?);
         if len == 0 || len == 0xFFFF || section + len >= end {
             continue;
         }
         for address in section + 1..=section + len {
-            found = found.wrapping_add(read_word(platform, registers, address)?);
+            found = found.wrapping_add(reader.read(address)?);
         }
     }
     Ok(found)

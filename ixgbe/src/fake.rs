@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     NoDmaInit,
     /// A word of the EEPROM never arrives.
     SilentEeprom,
+    /// A word of the EEPROM takes 0.4 s.
+    SlowEeprom,
     /// Another driver has died with the semaphore (SMBI), which a release frees.
     DeadDriver,
     /// The firmware does not grant the semaphore.
@@ -54,6 +56,7 @@ pub(crate) struct Device {
     words: Vec<u32>,
     pub(crate) config: [u32; 64],
     pub(crate) eeprom: Vec<u16>,
+    word_at: u64,
     pub(crate) faults: Vec<Fault>,
     pub(crate) fired: u64,
     pub(crate) vectors: u16,
@@ -98,6 +101,7 @@ impl Device {
             words: vec![0; 0x2_0000 / 4],
             config,
             eeprom: eeprom(),
+            word_at: 0,
             faults: Vec::new(),
             fired: 0,
             vectors: 64,
@@ -187,6 +191,7 @@ impl Device {
                 self.set(SW_FW_SYNC, value | 1 << 31);
                 value | u32::from(self.has(Fault::GreedyFirmware)) << 31
             }
+            offset if offset == regs::EERD.0 && self.nanos < self.word_at => value & !(1 << 1),
             offset if offset == regs::SECRXSTAT.0 => u32::from(!self.has(Fault::BusyReceive)),
             offset if is_counter(offset) || offset == regs::EICR.0 => {
                 self.set(offset, 0);
@@ -218,6 +223,8 @@ impl Device {
                 let answer = u32::from(word.unwrap_or(0xFFFF)) << 16 | 1 << 1;
                 let silent = self.has(Fault::SilentEeprom);
                 self.set(offset, if silent { 0 } else { answer });
+                let time = u64::from(self.has(Fault::SlowEeprom)) * 400_000_000;
+                self.word_at = self.nanos + time;
             }
             offset if is_queue_control(offset, regs::TXDCTL.0, 128) => {
                 let off = u32::from(self.has(Fault::NoTxEnable)) << 25;

@@ -152,7 +152,7 @@ impl<P: Platform> core::fmt::Debug for Ixgbe<P> {
 
 impl<P: Platform> Ixgbe<P> {
     /// Resets the device behind `platform`, initialises it and starts it. Takes some 100 ms, and
-    /// up to a minute with a device that answers each step at the last moment.
+    /// up to a minute and a half with a device that answers each step at the last moment.
     ///
     /// # Errors
     /// [`NicError`]: the device is not known, not tested or gone, the configuration is out of

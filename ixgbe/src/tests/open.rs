@@ -1,6 +1,10 @@
 //! Opening: order, errors, configuration; and the control part of a running device.
 
-use pagewire_hal::{Causes, Instant, LinkState, MacAddress, Nic, NicError, Phase, PlatformError};
+use core::time::Duration;
+
+use pagewire_hal::{
+    Causes, Instant, LinkState, MacAddress, Nic, NicError, Phase, Platform, PlatformError,
+};
 
 use super::{open, open_with};
 use crate::fake::{Fake, Fault, MAC, X540T};
@@ -123,7 +127,7 @@ fn each_step_that_hangs_ends_in_its_own_error() {
         (Fault::EndlessReset, "the reset"),
         (Fault::NoAutoRead, "reading of the EEPROM"),
         (Fault::NoDmaInit, "the reset"),
-        (Fault::SilentEeprom, "word of the EEPROM"),
+        (Fault::SilentEeprom, "reading the EEPROM"),
         (Fault::GreedyFirmware, "semaphore"),
         (Fault::NoTxEnable, "TXDCTL"),
         (Fault::NoRxEnable, "RXDCTL"),
@@ -228,6 +232,26 @@ fn pointers_that_lead_nowhere_are_left_out() {
     device.eeprom[0x3F] = before.wrapping_sub(change);
     drop(device);
     assert!(Ixgbe::open(fake, &Config::default()).is_ok());
+}
+
+/// It may have sections of any length, and take its time with each word.
+#[test]
+fn an_eeprom_without_end_ends_in_an_error() {
+    let fake = Fake::with_fault(Fault::SlowEeprom);
+    let sections = 0x03..0x0F;
+    fake.device().eeprom[sections].fill(0x80);
+    fake.device().eeprom[0x80] = 0x3F00;
+    match open_error(&fake) {
+        NicError::Timeout { what, .. } => assert!(what.contains("EEPROM"), "{what}"),
+        other => panic!("{other}"),
+    }
+    let took = fake.now().saturating_since(Instant::ZERO);
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    assert_eq!(
+        fake.device().get(regs::SW_FW_SYNC.0),
+        0,
+        "it was given back"
+    );
 }
 
 #[test]
