@@ -32,7 +32,7 @@ impl Counted {
     /// 82599, by DPDK). A queue counts the bytes that it has stored, so without the frame check
     /// sequence, which is stripped (X550 datasheet, 8.2.2.17.2; so says DPDK): it is added.
     pub(crate) fn collect<R: Registers>(&mut self, registers: &Bar<R>) -> Statistics {
-        let total = &mut self.total;
+        let mut total = self.total;
         let add = |sum: &mut u64, register: Register| {
             *sum = sum.saturating_add(u64::from(registers.read(register)));
         };
@@ -53,7 +53,11 @@ impl Counted {
             add(&mut total.rx_length_errors, wrong_length);
         }
         total.tx_bytes = total.tx_bytes.saturating_add(read_wide(registers, GOTCL));
-        *total
+        // What a device says while it goes away counts for nothing.
+        if !registers.is_gone() {
+            self.total = total;
+        }
+        self.total
     }
 
     /// The sum as of the last collection.
@@ -62,10 +66,13 @@ impl Counted {
     }
 }
 
+/// The high word of a counter of 36 bits.
+const HIGH_BITS: u32 = 0xF;
+
 /// A counter of 36 bits: the low word first, as reading the high one clears both (Linux ixgbe reads
 /// the high one "to clear"; DPDK adds both, in this order).
 fn read_wide<R: Registers>(registers: &Bar<R>, low: Register) -> u64 {
     let low_word = registers.read(low);
     let high_word = registers.read(low.at(1));
-    u64::from(high_word) << 32 | u64::from(low_word)
+    u64::from(high_word & HIGH_BITS) << 32 | u64::from(low_word)
 }
