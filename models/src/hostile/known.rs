@@ -7,8 +7,8 @@ pub(crate) const DESCRIPTOR: u32 = 16;
 /// DEXT, in the eleventh byte of a transmit descriptor.
 const DEXT: u8 = 1 << 5;
 
-/// Rings and buffers remembered.
-const MOST_RINGS: usize = 8;
+/// Rings and buffers remembered; the rings of sixteen pairs of queues.
+const MOST_RINGS: usize = 32;
 const MOST_BUFFERS: usize = 128;
 
 /// A descriptor ring, as its registers said.

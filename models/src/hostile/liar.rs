@@ -11,10 +11,6 @@ use super::source::Source;
 /// [`Liar::turn`] counts.
 const LONGEST: u32 = 15;
 
-/// With a seed, lies in accesses are rarer by this: a driver makes some hundred of them before
-/// anything happens in its rings.
-const RARER_IN_ACCESSES: u32 = 4;
-
 /// An opportunity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Moment {
@@ -122,6 +118,8 @@ pub(crate) struct Liar {
     pub(crate) source: Source,
     lies: Lies,
     mean: u32,
+    /// With a seed, lies in accesses are rarer by this.
+    rarer: u32,
     /// Opportunities to let pass before the next lie, if that has been decided: among accesses of
     /// the driver, and among all else. (A driver that polls would leave little for the rest.)
     gaps: [Option<u32>; 2],
@@ -137,11 +135,14 @@ pub(crate) struct Liar {
 }
 
 impl Liar {
-    pub(crate) fn new(hostile: Hostile, told: LieCounters) -> Self {
+    /// With a seed, lies in accesses are `rarer` by this: a driver makes hundreds or thousands of
+    /// them before anything happens in its rings.
+    pub(crate) fn new(hostile: Hostile, told: LieCounters, rarer: u32) -> Self {
         Self {
             source: hostile.source,
             lies: hostile.lies,
             mean: hostile.gap,
+            rarer,
             gaps: [None; 2],
             clock: 0,
             until: [0; COUNT],
@@ -161,7 +162,7 @@ impl Liar {
             return None;
         }
         let (side, mean) = if moment.is_access() {
-            (0, self.mean.saturating_mul(RARER_IN_ACCESSES))
+            (0, self.mean.saturating_mul(self.rarer))
         } else {
             (1, self.mean)
         };

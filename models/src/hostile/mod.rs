@@ -51,8 +51,8 @@ pub struct Hostile {
 }
 
 impl Hostile {
-    /// Lies without end, drawn from `seed`: all of them, one in about 25 opportunities
-    /// (100 among accesses of the driver).
+    /// Lies without end, drawn from `seed`: all of them, one in about 25 opportunities, and rarer
+    /// among accesses of the driver, see [`with_gap`](Self::with_gap).
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         Self::new(Source::Seed(Random::new(seed)))
@@ -81,9 +81,10 @@ impl Hostile {
         self
     }
 
-    /// With a seed, lets `gap` opportunities pass between two lies on average, and four times as
-    /// many among accesses of the driver; with 0 it lies whenever it can. A script says it for
-    /// each lie by itself.
+    /// With a seed, lets `gap` opportunities pass between two lies on average, and more among
+    /// accesses of the driver: four times as many for the 82574, forty times for the 82599, whose
+    /// driver makes so many more. With 0 it lies whenever it can. A script says it for each lie by
+    /// itself.
     #[must_use]
     pub fn with_gap(mut self, gap: u32) -> Self {
         self.gap = gap;

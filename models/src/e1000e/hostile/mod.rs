@@ -15,6 +15,9 @@ use super::registers::{RegisterFile, Ring};
 use super::{E1000e82574, Engine};
 use crate::Bus;
 
+/// A driver makes some hundred accesses before anything happens in its rings.
+const RARER_IN_ACCESSES: u32 = 4;
+
 impl E1000e82574 {
     /// Makes the device hostile, or honest again with `None`, now. What a lie has done to memory
     /// and to the driver's mind stays done; lies that last end. See the
@@ -26,7 +29,7 @@ impl E1000e82574 {
         self.violations.unmute();
         let Some(hostile) = hostile else { return };
         self.violations.mute();
-        let mut liar = Liar::new(hostile, self.lies_told.clone());
+        let mut liar = Liar::new(hostile, self.lies_told.clone(), RARER_IN_ACCESSES);
         for buffer in self.receive.buffers() {
             liar.known.add_buffer(buffer);
         }

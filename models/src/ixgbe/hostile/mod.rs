@@ -11,9 +11,12 @@ pub(super) use crate::hostile::Liar;
 use crate::hostile::{LyingBus, Moment};
 
 use super::bits::{RXEN, TE, cause, command, ctrl, offset};
-use super::registers::{QUEUES, RegisterFile, Ring, canonical};
+use super::registers::{QUEUES, Register, RegisterFile, Ring, RingRegister, canonical};
 use super::{Engine, Ixgbe82599};
 use crate::Bus;
+
+/// A driver makes some thousand accesses before anything happens in its rings.
+const RARER_IN_ACCESSES: u32 = 40;
 
 impl Ixgbe82599 {
     /// Makes the device hostile, or honest again with `None`, now. What a lie has done to memory
@@ -26,12 +29,16 @@ impl Ixgbe82599 {
         self.violations.unmute();
         let Some(hostile) = hostile else { return };
         self.violations.mute();
-        let mut liar = Liar::new(hostile, self.lies_told.clone());
+        let mut liar = Liar::new(hostile, self.lies_told.clone(), RARER_IN_ACCESSES);
         liar.known.context_type = command::CONTEXT as u8;
         for queue in &self.receiver.queues {
             for buffer in queue.buffers() {
                 liar.known.add_buffer(buffer);
             }
+        }
+        for queue in 0..QUEUES {
+            learn_ring(&mut liar, &self.registers, Ring::Transmit(queue));
+            learn_ring(&mut liar, &self.registers, Ring::Receive(queue));
         }
         self.liar = Some(Box::new(liar));
     }
@@ -85,6 +92,13 @@ impl Ixgbe82599 {
         let lost = matches!(lie, Some(Lie::WriteLost | Lie::ResetClearsNothing));
         if !lost && !liar.is_gone() {
             self.honest_write(bar, at, value, now);
+            let register = (bar == 0).then(|| Register::at(canonical(at))).flatten();
+            // By the time that these are written the ring is where it is to be.
+            if let Some(Register::Ring(which, RingRegister::Control | RingRegister::Tail)) =
+                register
+            {
+                learn_ring(&mut liar, &self.registers, which);
+            }
         }
         self.liar = Some(liar);
     }
@@ -107,7 +121,6 @@ impl Ixgbe82599 {
             return self.honest_step(bus, now);
         };
         let quiet = self.seems_quiet();
-        learn_rings(&mut liar, &self.registers);
         let lie = liar.turn(Moment::Step { quiet });
         let mut busy = false;
         if !liar.is_gone() {
@@ -135,14 +148,11 @@ impl Ixgbe82599 {
     }
 }
 
-/// Takes note of where the rings are.
-fn learn_rings(liar: &mut Liar, registers: &RegisterFile) {
-    for queue in 0..QUEUES {
-        for (which, receive) in [(Ring::Transmit(queue), false), (Ring::Receive(queue), true)] {
-            let (base, entries) = registers.ring(which);
-            if entries > 0 {
-                liar.known.add_ring(base, entries, receive);
-            }
-        }
+/// Takes note of where a ring is.
+fn learn_ring(liar: &mut Liar, registers: &RegisterFile, which: Ring) {
+    let (base, entries) = registers.ring(which);
+    if entries > 0 {
+        let receive = matches!(which, Ring::Receive(_));
+        liar.known.add_ring(base, entries, receive);
     }
 }

@@ -45,7 +45,9 @@ fn every_lie_is_told_sooner_or_later() {
             rig.write(0x0880, 3);
             rig.write(0x0810, 0xffff);
             let hostile = Hostile::from_seed(seed).with_lies(Lies::only(lie));
-            rig.device.be_hostile(Some(hostile.with_gap(2)));
+            // What needs an access that is rare is told with no gap only.
+            let gap = if seed % 2 == 0 { 2 } else { 0 };
+            rig.device.be_hostile(Some(hostile.with_gap(gap)));
             live(&mut rig, 24);
             told |= rig.device.lies_told().told(lie) > 0;
             assert_eq!(
