@@ -16,16 +16,17 @@ mod removal;
 #[path = "hostile/runs.rs"]
 mod runs;
 
-use hostile::Intel;
+use hostile::E1000e;
 
 #[test]
 fn whatever_the_device_says() {
-    runs::whatever_the_device_says::<Intel>((3000, 100_000), (0, 0), |_| true);
+    runs::whatever_the_device_says::<E1000e>((3000, 100_000), (0, 0), |_| true);
 }
 
 #[test]
 fn the_kept_corpus() {
-    runs::the_kept_corpus::<Intel>("e1000e", 50);
+    runs::the_kept_corpus::<E1000e>("e1000e", 50);
 }
 
-removal::tests!(Intel);
+removal::tests!(E1000e);
+named::tests!(E1000e);

@@ -6,5 +6,5 @@
 mod hostile;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    hostile::exercise::<hostile::Intel>(input);
+    hostile::exercise::<hostile::E1000e>(input);
 });

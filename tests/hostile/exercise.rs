@@ -1,6 +1,7 @@
 //! One run, from opening to dropping.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use pagewire::hal::Nic;
 
@@ -42,6 +43,9 @@ pub(crate) fn play<S: Subject>(plan: &Plan<S>, script: &mut Script<'_>) -> Outco
     let is_open = opened.is_ok();
     if let Ok(nic) = opened {
         if !plan.hostile_at_open {
+            if plan.settles {
+                machine.watch.run(600, Duration::from_micros(10));
+            }
             machine.set_hostile(true);
         }
         if plan.tcp {

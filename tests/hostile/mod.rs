@@ -4,9 +4,14 @@
 //! the safe API, and a script of lies. The integration tests and the fuzz target share it.
 
 mod books;
-mod exercise;
 #[allow(dead_code)] // Each test tries one driver.
+mod e1000e;
+mod exercise;
+#[allow(dead_code)] // As above.
 mod intel;
+#[allow(dead_code)] // As above.
+mod ixgbe;
+mod pairs;
 mod platform;
 mod raw;
 mod rig;
@@ -17,9 +22,11 @@ mod subject;
 mod virtio;
 
 #[allow(unused_imports)] // Each user of this module needs a part of it.
+pub(crate) use e1000e::E1000e;
+#[allow(unused_imports)]
 pub(crate) use exercise::{Outcome, exercise, play};
 #[allow(unused_imports)]
-pub(crate) use intel::Intel;
+pub(crate) use ixgbe::Ixgbe;
 #[allow(unused_imports)]
 pub(crate) use raw::{Offloaded, Raw};
 #[allow(unused_imports)]

@@ -1,23 +1,73 @@
-//! Lies of the 82574L one by one, each with what must come of it.
+//! Lies of Intel NICs one by one, each with what must come of it.
 
 use std::time::Duration;
 
 use pagewire::hal::{Nic, NicError, Phase, RxQueue};
-use pagewire_models::e1000e::Lie;
+use pagewire_models::ixgbe::Lie;
 
-use crate::hostile::{Intel, Raw, Stopped};
+use crate::hostile::{Plan, Raw, Stopped, Subject};
 use crate::lies::{lasting, only, open, post, start, told};
 
+/// Makes a test of each function below, for a subject.
+macro_rules! tests {
+    ($subject:ty) => {
+        #[test]
+        fn a_length_beyond_the_buffer_is_counted_and_dropped() {
+            $crate::named::a_length_beyond_the_buffer_is_counted_and_dropped::<$subject>();
+        }
+
+        #[test]
+        fn error_bits_are_counted_and_dropped() {
+            $crate::named::error_bits_are_counted_and_dropped::<$subject>();
+        }
+
+        #[test]
+        fn heads_and_tails_release_nothing() {
+            $crate::named::heads_and_tails_release_nothing::<$subject>();
+        }
+
+        #[test]
+        fn done_bits_where_nothing_was_posted_complete_nothing() {
+            $crate::named::done_bits_where_nothing_was_posted_complete_nothing::<$subject>();
+        }
+
+        #[test]
+        fn a_write_back_that_is_taken_away_or_lost_waits_for_a_reset() {
+            $crate::named::a_write_back_that_is_taken_away_or_lost_waits_for_a_reset::<$subject>();
+        }
+
+        #[test]
+        fn what_never_becomes_quiet_leaks_what_it_was_lent() {
+            $crate::named::what_never_becomes_quiet_leaks_what_it_was_lent::<$subject>();
+        }
+
+        #[test]
+        fn a_reset_that_does_not_end_is_no_start_and_no_leak() {
+            $crate::named::a_reset_that_does_not_end_is_no_start_and_no_leak::<$subject>();
+        }
+
+        #[test]
+        fn opening_names_what_was_wrong() {
+            $crate::named::opening_names_what_was_wrong::<$subject>();
+        }
+
+        #[test]
+        fn a_device_that_fills_while_we_read_ends_somewhere() {
+            $crate::named::a_device_that_fills_while_we_read_ends_somewhere::<$subject>();
+        }
+    };
+}
+pub(crate) use tests;
+
 /// A driver on a device that tells this lie from now on.
-fn lying(lie: Lie, seed: u64) -> Raw<Intel> {
+fn lying<S: Subject<Lie = Lie>>(lie: Lie, seed: u64) -> Raw<S> {
     start(&only(lie, seed))
 }
 
-#[test]
-fn a_length_beyond_the_buffer_is_counted_and_dropped() {
+pub(crate) fn a_length_beyond_the_buffer_is_counted_and_dropped<S: Subject<Lie = Lie>>() {
     let mut sum = 0;
     for seed in 0..20 {
-        let mut raw = lying(Lie::WrongLength, seed);
+        let mut raw = lying::<S>(Lie::WrongLength, seed);
         for _ in 0..4 {
             (0..5).for_each(|_| raw.deliver(100));
             raw.run(300, 10);
@@ -35,10 +85,9 @@ fn a_length_beyond_the_buffer_is_counted_and_dropped() {
     assert!(sum >= 300, "{sum} of 400");
 }
 
-#[test]
-fn error_bits_are_counted_and_dropped() {
+pub(crate) fn error_bits_are_counted_and_dropped<S: Subject<Lie = Lie>>() {
     for seed in 0..10 {
-        let mut raw = lying(Lie::ErrorBits, seed);
+        let mut raw = lying::<S>(Lie::ErrorBits, seed);
         (0..5).for_each(|_| raw.deliver(100));
         raw.run(300, 10);
         assert_eq!(raw.receive(100), Ok(vec![]), "seed {seed}");
@@ -48,10 +97,9 @@ fn error_bits_are_counted_and_dropped() {
     }
 }
 
-#[test]
-fn heads_and_tails_release_nothing() {
+pub(crate) fn heads_and_tails_release_nothing<S: Subject<Lie = Lie>>() {
     for seed in 0..20 {
-        let mut raw = lying(Lie::RingIndex, seed);
+        let mut raw = lying::<S>(Lie::RingIndex, seed);
         raw.machine.hold_completions(true);
         post(&mut raw, 5);
         for _ in 0..20 {
@@ -73,10 +121,9 @@ fn heads_and_tails_release_nothing() {
     }
 }
 
-#[test]
-fn done_bits_where_nothing_was_posted_complete_nothing() {
+pub(crate) fn done_bits_where_nothing_was_posted_complete_nothing<S: Subject<Lie = Lie>>() {
     for seed in 0..20 {
-        let mut raw = lying(Lie::DoneAtRandom, seed);
+        let mut raw = lying::<S>(Lie::DoneAtRandom, seed);
         for _ in 0..20 {
             raw.run(50, 10);
             assert_eq!(raw.reclaim(), Ok(0), "seed {seed}");
@@ -101,11 +148,10 @@ fn done_bits_where_nothing_was_posted_complete_nothing() {
     }
 }
 
-#[test]
-fn a_write_back_that_is_taken_away_or_lost_waits_for_a_reset() {
+pub(crate) fn a_write_back_that_is_taken_away_or_lost_waits_for_a_reset<S: Subject<Lie = Lie>>() {
     for lie in [Lie::WriteBackLost, Lie::DoneTakenAway] {
         for seed in 0..10 {
-            let mut raw = lying(lie, seed);
+            let mut raw = lying::<S>(lie, seed);
             post(&mut raw, 4);
             raw.run(500, 10);
             if lie == Lie::WriteBackLost {
@@ -119,10 +165,9 @@ fn a_write_back_that_is_taken_away_or_lost_waits_for_a_reset() {
     }
 }
 
-#[test]
-fn what_never_becomes_quiet_leaks_what_it_was_lent() {
+pub(crate) fn what_never_becomes_quiet_leaks_what_it_was_lent<S: Subject<Lie = Lie>>() {
     for seed in 0..10 {
-        let mut raw = start(&lasting::<Intel>(Lie::NeverQuiet, seed));
+        let mut raw = start(&lasting::<S>(Lie::NeverQuiet, seed));
         raw.machine.hold_completions(true);
         post(&mut raw, 3);
         raw.run(10, 10);
@@ -140,16 +185,15 @@ fn what_never_becomes_quiet_leaks_what_it_was_lent() {
     }
 }
 
-#[test]
-fn a_reset_that_does_not_end_is_no_start_and_no_leak() {
+pub(crate) fn a_reset_that_does_not_end_is_no_start_and_no_leak<S: Subject<Lie = Lie>>() {
     for seed in 0..10 {
-        let mut raw = start(&lasting::<Intel>(Lie::ResetNeverClears, seed));
+        let mut raw = start(&lasting::<S>(Lie::ResetNeverClears, seed));
         post(&mut raw, 3);
         let stopped = raw.machine.stop(&mut raw.nic);
         assert_eq!(stopped, Stopped::Quiet, "seed {seed}");
         match raw.restart() {
             Err(NicError::Timeout { what, .. }) => {
-                assert!(what.contains("global reset"), "seed {seed}: {what}");
+                assert!(what.contains("reset"), "seed {seed}: {what}");
                 assert_eq!(raw.books.out.len(), 3, "seed {seed}");
                 assert_eq!(raw.release(), Ok(()), "seed {seed}");
                 assert_eq!(raw.books.out.len(), 0, "seed {seed}");
@@ -160,10 +204,9 @@ fn a_reset_that_does_not_end_is_no_start_and_no_leak() {
     }
 }
 
-#[test]
-fn opening_names_what_was_wrong() {
+pub(crate) fn opening_names_what_was_wrong<S: Subject<Lie = Lie>>() {
     for seed in 0..10 {
-        let unknown = open(&only::<Intel>(Lie::IdChanged, seed));
+        let unknown = open(&only::<S>(Lie::IdChanged, seed));
         assert!(
             matches!(
                 unknown,
@@ -171,39 +214,38 @@ fn opening_names_what_was_wrong() {
             ),
             "seed {seed}: {unknown:?}"
         );
-        let sum = open(&only::<Intel>(Lie::ReadyAtOnce, seed));
+        let sum = open(&only::<S>(Lie::ReadyAtOnce, seed));
         assert!(
             matches!(sum, Err(NicError::EepromChecksum { .. })),
             "seed {seed}: {sum:?}"
         );
-        let gone = open(&only::<Intel>(Lie::ConfigAllOnes, seed));
+        let gone = open(&only::<S>(Lie::ConfigAllOnes, seed));
         assert_eq!(gone.err(), Some(NicError::Removed), "seed {seed}");
-        let gone = open(&only::<Intel>(Lie::RegisterAllOnes, seed));
+        let gone = open(&only::<S>(Lie::RegisterAllOnes, seed));
         assert_eq!(gone.err(), Some(NicError::Removed), "seed {seed}");
-        let master = open(&lasting::<Intel>(Lie::NeverQuiet, seed));
+        let master = open(&lasting::<S>(Lie::NeverQuiet, seed));
         assert!(
             matches!(master, Err(NicError::Timeout { what, .. }) if what.contains("master")),
             "seed {seed}: {master:?}"
         );
-        let never = open(&only::<Intel>(Lie::ReadyNever, seed));
+        let never = open(&only::<S>(Lie::ReadyNever, seed));
         assert!(
             matches!(never, Err(NicError::Timeout { .. })),
             "seed {seed}: {never:?}"
         );
-        let lost = open(&only::<Intel>(Lie::WriteLost, seed));
+        let lost = open(&only::<S>(Lie::WriteLost, seed));
         assert!(lost.is_err(), "seed {seed}: opened without a write");
         // A capability list that is a ring ends; without PCI Express the device's word has to do.
-        let ring = open(&only::<Intel>(Lie::CapabilityLoop, seed));
+        let ring = open(&only::<S>(Lie::CapabilityLoop, seed));
         assert!(ring.is_ok(), "seed {seed}: {ring:?}");
     }
 }
 
-#[test]
-fn a_device_that_fills_while_we_read_ends_somewhere() {
+pub(crate) fn a_device_that_fills_while_we_read_ends_somewhere<S: Subject<Lie = Lie>>() {
     let mut filled = 0;
     for seed in 0..100 {
-        let mut plan = only::<Intel>(Lie::DoneAtRandom, seed);
-        plan.setup.rx_descriptors = 8;
+        let mut plan = only::<S>(Lie::DoneAtRandom, seed);
+        plan.setup = with_few_buffers::<S>();
         let mut raw = start(&plan);
         let watch = raw.machine.watch.clone();
         watch.run(200, Duration::from_micros(10));
@@ -222,4 +264,11 @@ fn a_device_that_fills_while_we_read_ends_somewhere() {
         raw.finish();
     }
     assert!(filled > 0, "no frame in all of them");
+}
+
+/// The usual settings, with eight receive descriptors.
+fn with_few_buffers<S: Subject>() -> S::Setup {
+    let mut bytes = S::HONEST.to_vec();
+    bytes[1] &= !0x30;
+    Plan::<S>::parse(&bytes).0.setup
 }

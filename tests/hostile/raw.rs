@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use pagewire::hal::{
     ChecksumOffload, Granule, LendError, LinkState, Nic, NicError, Offload, PoolLayout, PortError,
-    PortPair, PostError, QueueError, RxQueue, TxPort, TxQueue,
+    PostError, QueueError, RxQueue, TxQueue,
 };
 use pagewire_models::Wire;
 
 use super::books::Books;
+use super::pairs::{Pair, drop_in_order};
 use super::rig::{Machine, PORTS_MEMORY, Port, Posted, Rx, SEGMENT_HEADER, Stopped};
 use super::script::{Plan, Script};
 use super::subject::Subject;
@@ -32,7 +33,8 @@ pub(crate) enum Offloaded {
     Wild(Offload),
 }
 
-/// The driver, taken apart, with a port on its queue.
+/// The driver, taken apart, with a port on its queue. Of several pairs of queues this is one, to
+/// be exchanged for another by [`turn_to`](Self::turn_to).
 pub(crate) struct Raw<S: Subject> {
     pub(crate) machine: Machine<S>,
     pub(crate) nic: S::Nic,
@@ -42,7 +44,11 @@ pub(crate) struct Raw<S: Subject> {
     /// Since the last successful `release`.
     pub(crate) is_released: bool,
     pub(crate) delivered: u64,
+    /// The pairs that are not worked with now.
+    pub(crate) others: Vec<Pair<S>>,
     serial: u32,
+    /// Who has sent the last frame to us.
+    station: u8,
     buffer: Vec<u8>,
 }
 
@@ -67,9 +73,15 @@ impl<S: Subject> Raw<S> {
 
     /// On a device that has been opened; `None` if the machine has no memory for the port.
     pub(crate) fn new(machine: Machine<S>, mut nic: S::Nic) -> Option<Self> {
-        let (tx, rx) = nic.take_queues(0)?;
-        assert!(nic.take_queues(0).is_none(), "queues were taken twice");
-        let port = TxPort::new(&mut nic, tx, &layout()).ok()?;
+        let Pair { port, rx, .. } = Pair::<S>::take(&mut nic, 0)?;
+        let pairs = if machine.plan.takes_one {
+            1
+        } else {
+            nic.capabilities().queue_pairs
+        };
+        let others = (1..pairs).map_while(|index| Pair::take(&mut nic, index));
+        let others: Vec<Pair<S>> = others.collect();
+        assert!(nic.take_queues(u16::MAX).is_none());
         Some(Self {
             machine,
             nic,
@@ -78,18 +90,22 @@ impl<S: Subject> Raw<S> {
             books: Books::default(),
             is_released: false,
             delivered: 0,
+            others,
             serial: 0,
+            station: 0,
             buffer: vec![0; 1 << 17],
         })
     }
 
     /// Everything that can be checked at any time.
     pub(crate) fn check(&mut self) {
-        self.books.check(&mut self.port, SMALL + LARGE);
-        let queued = self.port.queue().outstanding();
-        assert_eq!(queued, self.books.out.len(), "the queue's count");
-        let counted = self.rx.counters().delivered;
-        assert_eq!(counted, self.delivered, "frames delivered");
+        self.for_each_pair(|raw| {
+            raw.books.check(&mut raw.port, SMALL + LARGE);
+            let queued = raw.port.queue().outstanding();
+            assert_eq!(queued, raw.books.out.len(), "the queue's count");
+            let counted = raw.rx.counters().delivered;
+            assert_eq!(counted, raw.delivered, "frames delivered");
+        });
         self.machine.check_wire();
         self.machine.check_bus();
     }
@@ -197,38 +213,21 @@ impl<S: Subject> Raw<S> {
         })
     }
 
-    /// After the device has been stopped: takes all back and starts it again.
-    pub(crate) fn restart(&mut self) -> Result<(), NicError> {
-        let pair = PortPair {
-            tx: &mut self.port,
-            rx: &mut self.rx,
-        };
-        let restarted = pagewire::hal::restart(&mut self.nic, &mut [pair]);
-        // It may fail before the tokens are handed back, or after that.
-        if restarted.is_ok() || self.port.outstanding() == 0 {
-            self.books.all_back();
-        }
-        self.is_released &= restarted.is_err();
-        restarted
-    }
-
-    /// After the device has been stopped: takes all back.
-    pub(crate) fn release(&mut self) -> Result<(), NicError> {
-        let pair = PortPair {
-            tx: &mut self.port,
-            rx: &mut self.rx,
-        };
-        pagewire::hal::release(&mut self.nic, &mut [pair])?;
-        self.books.all_back();
-        self.is_released = true;
-        Ok(())
-    }
-
-    /// Puts a frame of `len` bytes on the wire towards the device.
+    /// Puts a frame of `len` bytes on the wire towards the device. With several pairs of queues it
+    /// may be IPv4, from this station or that, so that it may come to any.
     pub(crate) fn deliver(&mut self, len: usize) {
         let mut frame = vec![0x5a; len.max(14)];
         frame[..6].copy_from_slice(&self.nic.mac_address().0);
         frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+        if !self.others.is_empty() && len >= 60 {
+            self.station = self.station.wrapping_add(1);
+            let [high, low] = ((len - 14) as u16).to_be_bytes();
+            let mut header = [0x45, 0, high, low, 0, 1, 0x40, 0, 64, 253, 0, 0];
+            header[10..12].copy_from_slice(&[self.station, 0]);
+            frame[12..14].copy_from_slice(&[8, 0]);
+            frame[14..26].copy_from_slice(&header);
+            frame[26..34].copy_from_slice(&[10, 0, 1, self.station, 10, 0, 0, 1]);
+        }
         self.machine
             .far
             .transmit(&mut frame, self.machine.watch.host.now());
@@ -259,6 +258,12 @@ impl<S: Subject> Raw<S> {
         assert_eq!(restarted, Ok(()), "an honest device starts again");
         self.run(2000, 10);
         self.machine.check_wire();
+        self.for_each_pair(Self::check_works);
+        self.check();
+    }
+
+    /// One frame out and its completion, one in.
+    fn check_works(&mut self) {
         let before = self.machine.sent;
         self.post(60, &[], Offloaded::Nothing).unwrap();
         self.port.doorbell();
@@ -274,42 +279,41 @@ impl<S: Subject> Raw<S> {
         assert_eq!(self.machine.sent, before + 1, "the frame after a reset");
         assert_eq!(self.books.out.len(), 0, "its completion");
         self.receive(16).unwrap();
-        self.check();
     }
 
     /// Drops everything, and checks what leaks. Returns the machine.
     pub(crate) fn finish(mut self) -> Machine<S> {
         self.check();
-        for index in 0..self.books.regions.len() {
-            if !self.books.regions[index].released {
-                self.books.release(&mut self.port, index);
+        self.for_each_pair(|raw| {
+            for index in 0..raw.books.regions.len() {
+                if !raw.books.regions[index].released {
+                    raw.books.release(&mut raw.port, index);
+                }
             }
-        }
+        });
         self.check();
-        let (released, out) = (self.is_released, self.books.out.len());
+        let mut ports = 0;
+        self.for_each_pair(|raw| {
+            let out = raw.books.out.len();
+            ports += if out == 0 { 0 } else { PORTS_MEMORY };
+            assert!(!raw.is_released || out == 0, "after a release");
+        });
         let machine = self.machine;
-        let (nic, port, rx) = (self.nic, self.port, self.rx);
-        drop_in_order::<S>(machine.plan.end.order, nic, port, rx);
-        let drivers = if released { 0 } else { machine.drivers_memory };
-        let ports = if out == 0 { 0 } else { PORTS_MEMORY };
+        let drivers = if self.is_released {
+            0
+        } else {
+            machine.drivers_memory
+        };
+        let (port, rx) = (self.port, self.rx);
+        let books = drop_in_order(machine.plan.end.order, self.nic, port, rx, self.others);
         assert_eq!(machine.watch.live(), drivers + ports, "memory that leaks");
         self.books.check_dropped();
+        books.iter().for_each(Books::check_dropped);
         // The device goes on, if nobody has stopped it.
         machine.watch.run(200, Duration::from_micros(20));
         machine.check_bus();
         machine.watch.free_all();
         machine
-    }
-}
-
-fn drop_in_order<S: Subject>(order: u8, nic: S::Nic, port: Port<S>, rx: Rx<S>) {
-    match order % 6 {
-        0 => drop((nic, port, rx)),
-        1 => drop((nic, rx, port)),
-        2 => drop((port, nic, rx)),
-        3 => drop((port, rx, nic)),
-        4 => drop((rx, nic, port)),
-        _ => drop((rx, port, nic)),
     }
 }
 
@@ -340,7 +344,11 @@ impl<S: Subject> Raw<S> {
     /// Plays the program's script to its end.
     pub(crate) fn play(&mut self, script: &mut Script<'_>) {
         while !script.is_over() {
-            match script.below(24) {
+            let choice = usize::from(script.byte());
+            // What does not count among the 24 says with which pair.
+            let pair = (choice / 24).checked_rem(self.others.len() + 1);
+            self.turn_to(pair.unwrap_or(0));
+            match choice % 24 {
                 0 if self.books.regions.len() < MOST_REGIONS => {
                     let start = usize::from(script.half()) % 4000;
                     self.register(start, 1 + usize::from(script.half()) % 16_000);
@@ -461,10 +469,12 @@ impl<S: Subject> Raw<S> {
         self.play_burst(script);
         self.deliver(200);
         self.run(40, 10);
-        let result = self.receive(64);
-        self.note(result);
-        let result = self.reclaim();
-        self.note(result);
+        self.for_each_pair(|raw| {
+            let result = raw.receive(64);
+            raw.note(result);
+            let result = raw.reclaim();
+            raw.note(result);
+        });
     }
 
     fn play_look(&mut self, script: &mut Script<'_>) {

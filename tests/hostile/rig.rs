@@ -116,7 +116,7 @@ impl<S: Subject> Machine<S> {
             self.note(error);
             let kept = self.watch.live();
             assert!(
-                kept == 0 || S::may_open_leak(&self.plan.setup),
+                kept == 0 || S::may_open_leak(&self.plan.setup, error),
                 "a refused open keeps {kept} pieces of memory: {error}"
             );
         }

@@ -72,7 +72,11 @@ pub(crate) struct End {
 pub(crate) struct Plan<S: Subject> {
     pub(crate) hostile_at_open: bool,
     pub(crate) tcp: bool,
+    /// The link is up before the lies begin, unless they do at once.
+    pub(crate) settles: bool,
     pub(crate) take_queues: bool,
+    /// Of several pairs of queues, only the first is taken.
+    pub(crate) takes_one: bool,
     pub(crate) granule: Granule,
     pub(crate) setup: S::Setup,
     /// No lie but those of [`Subject::is_truthful`].
@@ -148,7 +152,9 @@ impl<S: Subject> Plan<S> {
         let mut plan = Self {
             hostile_at_open: flags & 0x01 != 0,
             tcp: flags & 0x02 != 0,
+            settles: end & 0x10 != 0,
             take_queues: flags & 0x30 != 0x30,
+            takes_one: flags & 0x30 == 0x20,
             granule: granule(flags >> 6),
             setup,
             truthful: false,

@@ -13,7 +13,7 @@ use super::script::{Decisions, Script};
 /// A driver and the model that it is tried on.
 pub(crate) trait Subject: Sized + 'static {
     type Model: Device + 'static;
-    type Nic: Nic<Memory = WatchedMemory>;
+    type Nic: Nic<Memory = WatchedMemory> + Debug;
     /// How the driver is opened, and what the device is made from.
     type Setup: Clone + Debug;
     type Lie: Copy + Eq + Debug + 'static;
@@ -68,7 +68,7 @@ pub(crate) trait Subject: Sized + 'static {
 
     /// Whether memory may be kept by an attempt to open that failed, as the device did not become
     /// quiet after it was told of that memory.
-    fn may_open_leak(_setup: &Self::Setup) -> bool {
+    fn may_open_leak(_setup: &Self::Setup, _error: &NicError) -> bool {
         false
     }
 

@@ -194,7 +194,7 @@ impl Subject for Virtio {
     }
 
     /// It may fail after the start, when the control queue does not answer.
-    fn may_open_leak(setup: &Setup) -> bool {
+    fn may_open_leak(setup: &Setup, _error: &NicError) -> bool {
         setup.config.queue_pairs > 1
     }
 
