@@ -1,13 +1,8 @@
 //! What the user chooses when a device is opened.
 
 use pagewire_hal::NicError;
+use pagewire_hal::driver::{ETHERNET_HEADER, receive_buffer_len};
 
-/// Bytes of an Ethernet header.
-pub(crate) const ETHERNET_HEADER: u32 = 14;
-/// Bytes of a VLAN tag, which a received frame may have on top.
-const VLAN_TAG: u32 = 4;
-/// Bytes of a frame check sequence. It is stripped on receive, but buffers have room for it.
-const FRAME_CHECK_SEQUENCE: u32 = 4;
 /// The largest MTU that the device receives without [`LPE`](crate::regs::Rctl::LPE).
 pub(crate) const STANDARD_MTU: u16 = 1500;
 
@@ -83,8 +78,6 @@ impl Config {
     /// Bytes in a receive buffer: the smallest that the device knows and that holds the longest
     /// frame, with a VLAN tag and the frame check sequence.
     pub(crate) const fn buffer_len(&self) -> u32 {
-        let longest = self.max_frame_len() + VLAN_TAG + FRAME_CHECK_SEQUENCE;
-        let len = longest.next_power_of_two();
-        if len < 2048 { 2048 } else { len }
+        receive_buffer_len(self.max_frame_len())
     }
 }

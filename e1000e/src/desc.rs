@@ -95,7 +95,7 @@ impl TxDescriptor {
         let checksum = offload.checksum;
         let network = u32::from(offload.l2_len);
         let transport = network + u32::from(offload.l3_len);
-        let ipv4 = checksum.intersects(IPV4);
+        let ipv4 = checksum.intersects(ChecksumOffload::OF_IPV4);
         let ipcso = if ipv4 { network + 10 } else { 0 };
         let ipcse = if checksum.contains(ChecksumOffload::IPV4_HEADER) {
             transport.checked_sub(1)?
@@ -114,7 +114,7 @@ impl TxDescriptor {
         if ipv4 {
             command |= TX_TUCMD_IP;
         }
-        if checksum.intersects(TCP) {
+        if checksum.intersects(ChecksumOffload::TCP) {
             command |= TX_TUCMD_TCP;
         }
         let low = u64::from(network)
@@ -128,11 +128,6 @@ impl TxDescriptor {
         })
     }
 }
-
-const IPV4: ChecksumOffload = ChecksumOffload::IPV4_HEADER
-    .union(ChecksumOffload::TCP_IPV4)
-    .union(ChecksumOffload::UDP_IPV4);
-const TCP: ChecksumOffload = ChecksumOffload::TCP_IPV4.union(ChecksumOffload::TCP_IPV6);
 
 /// Command and options of the data descriptors of a frame with `checksum`. The packet options
 /// are valid in the first descriptor of a frame (8254x manual 3.3.7); QEMU goes by the last one.
@@ -232,17 +227,8 @@ impl RxDescriptor {
             };
         }
         RxChecksum {
-            ipv4_header: self.verdict(RX_IPCS, RX_IPE),
-            transport: self.verdict(RX_TCPCS, RX_TCPE),
-        }
-    }
-
-    #[inline(always)]
-    const fn verdict(self, computed: u64, wrong: u64) -> Verdict {
-        match (self.has(computed), self.has(wrong)) {
-            (false, _) => Verdict::Unknown,
-            (true, false) => Verdict::Good,
-            (true, true) => Verdict::Bad,
+            ipv4_header: Verdict::of(self.has(RX_IPCS), self.has(RX_IPE)),
+            transport: Verdict::of(self.has(RX_TCPCS), self.has(RX_TCPE)),
         }
     }
 }

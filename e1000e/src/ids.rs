@@ -3,7 +3,7 @@
 //! Numbers and names: Linux e1000e (`hw.h`), DPDK e1000 (`e1000_hw.h`). Fibre and SerDes ports
 //! of the 82571 and 82572 are left out: their link needs code that is not here.
 
-use pagewire_hal::{NicError, Platform, pci};
+use pagewire_hal::{NicError, Platform, driver};
 
 /// A PCI device that this driver knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,14 +84,10 @@ pub(crate) fn identify<P: Platform>(
     platform: &P,
     allow_untested: bool,
 ) -> Result<DeviceInfo, NicError> {
-    let (vendor, device) = pci::identity(platform);
-    if vendor == u16::MAX {
-        return Err(NicError::Removed);
-    }
-    let info = supported(vendor, device).ok_or(NicError::UnknownDevice { vendor, device })?;
+    let info = driver::identify(platform, supported)?;
     if !info.tested && !allow_untested {
         return Err(NicError::Untested {
-            device,
+            device: info.device,
             name: info.name,
         });
     }

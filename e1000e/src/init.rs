@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 
+use pagewire_hal::driver::{intel, wait_until};
 use pagewire_hal::{MacAddress, NicError, Platform, Registers, pci};
 
 use crate::config::{Config, STANDARD_MTU};
@@ -11,8 +12,8 @@ use crate::link;
 use crate::regs::{
     Bar, CTRL, CTRL_EXT, Ctrl, CtrlExt, EECD, ERT, Eecd, FCRTH, FCRTL, GCR, GCR_22,
     GCR_L1_WITHOUT_L0S_RX, GCR2, GCR2_COMPLETION_FIX, ICR, IMC, MRQC, MTA, MTA_WORDS, PBA, RADV,
-    RAH_AV, RAH0, RAL0, RCTL, RDTR, RECEIVE_ADDRESSES, RFCTL, RXCSUM, RXDCTL, Rctl, Rfctl, Rxcsum,
-    STATUS, Status, TARC_26, TARC_26_23, TARC_30_27, TARC0, TCTL, TIDV, TIPG, TIPG_COPPER, TXDCTL0,
+    RAH0, RAL0, RCTL, RDTR, RECEIVE_ADDRESSES, RFCTL, RXCSUM, RXDCTL, Rctl, Rfctl, Rxcsum, STATUS,
+    Status, TARC_26, TARC_26_23, TARC_30_27, TARC0, TCTL, TIDV, TIPG, TIPG_COPPER, TXDCTL0,
     TXDCTL1, Tctl, Thresholds, VFTA, VFTA_WORDS,
 };
 use crate::rx::E1000eRx;
@@ -31,26 +32,6 @@ const PHY_CONFIGURATION: Duration = Duration::from_millis(25);
 /// What the transmit FIFO must hold above a frame: "at least 80 bytes less than the allocated
 /// size of the transmit FIFO" (8254x manual 3.3.6, of segmentation; taken for every frame).
 pub(crate) const TX_FIFO_RESERVE: u32 = 80;
-
-/// Waits in steps until `done`, for `limit` at most. Counts its own steps, so that it ends even
-/// with a clock that stands still.
-pub(crate) fn wait_until<P: Platform>(
-    platform: &P,
-    what: &'static str,
-    limit: Duration,
-    step: Duration,
-    mut done: impl FnMut() -> bool,
-) -> Result<(), NicError> {
-    let mut waited = Duration::ZERO;
-    while !done() {
-        if waited >= limit {
-            return Err(NicError::Timeout { what, after: limit });
-        }
-        platform.wait(step);
-        waited += step;
-    }
-    Ok(())
-}
 
 /// Stops the device whatever it was doing, and resets it. Nothing of ours is known to it yet.
 pub(crate) fn reset<P: Platform>(
@@ -179,20 +160,16 @@ fn receive_filter(family: Family) -> Rfctl {
 
 /// Receive address 0 is ours, nothing else passes the filters.
 fn prepare_filters<R: Registers>(registers: &Bar<R>, mac: MacAddress) {
-    let MacAddress([a, b, c, d, e, f]) = mac;
-    registers.write(RAL0, u32::from_le_bytes([a, b, c, d]));
-    registers.write(RAH0, u32::from_le_bytes([e, f, 0, 0]) | RAH_AV);
+    let [low, high] = intel::receive_address_words(mac);
+    registers.write(RAL0, low);
+    registers.write(RAH0, high);
     for pair in 1..RECEIVE_ADDRESSES {
         // The high word, with the valid bit, goes first.
         registers.write(RAH0.at(2 * pair), 0);
         registers.write(RAL0.at(2 * pair), 0);
     }
-    for word in 0..MTA_WORDS {
-        registers.write(MTA.at(word), 0);
-    }
-    for word in 0..VFTA_WORDS {
-        registers.write(VFTA.at(word), 0);
-    }
+    registers.fill(MTA, MTA_WORDS, 0);
+    registers.fill(VFTA, VFTA_WORDS, 0);
 }
 
 /// Programs both rings, lets the device reach memory, switches both directions on.

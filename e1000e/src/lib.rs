@@ -43,7 +43,7 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-use pagewire_hal::driver;
+use pagewire_hal::driver::{self, HangWatch};
 use pagewire_hal::{
     Capabilities, Causes, ChecksumOffload, DomainId, Instant, LinkState, MacAddress, Nic, NicError,
     Phase, Platform, QueuePair, Statistics, Token, pci,
@@ -58,8 +58,8 @@ use desc::TX_DTALEN_MAX;
 use ids::Family;
 use init::TX_FIFO_RESERVE;
 use interrupts::Vectors;
-use regs::{Bar, STATUS};
-use reset::{HangWatch, State, Step, Stop};
+use regs::{Bar, STATUS, TDH, TDT};
+use reset::{State, Stop};
 use statistics::Counted;
 use tx::{CONTEXTS, GAP};
 
@@ -119,7 +119,7 @@ impl<P: Platform> E1000e<P> {
         config.check()?;
         let info = ids::identify(&platform, config.allow_untested)?;
         pci::enable_memory(&mut platform);
-        let registers = Bar::new(platform.map_bar(0)?);
+        let registers = regs::bar(platform.map_bar(0)?);
         let removed = registers.clone();
         Self::initialise(platform, registers, info, config).map_err(|error| {
             // Whatever went wrong, all ones explain it better.
@@ -235,25 +235,10 @@ impl<P: Platform> E1000e<P> {
         self.pairs.check(lent, |pair| [pair.tx.id(), pair.rx.id()])
     }
 
-    fn fail(&mut self, error: NicError) -> NicError {
-        log::warn!("{}: {error}", self.info.name);
-        self.state = State::Failed;
-        error
-    }
-
     fn go_on(&mut self, stop: Stop, now: Instant) -> Result<Phase, NicError> {
         let family = self.info.family;
-        match stop.step(&mut self.platform, &self.registers, family, self.pcie, now) {
-            Step::Wait(stop) => {
-                self.state = State::Stopping(stop);
-                Ok(Phase::Stopping)
-            }
-            Step::Quiet => {
-                self.state = State::Quiet;
-                Ok(Phase::Quiet)
-            }
-            Step::NotQuiet => Err(self.fail(NicError::NotQuiet)),
-        }
+        let step = stop.step(&mut self.platform, &self.registers, family, self.pcie, now);
+        self.state.go_on(self.info.name, step)
     }
 }
 
@@ -378,14 +363,15 @@ unsafe impl<P: Platform> Nic for E1000e<P> {
         }
         let status = self.registers.read(STATUS);
         if status == u32::MAX {
-            return Err(self.fail(NicError::Removed));
+            return Err(self.state.fail(self.info.name, NicError::Removed));
         }
         if let State::Stopping(stop) = self.state {
             return self.go_on(stop, now);
         }
         let (registers, counted) = (&self.registers, &mut self.counted);
         let sent = || counted.collect(registers).tx_frames;
-        if self.watch.is_hung(registers, now, sent) {
+        let place = [registers.read_ring(TDH), registers.read_ring(TDT)];
+        if self.watch.is_hung(place, now, sent) {
             return Ok(Phase::Hung);
         }
         Ok(Phase::Running(link::state(status)))

@@ -7,10 +7,10 @@
 
 use core::time::Duration;
 
+use pagewire_hal::driver::wait_until;
 use pagewire_hal::{LinkState, NicError, Platform, Registers};
 
 use crate::ids::Family;
-use crate::init::wait_until;
 use crate::regs::{Bar, CTRL, Ctrl, EXTCNF_CTRL, MDIC, MDIO_SW_OWNERSHIP, Mdic, STATUS, Status};
 
 /// Address of the PHY on the management interface (Linux e1000e `82571.c`).

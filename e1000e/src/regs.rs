@@ -6,22 +6,7 @@
 
 use bitflags::bitflags;
 use pagewire_hal::Registers;
-
-/// A register that holds no address or index of memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Register(pub(crate) u32);
-
-impl Register {
-    /// The `n`-th register of an array that begins with this one.
-    pub(crate) const fn at(self, n: u32) -> Self {
-        Self(self.0 + 4 * n)
-    }
-}
-
-/// A register that tells the device which memory to reach: written only by the owner of the
-/// ring that it describes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct RingRegister(pub(crate) u32);
+use pagewire_hal::driver::{self, Register, RingRegister};
 
 /// Device control, see [`Ctrl`].
 pub(crate) const CTRL: Register = Register(0x0_0000);
@@ -89,12 +74,10 @@ pub(crate) const MTA: Register = Register(0x0_5200);
 pub(crate) const MTA_WORDS: u32 = 128;
 /// Receive addresses: low and high word in turns, [`RECEIVE_ADDRESSES`] pairs.
 pub(crate) const RAL0: Register = Register(0x0_5400);
-/// High word of receive address 0: bytes 4 and 5, and [`RAH_AV`].
+/// High word of receive address 0: bytes 4 and 5, and whether it is valid.
 pub(crate) const RAH0: Register = Register(0x0_5404);
 /// Receive addresses that are ours to use.
 pub(crate) const RECEIVE_ADDRESSES: u32 = 15;
-/// The receive address is valid.
-pub(crate) const RAH_AV: u32 = 1 << 31;
 /// VLAN filter table, [`VFTA_WORDS`] words.
 pub(crate) const VFTA: Register = Register(0x0_5600);
 /// Words in the VLAN filter table.
@@ -348,15 +331,6 @@ bitflags! {
     }
 }
 
-/// [`EERD`]: start of a read.
-pub(crate) const EERD_START: u32 = 1 << 0;
-/// [`EERD`]: the read is done. Bit 1 from the 82571 on (Linux e1000e), bit 4 before.
-pub(crate) const EERD_DONE: u32 = 1 << 1;
-/// [`EERD`]: shift of the word's address.
-pub(crate) const EERD_ADDRESS_SHIFT: u32 = 2;
-/// [`EERD`]: shift of the word's value.
-pub(crate) const EERD_DATA_SHIFT: u32 = 16;
-
 /// [`EXTCNF_CTRL`]: software owns the PHY's management interface.
 pub(crate) const MDIO_SW_OWNERSHIP: u32 = 1 << 5;
 
@@ -377,52 +351,12 @@ pub(crate) const GCR2_COMPLETION_FIX: u32 = 1;
 /// [`TIPG`] for copper: IPGT 8, IPGR1 8, IPGR2 6 (Linux e1000e; QEMU's reset value as well).
 pub(crate) const TIPG_COPPER: u32 = 8 | 8 << 10 | 6 << 20;
 
-/// The registers of one device.
-#[derive(Clone, Debug)]
-pub(crate) struct Bar<R: Registers>(R);
+/// The registers of one device. No bit pattern of STATUS has its reserved bits all set.
+pub(crate) type Bar<R> = driver::Bar<R, { STATUS.0 }>;
 
-impl<R: Registers> Bar<R> {
-    pub(crate) const fn new(registers: R) -> Self {
-        Self(registers)
-    }
-
-    #[inline(always)]
-    pub(crate) fn read(&self, register: Register) -> u32 {
-        self.0.read(register.0)
-    }
-
-    #[inline(always)]
-    pub(crate) fn read_ring(&self, register: RingRegister) -> u32 {
-        self.0.read(register.0)
-    }
-
-    #[inline(always)]
-    pub(crate) fn write(&self, register: Register, value: u32) {
-        // SAFETY: a `Register` holds no address, length or index of memory. All it can do is to
-        // let the device go on with the rings that `write_ring` told it of, whose owner answers
-        // for that memory as long as the device is not quiet. This crate is the device's driver.
-        unsafe { self.0.write(register.0, value) };
-    }
-
-    /// Clears `clear`, then sets `set`.
-    pub(crate) fn change(&self, register: Register, clear: u32, set: u32) {
-        self.write(register, (self.read(register) & !clear) | set);
-    }
-
-    /// Writes a register that tells the device of memory.
-    ///
-    /// # Safety
-    /// The ring that results lies in memory that is the caller's, and stays mapped until the
-    /// device is quiet; and so does all memory that the descriptors between head and tail name.
-    #[inline(always)]
-    pub(crate) unsafe fn write_ring(&self, register: RingRegister, value: u32) {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.write(register.0, value) };
-    }
-
-    /// Whether all registers read ones: the device is no longer there. No bit pattern of
-    /// STATUS has its reserved bits all set.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.read(STATUS) == u32::MAX
-    }
+/// Names the registers of the device that this crate drives.
+pub(crate) const fn bar<R: Registers>(registers: R) -> Bar<R> {
+    // SAFETY: this crate is the device's driver, and a `Register` above holds no address, length or
+    // index of memory; those that do are each a `RingRegister`.
+    unsafe { Bar::new(registers) }
 }

@@ -1,10 +1,11 @@
 //! Counters: the device's are cleared by reading and some are only 32 bits wide, so they are
 //! added up here. A reset loses at most what was counted between the last reading and it.
 
+use pagewire_hal::driver::{Register, intel};
 use pagewire_hal::{Registers, Statistics};
 
 use crate::regs::{
-    Bar, CRCERRS, GORCL, GOTCL, GPRC, GPTC, MPC, RLEC, RNBC, ROC, Register, TORL, TOTL, TPR, TPT,
+    Bar, CRCERRS, GORCL, GOTCL, GPRC, GPTC, MPC, RLEC, RNBC, ROC, TORL, TOTL, TPR, TPT,
 };
 
 /// All that the device has counted since it was opened.
@@ -29,6 +30,7 @@ impl Counted {
         let add = |sum: &mut u64, register: Register| {
             *sum = sum.saturating_add(u64::from(registers.read(register)));
         };
+        let wide = |low| intel::read_wide(registers, low, u32::MAX);
         add(&mut total.tx_frames, GPTC);
         add(&mut total.rx_frames, GPRC);
         add(&mut total.rx_crc_errors, CRCERRS);
@@ -41,13 +43,13 @@ impl Counted {
         total.rx_length_errors = total
             .rx_length_errors
             .saturating_add(u64::from(wrong_length));
-        total.tx_bytes = total.tx_bytes.saturating_add(read_wide(registers, GOTCL));
-        total.rx_bytes = total.rx_bytes.saturating_add(read_wide(registers, GORCL));
+        total.tx_bytes = total.tx_bytes.saturating_add(wide(GOTCL));
+        total.rx_bytes = total.rx_bytes.saturating_add(wide(GORCL));
         for register in [TPR, TPT] {
             registers.read(register);
         }
         for register in [TORL, TOTL] {
-            read_wide(registers, register);
+            wide(register);
         }
         *total
     }
@@ -56,12 +58,4 @@ impl Counted {
     pub(crate) const fn total(&self) -> Statistics {
         self.total
     }
-}
-
-/// A counter of 64 bits: the low word first, as reading the high one clears both (8254x manual
-/// 13.7.32).
-fn read_wide<R: Registers>(registers: &Bar<R>, low: Register) -> u64 {
-    let low_word = registers.read(low);
-    let high_word = registers.read(low.at(1));
-    u64::from(high_word) << 32 | u64::from(low_word)
 }

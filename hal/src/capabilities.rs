@@ -31,13 +31,16 @@ impl ChecksumOffload {
         .union(Self::UDP_IPV6)
         .union(Self::GENERIC);
 
+    /// Every request that stores a TCP checksum, of a frame that says it is TCP.
+    pub const TCP: Self = Self::TCP_IPV4.union(Self::TCP_IPV6);
+
     /// Requests that only an IPv4 frame can make.
-    pub(crate) const OF_IPV4: Self = Self::IPV4_HEADER
+    pub const OF_IPV4: Self = Self::IPV4_HEADER
         .union(Self::TCP_IPV4)
         .union(Self::UDP_IPV4);
 
     /// Requests that only an IPv6 frame can make.
-    pub(crate) const OF_IPV6: Self = Self::TCP_IPV6.union(Self::UDP_IPV6);
+    pub const OF_IPV6: Self = Self::TCP_IPV6.union(Self::UDP_IPV6);
 }
 
 /// Limits of TCP segmentation by the device (TSO).

@@ -290,6 +290,13 @@ impl MacAddress {
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 1 != 0
     }
+
+    /// Whether it can be that of a station: for one alone, and not zero.
+    #[must_use]
+    pub const fn is_station(self) -> bool {
+        let [a, b, c, d, e, f] = self.0;
+        !self.is_multicast() && (a | b | c | d | e | f) != 0
+    }
 }
 
 impl fmt::Display for MacAddress {

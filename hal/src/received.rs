@@ -166,6 +166,19 @@ pub enum Verdict {
     Bad,
 }
 
+impl Verdict {
+    /// That of a device which says whether it has looked, and if so whether the checksum is wrong.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(looked: bool, wrong: bool) -> Self {
+        match (looked, wrong) {
+            (false, _) => Self::Unknown,
+            (true, false) => Self::Good,
+            (true, true) => Self::Bad,
+        }
+    }
+}
+
 /// What a device found out about the checksums of a received frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RxChecksum {

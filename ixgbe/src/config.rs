@@ -1,15 +1,10 @@
 //! What the user chooses when a device is opened.
 
+use pagewire_hal::driver::{ETHERNET_HEADER, receive_buffer_len};
 use pagewire_hal::{MacAddress, NicError};
 
 use crate::rss::RssKey;
 
-/// Bytes of an Ethernet header.
-pub(crate) const ETHERNET_HEADER: u32 = 14;
-/// Bytes of a VLAN tag, which a received frame may have on top.
-const VLAN_TAG: u32 = 4;
-/// Bytes of a frame check sequence. It is stripped on receive, but buffers have room for it.
-pub(crate) const FRAME_CHECK_SEQUENCE: u32 = 4;
 /// The largest MTU that the device receives without
 /// [`JUMBOEN`](crate::bits::Hlreg0::JUMBOEN) (Linux sets it for frames above `ETH_FRAME_LEN` and
 /// the frame check sequence).
@@ -104,7 +99,7 @@ impl Config {
             "max_fragments is at least 1"
         } else if self.interrupt_interval > MAX_INTERVAL {
             "interrupt_interval is from 0 to 1000"
-        } else if self.mac_address.is_some_and(|mac| !is_station(mac)) {
+        } else if self.mac_address.is_some_and(|mac| !mac.is_station()) {
             "mac_address is that of one station"
         } else {
             return Ok(());
@@ -121,13 +116,6 @@ impl Config {
     /// longest frame, with a VLAN tag and the frame check sequence. The device takes whole KiB from
     /// 1 to 16 (82599 datasheet 8.2.3.8.7, as TinyNF quotes it).
     pub(crate) const fn buffer_len(&self) -> u32 {
-        let longest = self.max_frame_len() + VLAN_TAG + FRAME_CHECK_SEQUENCE;
-        let len = longest.next_power_of_two();
-        if len < 2048 { 2048 } else { len }
+        receive_buffer_len(self.max_frame_len())
     }
-}
-
-/// Whether the address can be that of a station: unicast and not zero.
-pub(crate) fn is_station(mac: MacAddress) -> bool {
-    !mac.is_multicast() && mac != MacAddress([0; 6])
 }

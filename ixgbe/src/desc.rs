@@ -152,10 +152,10 @@ impl Context {
         }
         let low = offload.l3_len as u64 | (offload.l2_len as u64) << TX_MACLEN_SHIFT;
         let mut high = TX_DEXT | TX_DTYP_CONTEXT;
-        if offload.checksum.intersects(IPV4) {
+        if offload.checksum.intersects(ChecksumOffload::OF_IPV4) {
             high |= TX_TUCMD_IPV4;
         }
-        if offload.checksum.intersects(TCP) {
+        if offload.checksum.intersects(ChecksumOffload::TCP) {
             high |= TX_TUCMD_TCP;
         }
         if segments {
@@ -174,11 +174,6 @@ impl Context {
         }
     }
 }
-
-const IPV4: ChecksumOffload = ChecksumOffload::IPV4_HEADER
-    .union(ChecksumOffload::TCP_IPV4)
-    .union(ChecksumOffload::UDP_IPV4);
-const TCP: ChecksumOffload = ChecksumOffload::TCP_IPV4.union(ChecksumOffload::TCP_IPV6);
 
 /// Command and options of the first data descriptor of a frame of `len` bytes that uses context
 /// `index`, if it asks for anything.
@@ -322,25 +317,16 @@ impl RxDescriptor {
     pub(crate) const fn checksum(self, family: Family) -> RxChecksum {
         let udp_over_ipv4 =
             self.first & RX_TYPE_UDP.to_le() != 0 && self.first & RX_TYPE_IPV4.to_le() != 0;
-        let mut transport = self.verdict(RX_L4CS, RX_L4E);
+        let mut transport = Verdict::of(self.has(RX_L4CS), self.has(RX_L4E));
         if matches!((family, transport), (Family::I82599, Verdict::Bad)) && udp_over_ipv4 {
             transport = Verdict::Unknown;
         }
         RxChecksum {
-            ipv4_header: match self.verdict(RX_IPCS, RX_IPE) {
+            ipv4_header: match Verdict::of(self.has(RX_IPCS), self.has(RX_IPE)) {
                 Verdict::Bad if !self.has(RX_L4CS) => Verdict::Unknown,
                 verdict => verdict,
             },
             transport,
-        }
-    }
-
-    #[inline(always)]
-    const fn verdict(self, computed: u64, wrong: u64) -> Verdict {
-        match (self.has(computed), self.has(wrong)) {
-            (false, _) => Verdict::Unknown,
-            (true, false) => Verdict::Good,
-            (true, true) => Verdict::Bad,
         }
     }
 }

@@ -6,20 +6,14 @@
 
 use core::time::Duration;
 
+use pagewire_hal::driver::intel;
 use pagewire_hal::{MacAddress, NicError, Platform, Registers};
 
 use crate::bits::Eec;
-use crate::config::is_station;
 use crate::ids::Family;
-use crate::init::wait_until;
-use crate::regs::{
-    Bar, EEC, EERD, EERD_ADDRESS_SHIFT, EERD_DATA_SHIFT, EERD_DONE, EERD_START, RAH_AV, RAH0, RAL0,
-};
+use crate::regs::{Bar, EEC, EERD, RAH0, RAL0};
 use crate::semaphore::{self, Resource};
 
-/// Words at the beginning that the checksum covers, the checksum itself included: 0 to 3Fh
-/// (`IXGBE_EEPROM_CHECKSUM`).
-const CHECKED_WORDS: u32 = 0x40;
 /// Words that point at sections which the checksum covers as well (Linux and DPDK ixgbe: from the
 /// PCIe analog section to the one before the firmware's, `IXGBE_PCIE_ANALOG_PTR` and
 /// `IXGBE_FW_PTR`).
@@ -27,45 +21,12 @@ const SECTION_POINTERS: core::ops::Range<u32> = 0x03..0x0F;
 /// Of these the PHY's section and the option ROM are left out on the X540 (`IXGBE_PHY_PTR`,
 /// `IXGBE_OPTION_ROM_PTR`).
 const NOT_ON_X540: core::ops::Range<u32> = 0x04..0x06;
-/// What all of it sums to (Linux `IXGBE_EEPROM_SUM`).
-const CHECKSUM: u16 = 0xBABA;
 /// Largest address that a read takes: 14 bits (DPDK `IXGBE_EERD_MAX_ADDR`).
 const MAX_ADDRESS: u32 = 0x3FFF;
-/// Linux gives a word 100,000 times 5 µs (`IXGBE_EERD_EEWR_ATTEMPTS`).
-const READ_LIMIT: Duration = Duration::from_millis(500);
 /// What all words together get: a device that answers at the last moment, and says that its sections
 /// have all words that can be named, must not hold an opening for a day. (No driver that was read
 /// has such a limit. At the 50 µs that a word is looked for in, all 16384 words take one second.)
 const ALL_LIMIT: Duration = Duration::from_secs(10);
-
-/// Reads words, and is patient with all of them together for so long only.
-struct Reader<'a, P: Platform> {
-    platform: &'a P,
-    registers: &'a Bar<P::Registers>,
-    left: Duration,
-}
-
-impl<P: Platform> Reader<'_, P> {
-    fn read(&mut self, address: u32) -> Result<u16, NicError> {
-        let Self {
-            platform,
-            registers,
-            left,
-        } = self;
-        let step = Duration::from_micros(50);
-        registers.write(EERD, address << EERD_ADDRESS_SHIFT | EERD_START);
-        let mut value = registers.read(EERD);
-        if value & EERD_DONE == 0 {
-            let limit = READ_LIMIT.min(*left);
-            wait_until(*platform, "reading the EEPROM", limit, step, || {
-                *left = left.saturating_sub(step);
-                value = registers.read(EERD);
-                value & EERD_DONE != 0
-            })?;
-        }
-        Ok((value >> EERD_DATA_SHIFT) as u16)
-    }
-}
 
 /// Checks the EEPROM's checksum: with a wrong one the device's configuration cannot be trusted.
 pub(crate) fn verify<P: Platform>(
@@ -76,14 +37,7 @@ pub(crate) fn verify<P: Platform>(
     semaphore::take(platform, registers, family, Resource::Eeprom)?;
     let found = sum(platform, registers, family);
     semaphore::put(registers, family, Resource::Eeprom);
-    let found = found?;
-    if found != CHECKSUM {
-        return Err(NicError::EepromChecksum {
-            found,
-            expected: CHECKSUM,
-        });
-    }
-    Ok(())
+    intel::check_sum(found?)
 }
 
 /// The sum of all words that count.
@@ -92,11 +46,7 @@ fn sum<P: Platform>(
     registers: &Bar<P::Registers>,
     family: Family,
 ) -> Result<u16, NicError> {
-    let mut reader = Reader {
-        platform,
-        registers,
-        left: ALL_LIMIT,
-    };
+    let mut reader = intel::EepromReader::new(platform, registers, EERD, ALL_LIMIT);
     let control = registers.read(EEC);
     let words = 1 << (((control & Eec::SIZE.bits()) >> 11) + 6);
     // DPDK leaves a section out that ends behind the EEPROM, but for the X540 only.
@@ -104,10 +54,7 @@ fn sum<P: Platform>(
         Family::I82599 => MAX_ADDRESS + 1,
         Family::X540 => (MAX_ADDRESS + 1).min(words),
     };
-    let mut found = 0u16;
-    for address in 0..CHECKED_WORDS {
-        found = found.wrapping_add(reader.read(address)?);
-    }
+    let mut found = reader.sum(intel::CHECKED_WORDS)?;
     for pointer in SECTION_POINTERS {
         if family == Family::X540 && NOT_ON_X540.contains(&pointer) {
             continue;
@@ -120,9 +67,7 @@ fn sum<P: Platform>(
         if len == 0 || len == 0xFFFF || section + len >= end {
             continue;
         }
-        for address in section + 1..=section + len {
-            found = found.wrapping_add(reader.read(address)?);
-        }
+        found = found.wrapping_add(reader.sum(section + 1..section + len + 1)?);
     }
     Ok(found)
 }
@@ -130,11 +75,8 @@ fn sum<P: Platform>(
 /// The station address: receive address 0, which the device has loaded from its EEPROM (82599
 /// datasheet 8.2.3.7.9, as TinyNF quotes it).
 pub(crate) fn station_address<R: Registers>(registers: &Bar<R>) -> Result<MacAddress, NicError> {
-    let (low, high) = (registers.read(RAL0), registers.read(RAH0));
-    let [a, b, c, d] = low.to_le_bytes();
-    let [e, f, ..] = high.to_le_bytes();
-    let loaded = MacAddress([a, b, c, d, e, f]);
-    if high & RAH_AV != 0 && is_station(loaded) {
+    let (loaded, is_valid) = intel::receive_address(registers.read(RAL0), registers.read(RAH0));
+    if is_valid {
         Ok(loaded)
     } else {
         Err(NicError::BadMacAddress(loaded))

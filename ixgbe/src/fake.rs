@@ -15,7 +15,7 @@ use pagewire_hal::{
     DeviceAddress, DmaMemory, DomainId, Instant, Platform, PlatformError, Registers,
 };
 
-use crate::regs;
+use crate::regs::{self, PerQueue};
 
 /// Ways in which the device may misbehave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

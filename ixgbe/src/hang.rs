@@ -1,52 +1,37 @@
 //! Noticing that a transmit queue hangs.
 
-use core::time::Duration;
+use pagewire_hal::{Instant, Registers, driver};
 
-use pagewire_hal::{Instant, Registers};
+use crate::regs::{Bar, PerQueue, QPTC, TDH, TDT};
 
-use crate::regs::{Bar, QPTC, TDH, TDT};
-
-/// Time between two looks at a transmit head that does not move, at least. Linux looks every 2 s
-/// (`ixgbe_check_tx_hang`), and twice as here; with pages lent to the device it is done sooner.
-pub(crate) const HANG_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Watches one transmit queue: with work to do and no progress in two looks in a row it hangs.
-///
-/// Descriptors that wait for a link count as well: their pages are stranded until a reset.
+/// Watches one transmit queue. Linux looks every 2 s (`ixgbe_check_tx_hang`), and twice as here; with
+/// pages lent to the device it is done sooner.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HangWatch {
-    /// When the head was first seen here, and the head.
-    seen: Option<(Instant, u32)>,
+    watch: driver::HangWatch,
+    /// Frames that the queue has sent while it was watched.
+    sent: u64,
 }
 
 impl HangWatch {
     /// Forgets what was seen.
     pub(crate) fn restart(&mut self) {
-        self.seen = None;
+        self.watch.restart();
     }
 
-    /// One look at queue `pair`. Its counter of frames sent, which reading clears and nobody else
-    /// reads, tells a head that stands still from one that has gone round.
+    /// One look at queue `pair`. Its counter of frames sent is cleared by reading, and nobody else
+    /// reads it.
     pub(crate) fn is_hung<R: Registers>(
         &mut self,
         registers: &Bar<R>,
         pair: u16,
         now: Instant,
     ) -> bool {
-        let head = registers.read_ring(TDH.of(pair));
-        if head == registers.read_ring(TDT.of(pair)) {
-            self.seen = None;
-            return false;
-        }
-        let sent = registers.read(QPTC.of(pair));
-        match self.seen {
-            Some((since, at)) if at == head && sent == 0 => {
-                now.saturating_since(since) >= HANG_INTERVAL
-            }
-            _ => {
-                self.seen = Some((now, head));
-                false
-            }
-        }
+        let place = [TDH, TDT].map(|register| registers.read_ring(register.of(pair)));
+        let sent = &mut self.sent;
+        self.watch.is_hung(place, now, || {
+            *sent = sent.wrapping_add(u64::from(registers.read(QPTC.of(pair))));
+            *sent
+        })
     }
 }

@@ -4,7 +4,7 @@
 //! EEPROM is reached through a host interface of the firmware. So are devices of the 82598, whose
 //! registers are others, and virtual functions.
 
-use pagewire_hal::{NicError, Platform, pci};
+use pagewire_hal::{NicError, Platform, driver};
 
 /// A PCI device that this driver knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,14 +97,10 @@ pub(crate) fn identify<P: Platform>(
     platform: &P,
     allow_untested: bool,
 ) -> Result<DeviceInfo, NicError> {
-    let (vendor, device) = pci::identity(platform);
-    if vendor == u16::MAX {
-        return Err(NicError::Removed);
-    }
-    let info = supported(vendor, device).ok_or(NicError::UnknownDevice { vendor, device })?;
+    let info = driver::identify(platform, supported)?;
     if !info.tested && !allow_untested {
         return Err(NicError::Untested {
-            device,
+            device: info.device,
             name: info.name,
         });
     }

@@ -8,20 +8,21 @@
 
 use core::time::Duration;
 
-use pagewire_hal::{MacAddress, NicError, Platform, Registers};
+use pagewire_hal::driver::{FRAME_CHECK_SEQUENCE, Register, intel};
+use pagewire_hal::{MacAddress, Registers};
 
 use crate::bits::{
     CtrlExt, Fctrl, Hlreg0, RSC_ACK_DISABLE, RXEN, Rdrxctl, Rfctl, Rttdcs, Rxcsum, Rxdctl,
     SECRX_READY, Secrx, TX_ENABLE, Txdctl, Vlnctrl,
 };
-use crate::config::{Config, FRAME_CHECK_SEQUENCE, STANDARD_MTU};
+use crate::config::{Config, STANDARD_MTU};
 use crate::ids::Family;
 use crate::regs::{
     Bar, CTRL_EXT, DMATXCTL, DTXMXSZRQ, FCRTH, FCRTL, FCTRL, FTQF, HLREG0, MAXFRS, MCSTCTRL, MPSAR,
-    MTA, MTQC, PACKET_BUFFERS, PFUTA, PFVLVF, PFVLVFB, QUEUE_COUNTERS, QUEUES, RAH_AV, RAH0,
+    MTA, MTQC, PACKET_BUFFERS, PFUTA, PFVLVF, PFVLVFB, PerQueue, QUEUE_COUNTERS, QUEUES, RAH0,
     RAL_ALL, RAL0, RDRXCTL, RECEIVE_ADDRESSES, RFCTL, RQSMR, RSCDBU, RTTBCNRC, RTTDCS, RTTDQSEL,
-    RTTDT1C, RXCSUM, RXCTRL, RXDCTL, RXPBSIZE, Register, SECRXCTRL, SECRXSTAT, TABLE_WORDS, TQSM,
-    TXDCTL, TXPBSIZE, TXPBTHRESH, VFTA, VLNCTRL,
+    RTTDT1C, RXCSUM, RXCTRL, RXDCTL, RXPBSIZE, SECRXCTRL, SECRXSTAT, TABLE_WORDS, TQSM, TXDCTL,
+    TXPBSIZE, TXPBTHRESH, VFTA, VLNCTRL,
 };
 use crate::{link, rss};
 
@@ -52,26 +53,6 @@ const MAX_REQUEST: u32 = 0xFFF;
 
 /// [`MPSAR`]: a receive address is in pool 0 (machine-readable map: a bit for each pool).
 const POOL_0: u32 = 1;
-
-/// Waits in steps until `done`, for `limit` at most. Counts its own steps, so that it ends even
-/// with a clock that stands still.
-pub(crate) fn wait_until<P: Platform>(
-    platform: &P,
-    what: &'static str,
-    limit: Duration,
-    step: Duration,
-    mut done: impl FnMut() -> bool,
-) -> Result<(), NicError> {
-    let mut waited = Duration::ZERO;
-    while !done() {
-        if waited >= limit {
-            return Err(NicError::Timeout { what, after: limit });
-        }
-        platform.wait(step);
-        waited += step;
-    }
-    Ok(())
-}
 
 /// All that is set once after each reset, before the rings.
 pub(crate) fn prepare<R: Registers>(
@@ -115,9 +96,9 @@ fn first_alone<R: Registers>(registers: &Bar<R>, register: Register, value: u32)
 /// That pools of an address matter where there are none is nowhere said. Ours is in pool 0, as in
 /// Linux and DPDK (`ixgbe_set_rar`) and TinyNF, so that it is right either way.
 fn prepare_filters<R: Registers>(registers: &Bar<R>, mac: MacAddress) {
-    let MacAddress([a, b, c, d, e, f]) = mac;
-    registers.write(RAL0, u32::from_le_bytes([a, b, c, d]));
-    registers.write(RAH0, u32::from_le_bytes([e, f, 0, 0]) | RAH_AV);
+    let [low, high] = intel::receive_address_words(mac);
+    registers.write(RAL0, low);
+    registers.write(RAH0, high);
     for address in 1..RECEIVE_ADDRESSES {
         let low = receive_address(address);
         // The high word, with the valid bit, goes first. (Linux and DPDK `ixgbe_clear_rar` begin

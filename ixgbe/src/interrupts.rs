@@ -9,62 +9,21 @@
 //! An erratum of the 82599 (1 in the specification update: a cause that is set by EICS may never be
 //! cleared) is of no concern: it takes neither pending bits nor auto-masking, and here are both.
 
+use pagewire_hal::driver::{Register, Vectors};
 use pagewire_hal::{Causes, Platform, Registers};
 
 use crate::bits::{Cause, Eitr, Gpie, Ivar};
 use crate::regs::{
     Bar, EIAC, EIAM_EX, EICR, EIMC, EIMC_EX, EIMS, EIMS_EX, EITR, EITR_HIGH, GPIE, IVAR, IVAR_MISC,
-    Register,
 };
 
 /// Vectors with a moderation register below [`EITR_HIGH`] (`ixgbe_type.h`, `IXGBE_EITR`).
 const LOW_VECTORS: u16 = 24;
 
-/// Which vector says what: that of the rest is the last. Of the others each queue has one, receive
-/// and transmit in turns, or else each pair has one, or else pairs share them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Vectors {
-    count: u16,
-    pairs: u16,
-}
-
-impl Vectors {
-    /// Vectors that a device of `pairs` queue pairs has use for.
-    pub(crate) const fn wanted(pairs: u16) -> u16 {
-        2 * pairs + 1
-    }
-
-    /// Of `count` vectors, from 1 to [`wanted`](Self::wanted).
-    pub(crate) const fn new(count: u16, pairs: u16) -> Self {
-        Self { count, pairs }
-    }
-
-    /// Vectors in use.
-    pub(crate) const fn count(self) -> u16 {
-        self.count
-    }
-
-    /// Of queue `index`: receive queues are even, transmit queues odd.
-    const fn queue(self, index: u16) -> u16 {
-        if self.count >= Self::wanted(self.pairs) {
-            index
-        } else if self.count > 1 {
-            // With a vector for each pair this is the pair's.
-            index / 2 % (self.count - 1)
-        } else {
-            0
-        }
-    }
-
-    const fn rest(self) -> u16 {
-        self.count.saturating_sub(1)
-    }
-
-    /// All vectors, 0 to 31 and 32 to 63.
-    const fn all(self) -> [u32; 2] {
-        let all = (1u64 << self.count) - 1;
-        [all as u32, (all >> 32) as u32]
-    }
+/// All vectors, 0 to 31 and 32 to 63.
+const fn all(vectors: Vectors) -> [u32; 2] {
+    let all = (1u64 << vectors.count()) - 1;
+    [all as u32, (all >> 32) as u32]
 }
 
 const REST: Cause = Cause::LSC.union(Cause::RX_MISS);
@@ -74,7 +33,7 @@ const REST: Cause = Cause::LSC.union(Cause::RX_MISS);
 pub(crate) fn program<R: Registers>(registers: &Bar<R>, vectors: Vectors, interval: u16) {
     let mode = Gpie::MULTIPLE_MSIX | Gpie::PBA_SUPPORT | Gpie::OTHER_CLEAR_DISABLE | Gpie::EIAME;
     registers.write(GPIE, mode.bits());
-    for pair in 0..vectors.pairs {
+    for pair in 0..vectors.pairs() {
         let entry = |index| u32::from(vectors.queue(index)) | Ivar::VALID.bits();
         let both = entry(2 * pair) | entry(2 * pair + 1) << 8;
         let shift = 16 * u32::from(pair % 2);
@@ -83,12 +42,12 @@ pub(crate) fn program<R: Registers>(registers: &Bar<R>, vectors: Vectors, interv
     }
     let rest = u32::from(vectors.rest()) | Ivar::VALID.bits();
     registers.write(IVAR_MISC, rest << 8);
-    for vector in 0..vectors.count {
+    for vector in 0..vectors.count() {
         registers.write(moderation(vector), throttle(interval));
     }
     // Vectors 16 and above have no bit here; Linux writes none elsewhere either.
     registers.write(EIAC, Cause::VECTORS.bits());
-    let [low, high] = vectors.all();
+    let [low, high] = all(vectors);
     registers.write(EIAM_EX, low);
     registers.write(EIAM_EX.at(1), high);
     unmask(registers, [low, high]);
@@ -137,21 +96,7 @@ pub(crate) fn take<P: Platform>(
     registers: &Bar<P::Registers>,
     vectors: Vectors,
 ) -> Causes {
-    let mut fired = 0u64;
-    for vector in 0..vectors.count {
-        fired |= u64::from(platform.take_interrupt(vector)) << vector;
-    }
-    let mut causes = Causes::empty();
-    for index in 0..2 * vectors.pairs {
-        if fired >> vectors.queue(index) & 1 != 0 {
-            let is_receive = index.is_multiple_of(2);
-            causes |= if is_receive {
-                Causes::RECEIVE
-            } else {
-                Causes::TRANSMIT
-            };
-        }
-    }
+    let (fired, mut causes) = vectors.take(platform);
     if fired >> vectors.rest() & 1 != 0 {
         causes |= take_rest(registers);
     }
@@ -181,23 +126,7 @@ fn take_rest<R: Registers>(registers: &Bar<R>) -> Causes {
 
 #[cfg(test)]
 mod tests {
-    use super::{Vectors, throttle};
-
-    #[test]
-    fn vectors_are_in_the_table_and_each_is_used() {
-        for pairs in 1..=16 {
-            for count in 1..=Vectors::wanted(pairs) {
-                let vectors = Vectors::new(count, pairs);
-                let mut used = std::vec![false; usize::from(count)];
-                used[usize::from(vectors.rest())] = true;
-                for index in 0..2 * pairs {
-                    used[usize::from(vectors.queue(index))] = true;
-                }
-                let own = count <= pairs + 1 || count == Vectors::wanted(pairs);
-                assert!(!own || !used.contains(&false), "{count} for {pairs} pairs");
-            }
-        }
-    }
+    use super::throttle;
 
     #[test]
     fn moderation_stays_in_its_field() {

@@ -69,7 +69,7 @@ mod fake;
 mod tests;
 
 use core::net::SocketAddr;
-use pagewire_hal::driver;
+use pagewire_hal::driver::{self, Vectors};
 
 use pagewire_hal::{
     Capabilities, Causes, ChecksumOffload, DomainId, Instant, LinkState, MacAddress, Nic, NicError,
@@ -87,9 +87,8 @@ use config::MAX_PAIRS;
 use desc::{TX_DTALEN_MAX, TX_PAYLEN_MAX};
 use hang::HangWatch;
 use ids::Family;
-use interrupts::Vectors;
 use regs::{Bar, CTRL, STATUS};
-use reset::{State, Step, Stop};
+use reset::{State, Stop};
 use semaphore::Resource;
 use statistics::Counted;
 use tx::{CONTEXTS, GAP, WTHRESH};
@@ -163,7 +162,7 @@ impl<P: Platform> Ixgbe<P> {
         config.check()?;
         let info = ids::identify(&platform, config.allow_untested)?;
         pci::enable_memory(&mut platform);
-        let registers = Bar::new(platform.map_bar(0)?);
+        let registers = regs::bar(platform.map_bar(0)?);
         let removed = registers.clone();
         Self::initialise(platform, registers, info, config).map_err(|error| {
             // Whatever went wrong, all ones explain it better.
@@ -272,7 +271,7 @@ impl<P: Platform> Ixgbe<P> {
         let (platform, pairs) = (&self.platform, &mut self.pairs);
         let step = core::time::Duration::from_millis(1);
         let what = "a queue switching itself on (TXDCTL, RXDCTL)";
-        init::wait_until(platform, what, init::ENABLE_LIMIT, step, || {
+        driver::wait_until(platform, what, init::ENABLE_LIMIT, step, || {
             let mut on = true;
             pairs.each(&mut [], |_, tx, rx| on &= tx.is_enabled() & rx.offer_all());
             on
@@ -350,26 +349,11 @@ impl<P: Platform> Ixgbe<P> {
         self.pairs.check(lent, |pair| [pair.tx.id(), pair.rx.id()])
     }
 
-    fn fail(&mut self, error: NicError) -> NicError {
-        log::warn!("{}: {error}", self.info.name);
-        self.state = State::Failed;
-        error
-    }
-
     fn go_on(&mut self, stop: Stop, now: Instant) -> Result<Phase, NicError> {
         let (platform, registers) = (&mut self.platform, &self.registers);
         let (family, port, pcie) = (self.info.family, self.port, self.pcie);
-        match stop.step(platform, registers, family, port, pcie, now) {
-            Step::Wait(stop) => {
-                self.state = State::Stopping(stop);
-                Ok(Phase::Stopping)
-            }
-            Step::Quiet => {
-                self.state = State::Quiet;
-                Ok(Phase::Quiet)
-            }
-            Step::NotQuiet => Err(self.fail(NicError::NotQuiet)),
-        }
+        let step = stop.step(platform, registers, family, port, pcie, now);
+        self.state.go_on(self.info.name, step)
     }
 
     /// Whether a reset has been issued: until it has ended the registers are left alone.
@@ -533,7 +517,7 @@ unsafe impl<P: Platform> Nic for Ixgbe<P> {
             State::Running | State::Stopping(_) => {}
         }
         if self.registers.is_gone() {
-            return Err(self.fail(NicError::Removed));
+            return Err(self.state.fail(self.info.name, NicError::Removed));
         }
         if let State::Stopping(stop) = self.state {
             return self.go_on(stop, now);

@@ -18,39 +18,33 @@
 //! have been tried on hardware.
 
 use pagewire_hal::Registers;
-
-/// A register that holds no address or index of memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Register(pub(crate) u32);
-
-impl Register {
-    /// The `n`-th register of an array that begins with this one.
-    pub(crate) const fn at(self, n: u32) -> Self {
-        Self(self.0 + 4 * n)
-    }
-
-    /// The register of queue `n`, where this is that of queue 0.
-    pub(crate) const fn of(self, n: u16) -> Self {
-        Self(self.0 + QUEUE_STRIDE * n as u32)
-    }
-}
-
-/// A register that tells the device which memory to reach: written only by the owner of the
-/// ring that it describes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct RingRegister(pub(crate) u32);
-
-impl RingRegister {
-    /// The register of queue `n`, where this is that of queue 0.
-    #[inline(always)]
-    pub(crate) const fn of(self, n: u16) -> Self {
-        Self(self.0 + QUEUE_STRIDE * n as u32)
-    }
-}
+use pagewire_hal::driver::{self, Register, RingRegister};
 
 /// Bytes between the registers of a queue and those of the next one; of receive queues for the
 /// first 64 (machine-readable map: 40h, and the others at another place).
 const QUEUE_STRIDE: u32 = 0x40;
+
+/// What each queue has one of.
+pub(crate) trait PerQueue {
+    /// The register of queue `n`, where this is that of queue 0.
+    #[must_use]
+    fn of(self, n: u16) -> Self;
+}
+
+impl PerQueue for Register {
+    #[inline(always)]
+    fn of(self, n: u16) -> Self {
+        Self(self.0 + QUEUE_STRIDE * u32::from(n))
+    }
+}
+
+impl PerQueue for RingRegister {
+    #[inline(always)]
+    fn of(self, n: u16) -> Self {
+        Self(self.0 + QUEUE_STRIDE * u32::from(n))
+    }
+}
+
 /// Transmit queues of the device, and receive queues (Linux `IXGBE_82599_MAX_TX_QUEUES`, and X540
 /// alike; 1.3 of the 82599 datasheet, as TinyNF cites it).
 pub(crate) const QUEUES: u16 = 128;
@@ -177,15 +171,13 @@ pub(crate) const MTA: Register = Register(0x0_5200);
 /// Receive addresses: low and high word in turns. The first sixteen of [`RECEIVE_ADDRESSES`]
 /// (`RAL(0)`; 8.2.3.7.9 for the high word).
 pub(crate) const RAL0: Register = Register(0x0_5400);
-/// High word of receive address 0: bytes 4 and 5, and [`RAH_AV`] (`RAH(0)`; 8.2.3.7.9).
+/// High word of receive address 0: bytes 4 and 5, and whether it is valid (`RAH(0)`; 8.2.3.7.9).
 pub(crate) const RAH0: Register = Register(0x0_5404);
 /// All receive addresses, of which the first sixteen are at [`RAL0`] too (`RAL(n)` from 16
 /// on).
 pub(crate) const RAL_ALL: Register = Register(0x0_A200);
 /// Number of receive addresses (machine-readable map; Linux `IXGBE_82599_RAR_ENTRIES`).
 pub(crate) const RECEIVE_ADDRESSES: u32 = 128;
-/// The receive address is valid (`RAH_AV`).
-pub(crate) const RAH_AV: u32 = 1 << 31;
 /// What is split off as a header. Linux writes one for each pool, and so the first alone where
 /// there are no pools; DPDK writes one for each queue. 0 is written for each queue here, which is
 /// right by both: "header splitting mode might cause unpredictable behavior" (82599 datasheet
@@ -298,68 +290,12 @@ pub(crate) const TDT: RingRegister = RingRegister(0x0_6018);
 /// Head write-back of transmit ring 0, low word: bit 0 turns it on, it stays off here (8.2.3.9.11).
 pub(crate) const TDWBAL: RingRegister = RingRegister(0x0_6038);
 
-/// [`EERD`]: start of a read (`EEPROM_RW_REG_START`).
-pub(crate) const EERD_START: u32 = 1 << 0;
-/// [`EERD`]: the read is done (`EEPROM_RW_REG_DONE`).
-pub(crate) const EERD_DONE: u32 = 1 << 1;
-/// [`EERD`]: shift of the word's address (`EEPROM_RW_ADDR_SHIFT`).
-pub(crate) const EERD_ADDRESS_SHIFT: u32 = 2;
-/// [`EERD`]: shift of the word's value (`EEPROM_RW_REG_DATA`).
-pub(crate) const EERD_DATA_SHIFT: u32 = 16;
+/// The registers of one device. No bit pattern of STATUS has its reserved bits all set.
+pub(crate) type Bar<R> = driver::Bar<R, { STATUS.0 }>;
 
-/// The registers of one device.
-#[derive(Clone, Debug)]
-pub(crate) struct Bar<R: Registers>(R);
-
-impl<R: Registers> Bar<R> {
-    pub(crate) const fn new(registers: R) -> Self {
-        Self(registers)
-    }
-
-    #[inline(always)]
-    pub(crate) fn read(&self, register: Register) -> u32 {
-        self.0.read(register.0)
-    }
-
-    #[inline(always)]
-    pub(crate) fn read_ring(&self, register: RingRegister) -> u32 {
-        self.0.read(register.0)
-    }
-
-    #[inline(always)]
-    pub(crate) fn write(&self, register: Register, value: u32) {
-        // SAFETY: a `Register` holds no address, length or index of memory. All it can do is to
-        // let the device go on with the rings that `write_ring` told it of, whose owner answers
-        // for that memory as long as the device is not quiet. This crate is the device's driver.
-        unsafe { self.0.write(register.0, value) };
-    }
-
-    /// Clears `clear`, then sets `set`.
-    pub(crate) fn change(&self, register: Register, clear: u32, set: u32) {
-        self.write(register, (self.read(register) & !clear) | set);
-    }
-
-    /// Writes `value` to `count` registers that begin with `first`.
-    pub(crate) fn fill(&self, first: Register, count: u32, value: u32) {
-        for n in 0..count {
-            self.write(first.at(n), value);
-        }
-    }
-
-    /// Writes a register that tells the device of memory.
-    ///
-    /// # Safety
-    /// The ring that results lies in memory that is the caller's, and stays mapped until the
-    /// device is quiet; and so does all memory that the descriptors between head and tail name.
-    #[inline(always)]
-    pub(crate) unsafe fn write_ring(&self, register: RingRegister, value: u32) {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.write(register.0, value) };
-    }
-
-    /// Whether all registers read ones: the device is no longer there. No bit pattern of
-    /// STATUS has its reserved bits all set.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.read(STATUS) == u32::MAX
-    }
+/// Names the registers of the device that this crate drives.
+pub(crate) const fn bar<R: Registers>(registers: R) -> Bar<R> {
+    // SAFETY: this crate is the device's driver, and a `Register` above holds no address, length or
+    // index of memory; those that do are each a `RingRegister`.
+    unsafe { Bar::new(registers) }
 }

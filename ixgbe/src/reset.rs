@@ -1,4 +1,4 @@
-//! Stopping the device without waiting, and noticing that it hangs.
+//! Stopping the device without waiting.
 //!
 //! The way to quiet, each step taken by [`Stop::step`] when the one before has finished:
 //! interrupts masked, receiver and queues off, GIO master disable → STATUS says that no request is
@@ -19,12 +19,12 @@
 
 use core::time::Duration;
 
-use pagewire_hal::{Instant, Platform, Registers, pci};
+use pagewire_hal::{Instant, Platform, Registers, driver, pci};
 
 use crate::bits::{Ctrl, Eec, GcrExt, Hlreg0, RXEN, Rdrxctl, Rxdctl, Status, Txdctl};
 use crate::ids::Family;
 use crate::regs::{
-    Bar, CTRL, EEC, GCR_EXT, HLREG0, LOW_RECEIVE_QUEUES, QUEUES, RDRXCTL, RXCTRL, RXDCTL,
+    Bar, CTRL, EEC, GCR_EXT, HLREG0, LOW_RECEIVE_QUEUES, PerQueue, QUEUES, RDRXCTL, RXCTRL, RXDCTL,
     RXDCTL_HIGH, STATUS, TXDCTL,
 };
 use crate::semaphore::{self, RESOURCE_LIMIT, Resource};
@@ -58,18 +58,8 @@ const fn settle(family: Family) -> Duration {
     }
 }
 
-/// Where the device is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum State {
-    /// It works.
-    Running,
-    /// On its way to quiet.
-    Stopping(Stop),
-    /// It reaches no memory.
-    Quiet,
-    /// It did not become quiet, or is gone.
-    Failed,
-}
+pub(crate) type State = driver::State<Stop>;
+pub(crate) type Step = driver::Step<Stop>;
 
 /// What is waited for, and since when.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,17 +88,6 @@ enum Wait {
     Reset,
     /// After two resets, STATUS to say that the device is no bus master.
     MasterAgain,
-}
-
-/// How a step ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Step {
-    /// Wait for this.
-    Wait(Stop),
-    /// The device is quiet.
-    Quiet,
-    /// It does not become quiet.
-    NotQuiet,
 }
 
 /// Begins to stop the device, whatever it was doing.
@@ -277,10 +256,7 @@ impl Stop {
         now: Instant,
     ) -> Step {
         if !pci::is_bus_mastering_off(platform) || pci::transactions_pending(platform, pcie) {
-            if self.elapsed(now) >= PENDING_LIMIT {
-                return Step::NotQuiet;
-            }
-            return Step::Wait(self);
+            return Step::wait_or_give_up(self, self.since, PENDING_LIMIT, now);
         }
         if !self.forced {
             return Step::Wait(self.go(Wait::Phy, now));
@@ -370,11 +346,8 @@ impl Stop {
 
     fn end_forced<R: Registers>(self, registers: &Bar<R>, now: Instant) -> Step {
         if !is_master(registers) {
-            Step::Quiet
-        } else if self.elapsed(now) >= MASTER_LIMIT {
-            Step::NotQuiet
-        } else {
-            Step::Wait(self)
+            return Step::Quiet;
         }
+        Step::wait_or_give_up(self, self.since, MASTER_LIMIT, now)
     }
 }

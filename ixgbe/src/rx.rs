@@ -10,7 +10,9 @@ use pagewire_hal::{NicError, Platform, QueueError, RxCounters, RxFrame, RxQueue,
 use crate::bits::{DcaRxctrl, Rxdctl, Srrctl};
 use crate::desc::{RING_ALIGN, RxDescriptor};
 use crate::ids::Family;
-use crate::regs::{Bar, DCA_RXCTRL, PSRTYPE, RDBAH, RDBAL, RDH, RDLEN, RDT, RXDCTL, SRRCTL};
+use crate::regs::{
+    Bar, DCA_RXCTRL, PSRTYPE, PerQueue, RDBAH, RDBAL, RDH, RDLEN, RDT, RXDCTL, SRRCTL,
+};
 
 /// The receive half of one of the device's queue pairs.
 ///

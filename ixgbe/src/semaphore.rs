@@ -8,11 +8,11 @@
 
 use core::time::Duration;
 
+use pagewire_hal::driver::wait_until;
 use pagewire_hal::{NicError, Platform, Registers};
 
 use crate::bits::{REGSMP, Swsm};
 use crate::ids::Family;
-use crate::init::wait_until;
 use crate::regs::{Bar, STATUS, SW_FW_SYNC, SWSM};
 
 /// How long the semaphore of the register is waited for: 2000 times 50 µs in Linux.

@@ -1,12 +1,12 @@
 //! Counters: the device's are cleared by reading and some are only 32 bits wide, so they are
 //! added up here. A reset loses at most what was counted between the last reading and it.
 
+use pagewire_hal::driver::{FRAME_CHECK_SEQUENCE, Register, intel};
 use pagewire_hal::{Registers, Statistics};
 
-use crate::config::FRAME_CHECK_SEQUENCE;
 use crate::regs::{
-    Bar, CRCERRS, GOTCL, GPTC, MPC, PACKET_BUFFERS, QBRCL, QPRC, QPRDC, QPTC, QUEUE_COUNTERS, RLEC,
-    ROC, RUC, Register,
+    Bar, CRCERRS, GOTCL, GPTC, MPC, PACKET_BUFFERS, PerQueue, QBRCL, QPRC, QPRDC, QPTC,
+    QUEUE_COUNTERS, RLEC, ROC, RUC,
 };
 
 /// All that the device has counted since it was opened.
@@ -36,11 +36,12 @@ impl Counted {
         let add = |sum: &mut u64, register: Register| {
             *sum = sum.saturating_add(u64::from(registers.read(register)));
         };
+        let wide = |low| intel::read_wide(registers, low, HIGH_BITS);
         add(&mut total.tx_frames, GPTC);
         add(&mut total.rx_crc_errors, CRCERRS);
         for queue in 0..QUEUE_COUNTERS {
             let frames = u64::from(registers.read(QPRC.of(queue)));
-            let stored = read_wide(registers, QBRCL.of(queue));
+            let stored = wide(QBRCL.of(queue));
             let stripped = frames * u64::from(FRAME_CHECK_SEQUENCE);
             total.rx_frames = total.rx_frames.saturating_add(frames);
             total.rx_bytes = total.rx_bytes.saturating_add(stored + stripped);
@@ -52,7 +53,7 @@ impl Counted {
         for wrong_length in [RLEC, RUC, ROC] {
             add(&mut total.rx_length_errors, wrong_length);
         }
-        total.tx_bytes = total.tx_bytes.saturating_add(read_wide(registers, GOTCL));
+        total.tx_bytes = total.tx_bytes.saturating_add(wide(GOTCL));
         // What a device says while it goes away counts for nothing.
         if !registers.is_gone() {
             self.total = total;
@@ -66,13 +67,5 @@ impl Counted {
     }
 }
 
-/// The high word of a counter of 36 bits.
+/// The high word of a counter of 36 bits (Linux ixgbe reads it "to clear"; DPDK adds both).
 const HIGH_BITS: u32 = 0xF;
-
-/// A counter of 36 bits: the low word first, as reading the high one clears both (Linux ixgbe reads
-/// the high one "to clear"; DPDK adds both, in this order).
-fn read_wide<R: Registers>(registers: &Bar<R>, low: Register) -> u64 {
-    let low_word = registers.read(low);
-    let high_word = registers.read(low.at(1));
-    u64::from(high_word & HIGH_BITS) << 32 | u64::from(low_word)
-}

@@ -21,7 +21,7 @@ use pagewire_hal::{
 
 use crate::bits::{DcaTxctrl, Txdctl};
 use crate::desc::{Context, RING_ALIGN, TX_EOP, TX_RS, TxDescriptor, first_command, header_len};
-use crate::regs::{Bar, DCA_TXCTRL, TDBAH, TDBAL, TDH, TDLEN, TDT, TDWBAL, TXDCTL};
+use crate::regs::{Bar, DCA_TXCTRL, PerQueue, TDBAH, TDBAL, TDH, TDLEN, TDT, TDWBAL, TXDCTL};
 
 /// Descriptors that always stay free, as in the driver of the 82574: head and tail must not meet
 /// in a full ring, and one more for good measure.

@@ -1,8 +1,9 @@
 //! What the device can do, from what was negotiated.
 
+use pagewire_hal::driver::ETHERNET_HEADER;
 use pagewire_hal::{Capabilities, ChecksumOffload, MacAddress, NicError, Registers, Segmentation};
 
-use crate::config::{Config, ETHERNET_HEADER};
+use crate::config::Config;
 use crate::regs::Structures;
 use crate::{Features, desc, link};
 

@@ -1,13 +1,10 @@
 //! What the user chooses when a device is opened.
 
+use pagewire_hal::driver::{ETHERNET_HEADER, VLAN_TAG};
 use pagewire_hal::{MacAddress, NicError};
 
 use crate::Features;
 
-/// Bytes of an Ethernet header.
-pub(crate) const ETHERNET_HEADER: u32 = 14;
-/// Bytes of a VLAN tag, which a received frame may have on top.
-const VLAN_TAG: u32 = 4;
 /// The largest MTU that receive buffers are made for, in bytes.
 pub(crate) const MAX_MTU: u16 = 9000;
 /// The smallest: what every IPv4 host takes (RFC 791).

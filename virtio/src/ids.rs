@@ -1,7 +1,5 @@
 //! The PCI devices that this driver knows (virtio 1.3, section 4.1.2).
 
-use pagewire_hal::{NicError, Platform, pci};
-
 /// A PCI device that this driver knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -31,13 +29,4 @@ pub fn supported(vendor: u16, device: u16) -> Option<DeviceInfo> {
     DEVICES
         .into_iter()
         .find(|info| vendor == VENDOR && info.device == device)
-}
-
-/// The device behind `platform`.
-pub(crate) fn identify<P: Platform>(platform: &P) -> Result<DeviceInfo, NicError> {
-    let (vendor, device) = pci::identity(platform);
-    if vendor == u16::MAX {
-        return Err(NicError::Removed);
-    }
-    supported(vendor, device).ok_or(NicError::UnknownDevice { vendor, device })
 }

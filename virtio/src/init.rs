@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 
+use pagewire_hal::driver::wait_until;
 use pagewire_hal::{NicError, Platform, Registers, pci};
 
 use crate::Features;
@@ -33,26 +34,14 @@ pub(crate) fn is_reset<R: Registers>(device: &Structures<R>) -> bool {
     device.common.read8(DEVICE_STATUS) == 0
 }
 
-/// Resets the device and waits until that is done. Counts its own steps, so that it ends even
-/// with a clock that stands still.
+/// Resets the device and waits until that is done.
 pub(crate) fn reset<P: Platform>(
     platform: &P,
     device: &Structures<P::Registers>,
 ) -> Result<(), NicError> {
-    const STEP: Duration = Duration::from_millis(1);
     begin_reset(device);
-    let mut waited = Duration::ZERO;
-    while !is_reset(device) {
-        if waited >= RESET_LIMIT {
-            return Err(NicError::Timeout {
-                what: "the reset of the virtio device",
-                after: RESET_LIMIT,
-            });
-        }
-        platform.wait(STEP);
-        waited += STEP;
-    }
-    Ok(())
+    let (what, step) = ("the reset of the virtio device", Duration::from_millis(1));
+    wait_until(platform, what, RESET_LIMIT, step, || is_reset(device))
 }
 
 /// Begins to reset the queues of `pairs` pairs, one by one (virtio 1.3, section 2.6.1), of a device

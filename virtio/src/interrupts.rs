@@ -12,6 +12,7 @@
 //! How many vectors there are only the platform knows, and a plan with more would lose interrupts:
 //! so it is asked at open, by setting them up and turning them off again.
 
+use pagewire_hal::driver::Vectors;
 use pagewire_hal::{Causes, NicError, Platform, Registers, pci};
 
 use crate::regs::{CONFIG_MSIX_VECTOR, NO_VECTOR, QUEUE_MSIX_VECTOR, QUEUE_SELECT, Structures};
@@ -22,37 +23,6 @@ const CAPABILITY_MSIX: u8 = 0x11;
 const TABLE_SIZE_SHIFT: u32 = 16;
 const TABLE_SIZE_MASK: u32 = 0x7FF;
 
-/// Which vector says what: that of the configuration is the last. Of the others each queue has
-/// one, in the order of the queues, or else each pair has one, or else pairs share them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Vectors {
-    count: u16,
-    pairs: u16,
-}
-
-impl Vectors {
-    /// Vectors that a device of `pairs` queue pairs has use for.
-    const fn wanted(pairs: u16) -> u16 {
-        2 * pairs + 1
-    }
-
-    /// Of queue `index`: receive queues are even, transmit queues odd.
-    const fn queue(self, index: u16) -> u16 {
-        if self.count >= Self::wanted(self.pairs) {
-            index
-        } else if self.count > 1 {
-            // With a vector for each pair this is the pair's.
-            index / 2 % (self.count - 1)
-        } else {
-            0
-        }
-    }
-
-    const fn configuration(self) -> u16 {
-        self.count.saturating_sub(1)
-    }
-}
-
 /// Maps one event. A device that has no resources for it reads back none.
 fn map<R: Registers>(device: &Structures<R>, at: u32, vector: u16) -> bool {
     device.common.write16(at, vector);
@@ -60,8 +30,8 @@ fn map<R: Registers>(device: &Structures<R>, at: u32, vector: u16) -> bool {
 }
 
 fn map_all<R: Registers>(device: &Structures<R>, vectors: Vectors) -> bool {
-    let mut taken = map(device, CONFIG_MSIX_VECTOR, vectors.configuration());
-    for index in 0..2 * vectors.pairs {
+    let mut taken = map(device, CONFIG_MSIX_VECTOR, vectors.rest());
+    for index in 0..2 * vectors.pairs() {
         device.common.write16(QUEUE_SELECT, index);
         taken = taken && map(device, QUEUE_MSIX_VECTOR, vectors.queue(index));
     }
@@ -109,10 +79,7 @@ impl Interrupts {
         self.mapped = None;
         let Ok(granted) = self.granted else { return };
         for count in [granted, self.pairs + 1, 2, 1] {
-            let vectors = Vectors {
-                count: count.min(granted),
-                pairs: self.pairs,
-            };
+            let vectors = Vectors::new(count.min(granted), self.pairs);
             if map_all(device, vectors) {
                 self.mapped = Some(vectors);
                 return;
@@ -153,25 +120,12 @@ impl Interrupts {
     /// What has fired since the last time. The device goes on interrupting by itself: the queues
     /// ask for the next interrupt when they have found nothing more to do.
     pub(crate) fn take<P: Platform>(&self, platform: &mut P) -> Causes {
-        let mut causes = Causes::empty();
         let (true, Some(vectors)) = (self.on, self.mapped) else {
-            return causes;
+            return Causes::empty();
         };
-        for vector in 0..vectors.count {
-            if !platform.take_interrupt(vector) {
-                continue;
-            }
-            if vector == vectors.configuration() {
-                causes |= Causes::LINK;
-            }
-            for index in (0..2 * vectors.pairs).filter(|index| vectors.queue(*index) == vector) {
-                let is_receive = index.is_multiple_of(2);
-                causes |= if is_receive {
-                    Causes::RECEIVE
-                } else {
-                    Causes::TRANSMIT
-                };
-            }
+        let (fired, mut causes) = vectors.take(platform);
+        if fired >> vectors.rest() & 1 != 0 {
+            causes |= Causes::LINK;
         }
         causes
     }
@@ -202,29 +156,5 @@ fn ask<P: Platform>(platform: &mut P, wanted: u16) -> Result<u16, NicError> {
 fn turn_off<P: Platform>(platform: &mut P) {
     if let Err(error) = platform.enable_interrupts(0) {
         log::warn!("virtio-net: interrupts could not be turned off: {error}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Vectors;
-
-    #[test]
-    fn vectors_are_in_the_table_and_each_is_used() {
-        for pairs in 1..=8 {
-            for count in 1..=Vectors::wanted(pairs) {
-                let vectors = Vectors { count, pairs };
-                let mut used = std::vec![false; usize::from(count)];
-                used[usize::from(vectors.configuration())] = true;
-                for index in 0..2 * pairs {
-                    used[usize::from(vectors.queue(index))] = true;
-                }
-                let own = count <= pairs + 1 || count == Vectors::wanted(pairs);
-                assert!(!own || !used.contains(&false), "{count} for {pairs} pairs");
-            }
-        }
-        let shared = Vectors { count: 3, pairs: 4 };
-        let of: std::vec::Vec<_> = (0..8).map(|index| shared.queue(index)).collect();
-        assert_eq!(of, [0, 0, 1, 1, 0, 0, 1, 1]);
     }
 }

@@ -116,7 +116,7 @@ use init::Agreement;
 use interrupts::Interrupts;
 use progress::Watch;
 use regs::{DEVICE_STATUS, Status, Structures};
-use reset::{State, Step, Stop};
+use reset::{State, Stop};
 
 type Pairs<P> = driver::Pairs<VirtioTx<P>, VirtioRx<P>, { MAX_PAIRS as usize }>;
 type Lent<'a, P> = QueuePair<'a, VirtioTx<P>, VirtioRx<P>>;
@@ -164,7 +164,7 @@ impl<P: Platform> VirtioNet<P> {
     /// ours.
     pub fn open(mut platform: P, config: &Config) -> Result<Self, NicError> {
         config.check()?;
-        let info = ids::identify(&platform)?;
+        let info = driver::identify(&platform, supported)?;
         pci::enable_memory(&mut platform);
         init::disable_legacy_interrupt(&mut platform);
         let device = match regs::locate(&mut platform) {
@@ -343,25 +343,10 @@ impl<P: Platform> VirtioNet<P> {
         Ok(())
     }
 
-    fn fail(&mut self, error: NicError) -> NicError {
-        log::warn!("{}: {error}", self.info.name);
-        self.state = State::Failed;
-        error
-    }
-
     fn go_on(&mut self, stop: Stop, now: Instant) -> Result<Phase, NicError> {
         let pairs = self.capabilities.queue_pairs;
-        match stop.step(&mut self.platform, &self.device, pairs, self.pcie, now) {
-            Step::Wait(stop) => {
-                self.state = State::Stopping(stop);
-                Ok(Phase::Stopping)
-            }
-            Step::Quiet => {
-                self.state = State::Quiet;
-                Ok(Phase::Quiet)
-            }
-            Step::NotQuiet => Err(self.fail(NicError::NotQuiet)),
-        }
+        let step = stop.step(&mut self.platform, &self.device, pairs, self.pcie, now);
+        self.state.go_on(self.info.name, step)
     }
 
     /// Agrees with the device, which was reset, on the features that it had.
@@ -463,7 +448,7 @@ unsafe impl<P: Platform> Nic for VirtioNet<P> {
             State::Running | State::Stopping(_) => {}
         }
         if self.device.is_gone() {
-            return Err(self.fail(NicError::Removed));
+            return Err(self.state.fail(self.info.name, NicError::Removed));
         }
         if let State::Stopping(stop) = self.state {
             return self.go_on(stop, now);

@@ -10,7 +10,7 @@
 
 use core::time::Duration;
 
-use pagewire_hal::{Instant, Platform, Registers, pci};
+use pagewire_hal::{Instant, Platform, Registers, driver, pci};
 
 use crate::regs::Structures;
 use crate::{Features, init};
@@ -24,18 +24,8 @@ pub(crate) const RESET_LIMIT: Duration = Duration::from_secs(1);
 /// PCI Express allows by default is 50 ms.
 pub(crate) const PENDING_LIMIT: Duration = Duration::from_millis(500);
 
-/// Where the device is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum State {
-    /// It works.
-    Running,
-    /// On its way to quiet.
-    Stopping(Stop),
-    /// It reaches no memory.
-    Quiet,
-    /// It did not become quiet, or is gone.
-    Failed,
-}
+pub(crate) type State = driver::State<Stop>;
+pub(crate) type Step = driver::Step<Stop>;
 
 /// What is waited for, and since when.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,17 +36,6 @@ pub(crate) enum Stop {
     Reset(Instant),
     /// PCIe to say that nothing is pending.
     Pending(Instant),
-}
-
-/// How a step ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Step {
-    /// Wait for this.
-    Wait(Stop),
-    /// The device is quiet.
-    Quiet,
-    /// It does not become quiet.
-    NotQuiet,
 }
 
 impl Stop {
@@ -96,7 +75,7 @@ impl Stop {
         }
         if let Self::Reset(since) = stop {
             if !init::is_reset(device) {
-                return wait_or_give_up(stop, since, RESET_LIMIT, now);
+                return Step::wait_or_give_up(stop, since, RESET_LIMIT, now);
             }
             pci::stop_bus_mastering(platform);
             stop = Self::Pending(now);
@@ -105,16 +84,8 @@ impl Stop {
             return Step::Wait(stop);
         };
         if !pci::is_bus_mastering_off(platform) || pci::transactions_pending(platform, pcie) {
-            return wait_or_give_up(stop, since, PENDING_LIMIT, now);
+            return Step::wait_or_give_up(stop, since, PENDING_LIMIT, now);
         }
         Step::Quiet
-    }
-}
-
-fn wait_or_give_up(stop: Stop, since: Instant, limit: Duration, now: Instant) -> Step {
-    if now.saturating_since(since) >= limit {
-        Step::NotQuiet
-    } else {
-        Step::Wait(stop)
     }
 }

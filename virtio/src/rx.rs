@@ -9,14 +9,14 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use pagewire_hal::driver::{Buffers, QueueId};
+use pagewire_hal::driver::{Buffers, ETHERNET_HEADER, QueueId};
 use pagewire_hal::{
     MacAddress, NicError, Platform, QueueError, RxChecksum, RxCounters, RxFrame, RxPiece, RxQueue,
 };
 
 use crate::Features;
 use crate::arrival::{Arrival, Dropped, Reception};
-use crate::config::{ETHERNET_HEADER, SMALL_BUFFER};
+use crate::config::SMALL_BUFFER;
 use crate::desc::{HEADER_LEN, NetHeader};
 use crate::regs::Doorbell;
 use crate::ring::{Direction, Parts, Ring, Used};

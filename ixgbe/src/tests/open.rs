@@ -8,6 +8,7 @@ use pagewire_hal::{
 
 use super::{open, open_with};
 use crate::fake::{Fake, Fault, MAC, X540T};
+use crate::regs::PerQueue;
 use crate::{Config, Ixgbe, RssKey, regs, supported};
 
 const BUS_MASTER: u32 = 1 << 2;
@@ -127,7 +128,7 @@ fn each_step_that_hangs_ends_in_its_own_error() {
         (Fault::EndlessReset, "the reset"),
         (Fault::NoAutoRead, "reading of the EEPROM"),
         (Fault::NoDmaInit, "the reset"),
-        (Fault::SilentEeprom, "reading the EEPROM"),
+        (Fault::SilentEeprom, "word of the EEPROM"),
         (Fault::GreedyFirmware, "semaphore"),
         (Fault::NoTxEnable, "TXDCTL"),
         (Fault::NoRxEnable, "RXDCTL"),

@@ -7,6 +7,7 @@ use pagewire_hal::{Instant, Nic, NicError, Offload, Phase, QueuePair, RxQueue, T
 use super::reset::make_quiet;
 use super::{post, reclaim};
 use crate::fake::{Fake, Fault};
+use crate::regs::PerQueue;
 use crate::{Config, Ixgbe, IxgbeRx, IxgbeTx, regs};
 
 type Pair = (IxgbeTx<Fake>, IxgbeRx<Fake>);

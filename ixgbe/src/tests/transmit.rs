@@ -7,6 +7,7 @@ use std::vec::Vec;
 use super::{fragments, open, open_with, post, post_list, reclaim};
 use crate::desc::TxDescriptor;
 use crate::fake::Fake;
+use crate::regs::PerQueue;
 use crate::{Config, IxgbeTx, regs};
 
 /// Of all data descriptors: DEXT and type data.
