@@ -3,13 +3,16 @@
 //! Sources, where no other is named: Linux ixgbe (`ixgbe_type.h`) for offsets and bits, and the
 //! machine-readable specification of the 82599 in the project's facts for fields and initial
 //! values. Sections "82599 datasheet n.n" were read as TinyNF's driver quotes them; "X550
-//! datasheet n.n" as the project's facts have them.
+//! datasheet n.n" as the project's facts have them, those of its chapter 8 in the datasheet
+//! (333369-009).
 
 /// Offsets in BAR 0.
 pub(super) mod offset {
     pub(crate) const CTRL: u32 = 0x0000;
     pub(crate) const STATUS: u32 = 0x0008;
     pub(crate) const CTRL_EXT: u32 = 0x0018;
+    pub(crate) const ESDP: u32 = 0x0020;
+    pub(crate) const I2CCTL: u32 = 0x0028;
     pub(crate) const EICR: u32 = 0x0800;
     pub(crate) const EICS: u32 = 0x0808;
     pub(crate) const EIAC: u32 = 0x0810;
@@ -153,6 +156,24 @@ pub(super) mod status {
 
 /// CTRL_EXT.NS_DIS.
 pub(super) const NO_SNOOP_DISABLE: u32 = 1 << 16;
+
+/// ESDP, as 82599 boards use the pins: SDP2 says that a module is there, SDP3 that its laser is off
+/// (Linux ixgbe).
+pub(super) mod esdp {
+    pub(crate) const MODULE: u32 = 1 << 2;
+    pub(crate) const LASER_OFF: u32 = 1 << 3;
+}
+
+/// I2CCTL (Linux ixgbe `IXGBE_I2C_CLK_IN` and the following).
+pub(super) mod i2c {
+    pub(crate) const CLOCK_IN: u32 = 1 << 0;
+    pub(crate) const CLOCK_OUT: u32 = 1 << 1;
+    pub(crate) const DATA_IN: u32 = 1 << 2;
+    pub(crate) const DATA_OUT: u32 = 1 << 3;
+}
+
+/// SW_FW_SYNC: software has the PHY of port 0, or the wires to its module.
+pub(super) const SYNC_PHY: u32 = 1 << 1;
 
 pub(super) mod eec {
     pub(crate) const REQ: u32 = 1 << 6;

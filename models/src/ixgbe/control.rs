@@ -1,8 +1,8 @@
 //! What reading and writing the registers of BAR 0 does, but for those of rings.
 
 use super::bits::{
-    ARBDIS, PATH_DISABLE, PATH_READY, VLAN_FILTER, autoc, cause, ctrl, eec, eerd, mrqc, offset,
-    rdrxctl, swsm,
+    ARBDIS, PATH_DISABLE, PATH_READY, SYNC_PHY, VLAN_FILTER, autoc, cause, ctrl, eec, eerd, esdp,
+    i2c, mrqc, offset, rdrxctl, swsm,
 };
 use super::interrupts::Interrupts;
 use super::registers::{Register, canonical};
@@ -41,6 +41,9 @@ impl Ixgbe82599 {
         self.link = false;
         self.negotiation = None;
         self.judged_msix = false;
+        if self.config.device == DeviceId::Sfp && self.config.latitude.laser_off {
+            self.registers.set(offset::ESDP, esdp::LASER_OFF);
+        }
         self.engine = Engine::Running;
     }
 
@@ -87,6 +90,8 @@ impl Ixgbe82599 {
             }
             Register::Status => self.status(),
             Register::Links => self.links(),
+            Register::Esdp if self.cage.is_full() => self.registers.get(at) | esdp::MODULE,
+            Register::I2c => self.registers.get(at) | self.cage.wires(&self.pace),
             Register::Swsm => {
                 let value = self.registers.get(offset::SWSM);
                 self.registers.set(offset::SWSM, value | swsm::SMBI);
@@ -210,7 +215,8 @@ impl Ixgbe82599 {
             | Register::StatisticLow
             | Register::StatisticHigh
             | Register::ReadOnly => {}
-            Register::FdirControl => self.registers.set(at, value),
+            Register::FdirControl | Register::Esdp => self.registers.set(at, value),
+            Register::I2c => self.write_i2c(at, value),
             Register::Storage => self.store(at, value),
         }
     }
@@ -262,6 +268,20 @@ impl Ixgbe82599 {
         self.registers.set(offset::EERD, place | eerd::START);
         self.eerd = Some((deadline, data | place | eerd::DONE));
         self.settle();
+    }
+
+    /// The wires to the module are software's only while it has the PHY.
+    fn write_i2c(&mut self, at: u32, value: u32) {
+        let is_ours = self.registers.get(offset::SW_FW_SYNC) & SYNC_PHY != 0;
+        if !is_ours && self.config.device == DeviceId::Sfp {
+            self.violation(format!(
+                "I2CCTL {value:#x} written without the PHY's bit in SW_FW_SYNC"
+            ));
+        }
+        let outputs = value & (i2c::CLOCK_OUT | i2c::DATA_OUT);
+        self.registers.set(at, outputs);
+        let freedoms = self.config.latitude.slow_module.then_some(&mut self.random);
+        self.cage.drive(outputs, &self.pace, freedoms);
     }
 
     /// SW_FW_SYNC is changed by whoever holds SWSM.SWESMBI. (An X540 has a semaphore of its own in

@@ -1,5 +1,7 @@
 //! How a model is built, the freedoms that it takes, and the rules that it insists on.
 
+use super::module::Module;
+
 /// How an [`Ixgbe82599`](super::Ixgbe82599) is built.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ModelConfig {
@@ -16,6 +18,8 @@ pub struct ModelConfig {
     pub mac: [u8; 6],
     /// A fault: the checksum of the EEPROM is wrong.
     pub bad_eeprom: bool,
+    /// What is in the cage of [`DeviceId::Sfp`].
+    pub module: Module,
 }
 
 impl Default for ModelConfig {
@@ -28,12 +32,13 @@ impl Default for ModelConfig {
             device: DeviceId::Kx4,
             mac: [0x02, 0x00, 0x00, 0x82, 0x59, 0x99],
             bad_eeprom: false,
+            module: Module::default(),
         }
     }
 }
 
-/// What the device calls itself. All of them have the link of a backplane: there is no module and
-/// no PHY behind I²C or MDIO.
+/// What the device calls itself. All of them have the link of a backplane, but that of SFP+ wants
+/// its laser switched on: there is no PHY behind MDIO.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum DeviceId {
     /// 82599, KX4 backplane: 10f7.
@@ -144,8 +149,12 @@ pub struct Latitude {
     /// end, during which a frame may be finished and write-backs may still arrive.
     pub late_master_disable: bool,
     /// A UDP packet over IPv4 without a checksum may be marked as having a wrong one (an erratum
-    /// that Linux ixgbe works around).
+    /// of the 82599, not of the X540, that Linux ixgbe works around).
     pub udp_without_checksum_fails: bool,
+    /// The laser of a module is off after a reset.
+    pub laser_off: bool,
+    /// A module holds its clock down for a while, and does not acknowledge now and then.
+    pub slow_module: bool,
 }
 
 impl Latitude {
@@ -177,6 +186,8 @@ impl Latitude {
             slow_semaphores: on,
             late_master_disable: on,
             udp_without_checksum_fails: on,
+            laser_off: on,
+            slow_module: on,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A software Intel 82599 (and, by its id, an X540).
 //!
 //! Modelled: configuration space (power management, MSI-X, PCI Express with function level
-//! reset), reset, master disable, the EEPROM behind EERD, semaphores, the link of a backplane;
+//! reset), reset, master disable, the EEPROM behind EERD, semaphores, the link of a backplane, an
+//! SFP+ module behind I2CCTL;
 //! 128 transmit queues with advanced descriptors, two contexts each, gather, checksum insertion
 //! and TCP segmentation, write-back of descriptors or of the head; 128 receive queues with
 //! advanced descriptors, one buffer or several for a frame, the address filter, checksum
@@ -10,7 +11,7 @@
 //! Not modelled, and reported if used: legacy descriptors, VLAN insertion, stripping and filter,
 //! segmentation of UDP, SCTP, security, header splitting, queues chosen by traffic class or
 //! pool. Not modelled, and silent: legacy interrupts and MSI, flow control, receive side
-//! coalescing, the flow director, virtualisation, management, wake-up, modules and PHYs, flash,
+//! coalescing, the flow director, virtualisation, management, wake-up, PHYs, flash,
 //! time stamps. Their registers store what is written.
 //!
 //! It is written from what is known of the specification; the sources are named where a fact
@@ -27,6 +28,7 @@ mod filter;
 pub mod hostile;
 mod interrupts;
 mod latitude;
+mod module;
 mod nvm;
 mod offload;
 mod order;
@@ -51,11 +53,13 @@ use std::fmt;
 
 pub use hostile::{Hostile, Lie, LieCounters, Lies};
 pub use latitude::{DeviceId, Latitude, ModelConfig, Rules};
+pub use module::Module;
 pub use statistics::{Counters, HISTOGRAM};
 
-use bits::{TE, autoc, cause, ctrl, hlreg0, links, offset, status};
+use bits::{TE, autoc, cause, ctrl, esdp, hlreg0, links, offset, status};
 use hostile::Liar;
 use interrupts::{Interrupts, Sending};
+use module::Cage;
 use nvm::Nvm;
 use pace::{Deadline, Pace, Random};
 use pci::ConfigSpace;
@@ -82,6 +86,7 @@ pub struct Ixgbe82599 {
     pci: ConfigSpace,
     registers: RegisterFile,
     nvm: Nvm,
+    cage: Cage,
     link: bool,
     /// The link comes up then, if nothing happens before.
     negotiation: Option<Deadline>,
@@ -129,7 +134,9 @@ enum Engine {
 impl Ixgbe82599 {
     /// A device that has been powered up and plugged into `wire`.
     #[must_use]
-    pub fn new(config: ModelConfig, wire: Box<dyn Wire>) -> Self {
+    pub fn new(mut config: ModelConfig, wire: Box<dyn Wire>) -> Self {
+        // An erratum of the 82599 alone (Linux ixgbe).
+        config.latitude.udp_without_checksum_fails &= config.device != DeviceId::X540T;
         let mut random = Random::new(config.seed);
         let latitude = config.latitude;
         let rubbish = latitude.undefined_defaults.then_some(&mut random);
@@ -139,7 +146,12 @@ impl Ixgbe82599 {
         if config.bad_eeprom {
             nvm.corrupt();
         }
+        let module = match config.device {
+            DeviceId::Sfp => config.module,
+            _ => Module::None,
+        };
         let mut device = Self {
+            cage: Cage::new(module, &pace),
             wire,
             pace,
             violations: Violations::default(),
@@ -339,7 +351,9 @@ impl Ixgbe82599 {
     /// Follows the carrier; a change of the link is an interrupt cause.
     fn follow_link(&mut self) {
         let forced = self.registers.get(offset::AUTOC) & autoc::FLU != 0;
-        let wanted = (self.wire.carrier() || forced) && self.reset.is_none();
+        let dark = self.config.device == DeviceId::Sfp
+            && self.registers.get(offset::ESDP) & esdp::LASER_OFF != 0;
+        let wanted = (self.wire.carrier() || forced) && self.reset.is_none() && !dark;
         if !wanted {
             self.negotiation = None;
         } else if !self.link && self.negotiation.is_none() {

@@ -15,6 +15,8 @@ pub(super) const QUEUES: usize = 128;
 pub(super) enum Register {
     Ctrl,
     Status,
+    Esdp,
+    I2c,
     Eec,
     Eerd,
     Swsm,
@@ -114,6 +116,8 @@ impl Register {
         Some(match at {
             offset::CTRL => Self::Ctrl,
             offset::STATUS => Self::Status,
+            offset::ESDP => Self::Esdp,
+            offset::I2CCTL => Self::I2c,
             offset::EEC => Self::Eec,
             offset::EERD => Self::Eerd,
             offset::SWSM => Self::Swsm,
@@ -222,7 +226,7 @@ fn is_storage(at: u32) -> bool {
     matches!(
         at,
         offset::CTRL_EXT
-            | 0x0020..=0x005c          // ESDP, I2CCTL, timers
+            | 0x0024 | 0x002c..=0x005c // timers
             | 0x0200                   // LEDCTL
             | 0x0820..=0x087c          // EITR 0 to 23
             | 0x0894 | offset::GPIE    // EITRSEL

@@ -3,6 +3,7 @@
 mod control;
 mod hostile;
 mod interrupts;
+mod module;
 mod receive;
 mod rig;
 mod transmit;

@@ -1,6 +1,6 @@
 //! Receiving.
 
-use super::super::Latitude;
+use super::super::{DeviceId, Latitude, ModelConfig};
 use super::rig::*;
 use crate::checksum::frame_check_sequence;
 
@@ -51,6 +51,31 @@ fn a_wrong_ip_header_is_said_to_be() {
     rig.until_received(0, 0);
     assert_eq!(rig.rx(0, 0).status, IPCS | IPE | L4CS | 3);
     assert_eq!(rig.rx(0, 0).len, 60, "padding is there");
+}
+
+#[test]
+fn a_datagram_without_checksum_may_be_called_wrong_by_an_82599_alone() {
+    for device in [DeviceId::Kx4, DeviceId::Sfp, DeviceId::X540T] {
+        let mut called_wrong = 0;
+        for seed in 0..30 {
+            let config = ModelConfig {
+                seed,
+                device,
+                mac: MAC,
+                ..ModelConfig::default()
+            };
+            let mut rig = Rig::with(config).warmed_up();
+            rig.give(0, 3);
+            let mut frame = ip_frame(4, 17, &pattern(77, 1));
+            fill_checksums(&mut frame);
+            frame[40..42].fill(0);
+            rig.deliver(&frame);
+            rig.until_received(0, 0);
+            called_wrong += u32::from(rig.rx(0, 0).status & TCPE != 0);
+        }
+        let may_be = device != DeviceId::X540T;
+        assert_eq!(called_wrong > 0, may_be, "{device:?}: {called_wrong}");
+    }
 }
 
 #[test]

@@ -155,14 +155,19 @@ impl Rig {
 
     /// A device with queue 0 enabled in both directions, link up, and no receive buffers.
     pub(super) fn warm(seed: u64, latitude: Latitude) -> Self {
-        let mut rig = Self::cold(seed, latitude);
-        rig.initialise();
-        rig.start_receive(0);
-        rig.start_receiver();
-        rig.start_transmit(0, 0);
-        rig.until("link", |rig| rig.read(0x42a4) & 1 << 30 != 0);
-        rig.expect_clean();
-        rig
+        Self::cold(seed, latitude).warmed_up()
+    }
+
+    /// The same device, initialised as [`warm`](Self::warm) has it.
+    pub(super) fn warmed_up(mut self) -> Self {
+        self.initialise();
+        self.start_receive(0);
+        self.start_receiver();
+        self.start_transmit(0, 0);
+        self.write(0x0020, 0);
+        self.until("link", |rig| rig.read(0x42a4) & 1 << 30 != 0);
+        self.expect_clean();
+        self
     }
 
     /// A device without latitude.
