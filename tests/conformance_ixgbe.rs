@@ -21,7 +21,7 @@ use listener::{Listener, Stuck};
 use pagewire::hal::{Granule, Instant, Region};
 use pagewire::ixgbe::{Config, Ixgbe, RssKey};
 use pagewire_conformance::{Bench, FarEnd, Options, run};
-use pagewire_models::ixgbe::{DeviceId, Ixgbe82599, Latitude, ModelConfig};
+use pagewire_models::ixgbe::{DeviceId, Ixgbe82599, Latitude, ModelConfig, Module};
 use pagewire_models::wire::pair;
 use pagewire_models::{Host, HostConfig, HostMemory, ModelHandle, ModelPlatform};
 
@@ -244,9 +244,15 @@ fn bench(seed: u64) -> ModelBench {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut model_config = ModelConfig {
         device: match seed % 4 {
-            0 | 3 => DeviceId::Kx4,
+            0 => DeviceId::Kx4,
             1 => DeviceId::X540T,
-            _ => DeviceId::Xaui,
+            2 => DeviceId::Xaui,
+            _ => DeviceId::Sfp,
+        },
+        module: if random.bool() {
+            Module::ShortReach
+        } else {
+            Module::Cable
         },
         ..ModelConfig::default()
     };

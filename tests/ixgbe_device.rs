@@ -17,9 +17,10 @@ use pagewire::hal::{
     Causes, ChecksumOffload, Fragment, FrameError, HashInput, Nic, Offload, Phase, PostError,
     RxQueue, TxQueue,
 };
-use pagewire::ixgbe::{Config, RssKey};
-use pagewire_models::Wire;
-use pagewire_models::ixgbe::{DeviceId, Latitude, ModelConfig};
+use pagewire::ixgbe::{Config, Ixgbe, RssKey};
+use pagewire_models::ixgbe::{DeviceId, Ixgbe82599, Latitude, ModelConfig, Module};
+use pagewire_models::wire::pair;
+use pagewire_models::{Host, HostConfig, Wire};
 
 const TCP: Kind = Kind {
     ipv6: false,
@@ -107,6 +108,45 @@ fn a_gathered_frame_goes_out_and_one_comes_in() {
             assert_eq!((counters.requests, counters.fragments[3]), (1, 1));
             lab.assert_clean();
         }
+    }
+}
+
+#[test]
+fn a_module_is_identified_and_its_laser_is_on_after_every_reset() {
+    let config = pairs(1);
+    for seed in 0..12 {
+        let module = [Module::ShortReach, Module::Cable][seed as usize % 2];
+        let device = ModelConfig {
+            device: DeviceId::Sfp,
+            module,
+            ..model(seed)
+        };
+        let mut lab = Lab::new(device, &config);
+        for _ in 0..3 {
+            let bytes = pattern(200);
+            let fragment = lab.fragment(&bytes);
+            assert_eq!(lab.post(0, &[fragment], Offload::NONE, 1), Ok(()));
+            assert_eq!(lab.finish(0), [1], "seed {seed}");
+            assert_eq!(lab.arrived(), std::slice::from_ref(&bytes), "seed {seed}");
+            assert_eq!(lab.nic.link().speed_mbps, 10_000, "seed {seed}");
+            assert_eq!(lab.reset(), [], "seed {seed}");
+        }
+        lab.assert_clean();
+    }
+    for module in [Module::None, Module::Gigabit] {
+        let (near, _far) = pair();
+        let device = Ixgbe82599::new(
+            ModelConfig {
+                device: DeviceId::Sfp,
+                module,
+                ..model(1)
+            },
+            Box::new(near),
+        );
+        let attached = Host::new(HostConfig::default()).attach(device);
+        let error = Ixgbe::open(attached.platform, &config).expect_err("no 10 Gbit/s");
+        assert!(error.to_string().contains("SFP+"), "{module:?}: {error}");
+        assert_eq!(attached.handle.violations(), [""; 0], "{module:?}");
     }
 }
 

@@ -110,7 +110,7 @@ static IXGBE: [KnownDevice; 13] = [
     tested(INTEL, 0x10F7, "ixgbe 82599 KX4", "the model"),
     tested(INTEL, 0x10FC, "ixgbe 82599 XAUI", "the model"),
     tested(INTEL, 0x1528, "ixgbe X540T", "the model"),
-    untested(INTEL, 0x10FB, "ixgbe 82599 SFP+"),
+    tested(INTEL, 0x10FB, "ixgbe 82599 SFP+", "the model"),
     untested(INTEL, 0x1514, "ixgbe 82599 KX4 mezzanine"),
     untested(INTEL, 0x1517, "ixgbe 82599 KR"),
     untested(INTEL, 0x10F8, "ixgbe 82599 backplane"),

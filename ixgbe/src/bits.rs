@@ -51,6 +51,8 @@ bitflags! {
     /// Bits of [`I2CCTL`](crate::regs::I2CCTL). A wire that is let go is high.
     #[derive(Clone, Copy)]
     pub(crate) struct I2c: u32 {
+        /// The clock as it is (`I2C_CLK_IN`).
+        const CLOCK_IN = 1 << 0;
         /// Lets the clock go (`I2C_CLK_OUT`).
         const CLOCK_OUT = 1 << 1;
         /// The data wire as it is (`I2C_DATA_IN`).

@@ -66,7 +66,7 @@ const DEVICES: [DeviceInfo; 13] = [
     device(0x10F7, "ixgbe 82599 KX4", true, I82599, Backplane),
     device(0x10FC, "ixgbe 82599 XAUI", true, I82599, Backplane),
     device(0x1528, "ixgbe X540T", true, X540, Copper),
-    device(0x10FB, "ixgbe 82599 SFP+", false, I82599, SfpPlus),
+    device(0x10FB, "ixgbe 82599 SFP+", true, I82599, SfpPlus),
     device(
         0x1514,
         "ixgbe 82599 KX4 mezzanine",

@@ -32,7 +32,7 @@ pub(crate) fn bring_up<P: Platform>(
         return Ok(());
     }
     if info.media == Media::SfpPlus {
-        sfp::set_up(platform, registers)?;
+        sfp::check(platform, registers)?;
     }
     semaphore::take(platform, registers, info.family, Resource::Mac)?;
     start(registers, info);
@@ -50,6 +50,7 @@ pub(crate) fn start<R: Registers>(registers: &Bar<R>, info: DeviceInfo) {
     }
     registers.change(AUTOC2, Autoc2::LINK_DISABLE.bits(), 0);
     if info.media == Media::SfpPlus {
+        sfp::switch_on(registers);
         let sfi = Autoc2::SERIAL_SFI.bits();
         registers.change(AUTOC2, Autoc2::SERIAL.bits(), sfi);
         let serial = Autoc::LMS_10G_SERIAL.bits();

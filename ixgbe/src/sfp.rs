@@ -7,7 +7,7 @@
 
 use core::time::Duration;
 
-use pagewire_hal::{NicError, Platform};
+use pagewire_hal::{NicError, Platform, Registers};
 
 use crate::bits::{Esdp, I2c, Status};
 use crate::ids::Family;
@@ -31,14 +31,17 @@ const PASSIVE_OR_ACTIVE: u8 = 0x0C;
 /// Half a period of the clock. The standard mode of I2C has 4.7 µs at least for the low half and 4
 /// for the high one (`I2C_T_LOW`, `I2C_T_HIGH`).
 const HALF_PERIOD: Duration = Duration::from_micros(5);
+/// How often it is looked whether the module has let the clock go, a microsecond apart (Linux:
+/// `IXGBE_I2C_CLOCK_STRETCHING_TIMEOUT`).
+const STRETCH_LOOKS: u32 = 500;
 /// How often a module that does not answer is asked (Linux: three times).
 const TRIES: u32 = 3;
 
-/// Identifies the module and switches its laser on.
+/// Identifies the module.
 ///
 /// # Errors
 /// [`NicError::NotOffered`]: there is no module, or none for 10 Gbit/s.
-pub(crate) fn set_up<P: Platform>(
+pub(crate) fn check<P: Platform>(
     platform: &P,
     registers: &Bar<P::Registers>,
 ) -> Result<(), NicError> {
@@ -51,9 +54,13 @@ pub(crate) fn set_up<P: Platform>(
     semaphore::take(platform, registers, Family::I82599, wires)?;
     let found = identify(platform, registers);
     semaphore::put(registers, Family::I82599, wires);
-    found?;
+    found
+}
+
+/// Switches the module's laser on: at each start, as the pins may be as the EEPROM has them after a
+/// reset (Linux does so as well).
+pub(crate) fn switch_on<R: Registers>(registers: &Bar<R>) {
     registers.change(ESDP, Esdp::LASER_OFF.bits(), 0);
-    Ok(())
 }
 
 fn identify<P: Platform>(platform: &P, registers: &Bar<P::Registers>) -> Result<(), NicError> {
@@ -103,7 +110,8 @@ impl<P: Platform> Bus<'_, P> {
         answers.then(|| self.receive())
     }
 
-    /// Sets both wires: a wire that is let go is high. Each takes half a period.
+    /// Sets both wires: a wire that is let go is high, unless the module holds it down, as it may
+    /// the clock while it is not ready. Each takes half a period.
     fn drive(&self, clock: bool, data: bool) {
         let mut set = I2c::empty();
         set.set(I2c::CLOCK_OUT, clock);
@@ -113,7 +121,21 @@ impl<P: Platform> Bus<'_, P> {
         // Posted writes arrive before a read returns: without it the time between two of them may
         // be less than was waited (specification update of the 82599, software clarification 3).
         self.registers.read(STATUS);
+        if clock {
+            self.await_clock();
+        }
         self.platform.wait(HALF_PERIOD);
+    }
+
+    /// A module that holds the clock down for longer is not waited for: what is read then is wrong,
+    /// or not acknowledged.
+    fn await_clock(&self) {
+        for _ in 0..STRETCH_LOOKS {
+            if self.registers.read(I2CCTL) & I2c::CLOCK_IN.bits() != 0 {
+                return;
+            }
+            self.platform.wait(Duration::from_micros(1));
+        }
     }
 
     /// Data falls while the clock is high.

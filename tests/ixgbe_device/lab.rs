@@ -49,13 +49,18 @@ impl Lab {
             plug,
             kept: Vec::new(),
         };
+        lab.wait_for_link();
+        lab
+    }
+
+    fn wait_for_link(&mut self) {
         for _ in 0..2000 {
-            if lab.nic.link().up {
-                return lab;
+            if self.nic.link().up {
+                return;
             }
-            lab.run(1);
+            self.run(1);
         }
-        panic!("seed {seed}: no link");
+        panic!("no link");
     }
 
     /// Lets the device work for `steps` of 10 µs.
@@ -168,9 +173,7 @@ impl Lab {
                 back.push((position, token.0))
             })
             .unwrap();
-        while !self.nic.link().up {
-            self.run(1);
-        }
+        self.wait_for_link();
         back
     }
 
