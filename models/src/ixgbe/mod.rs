@@ -110,6 +110,8 @@ pub struct Ixgbe82599 {
     firmware: Deadline,
     /// The first queue that is served in the next step.
     turn: usize,
+    /// Queues up to the last one that was ever switched on, at least 1: nobody need look at others.
+    used: usize,
     /// GPIE.Multiple_MSIX was missed already.
     judged_msix: bool,
     hold: bool,
@@ -173,6 +175,7 @@ impl Ixgbe82599 {
             drained: Deadline::after(&pace, 0),
             firmware: Deadline::after(&pace, 0),
             turn: 0,
+            used: 1,
             judged_msix: false,
             hold: false,
             stalled: false,
@@ -259,13 +262,13 @@ impl Ixgbe82599 {
     /// Brings changes of ENABLE into force.
     fn settle_queues(&mut self) {
         self.changing = false;
-        for queue in &mut self.transmit {
+        for queue in self.transmit.iter_mut().take(self.used) {
             if queue.enable.settle(&self.pace) {
                 queue.stop();
             }
             self.changing |= queue.enable.is_changing();
         }
-        for queue in &mut self.receiver.queues {
+        for queue in self.receiver.queues.iter_mut().take(self.used) {
             if queue.enable.settle(&self.pace) {
                 queue.stop();
             }
@@ -298,8 +301,8 @@ impl Ixgbe82599 {
         self.never_quiet
             || match self.engine {
                 Engine::Running => {
-                    self.transmit.iter().any(TxQueue::is_inside_frame)
-                        || self.receiver.is_inside_frame()
+                    let mut used = self.transmit.iter().take(self.used);
+                    used.any(TxQueue::is_inside_frame) || self.receiver.is_inside_frame()
                 }
                 Engine::Draining(_) => true,
                 Engine::Quiet => false,
@@ -389,11 +392,13 @@ impl Ixgbe82599 {
             counters: &mut self.counters,
             looped: &mut self.looped,
             hold: self.hold,
+            used: self.used,
             vectors: 0,
             causes: 0,
         };
         let mut busy = false;
-        let (first, second) = self.transmit.split_at_mut(self.turn.min(QUEUES));
+        let used = self.transmit.get_mut(..self.used).unwrap_or_default();
+        let (first, second) = used.split_at_mut(self.turn % self.used);
         for queue in second.iter_mut().chain(first) {
             busy |= queue.step(gate, sends, &mut work);
         }

@@ -77,7 +77,7 @@ impl Receiver {
         let halted = work.registers.get(offset::SECRXCTRL) & PATH_DISABLE != 0;
         let mut busy = false;
         if gate == Gate::Open && enabled {
-            for queue in &mut self.queues {
+            for queue in self.queues.iter_mut().take(work.used) {
                 if queue.enable.is_running() {
                     queue.fetch(work);
                 }
@@ -99,7 +99,7 @@ impl Receiver {
             busy = true;
         }
         if gate != Gate::Closed {
-            for queue in &mut self.queues {
+            for queue in self.queues.iter_mut().take(work.used) {
                 busy |= queue.flush(work);
             }
         }

@@ -2,7 +2,7 @@
 
 use super::Ixgbe82599;
 use super::bits::dctl;
-use super::registers::{Ring, RingRegister};
+use super::registers::{QUEUES, Ring, RingRegister};
 
 /// Nanoseconds that a queue may take to be enabled or disabled.
 pub(super) const LONGEST_ENABLE: u64 = 50_000;
@@ -145,6 +145,10 @@ impl Ixgbe82599 {
         self.registers.set(at, value & !dctl::SWFLSH);
         let slow = self.config.latitude.slow_queue_enable;
         let deadline = self.delay(slow, LONGEST_ENABLE);
+        let (Ring::Transmit(number) | Ring::Receive(number)) = which;
+        if on {
+            self.used = self.used.max(number + 1).min(QUEUES);
+        }
         match which {
             Ring::Transmit(queue) => {
                 if let Some(queue) = self.transmit.get_mut(queue) {

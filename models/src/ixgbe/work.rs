@@ -25,6 +25,8 @@ pub(super) struct Work<'a> {
     pub(super) looped: &'a mut VecDeque<Vec<u8>>,
     /// Transmit completions are held back.
     pub(super) hold: bool,
+    /// Queues up to the last one that was ever switched on.
+    pub(super) used: usize,
     /// Vectors whose cause is to be set when the step ends.
     pub(super) vectors: u64,
     /// Causes without a queue, likewise.
