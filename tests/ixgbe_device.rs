@@ -5,6 +5,9 @@
 
 #[path = "ixgbe_device/lab.rs"]
 mod lab;
+#[path = "conformance_ixgbe/listener.rs"]
+#[allow(dead_code)]
+mod listener;
 #[path = "common/packets.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod packets;
@@ -400,6 +403,70 @@ fn interrupts_keep_their_distance_and_mask_themselves() {
     }
 }
 
+/// Waits for `cause`, and takes whatever comes.
+fn await_cause(lab: &mut Lab, cause: Causes, what: &str) {
+    for _ in 0..2000 {
+        if lab.nic.take_interrupts().contains(cause) {
+            return;
+        }
+        lab.run(1);
+    }
+    panic!("{what}: no interrupt for {cause:?}");
+}
+
+#[test]
+fn every_queue_interrupts_with_however_many_vectors() {
+    // One for each queue and one more; for each pair; fewer; one for all.
+    for (count, vectors) in [
+        (1, 64),
+        (1, 2),
+        (1, 1),
+        (4, 5),
+        (4, 3),
+        (16, 64),
+        (16, 17),
+        (16, 2),
+    ] {
+        let mut lab = Lab::with_vectors(model(u64::from(vectors)), &pairs(count), vectors);
+        let granted = lab.nic.enable_interrupts().unwrap();
+        assert_eq!(granted, vectors.min(2 * count + 1));
+        for round in 0..2 {
+            let mut reached = vec![false; usize::from(count)];
+            let mut flow = 0;
+            while reached.contains(&false) {
+                lab.run(100);
+                lab.nic.take_interrupts();
+                flow += 1;
+                let what = format!("{count} pairs, {vectors} vectors, round {round}, flow {flow}");
+                let mut sent = packet(TCP, flow, false);
+                sent[..6].copy_from_slice(&lab.nic.mac_address().0);
+                let now = lab.host.now();
+                lab.far.transmit(&mut sent, now);
+                // An interrupt may come before its frame. It comes again then.
+                let pair = loop {
+                    await_cause(&mut lab, Causes::RECEIVE, &what);
+                    if let Some((pair, ..)) = lab.take() {
+                        break pair;
+                    }
+                };
+                reached[pair] = true;
+            }
+            for pair in 0..usize::from(count) {
+                lab.run(100);
+                lab.nic.take_interrupts();
+                let what = format!("{count} pairs, {vectors} vectors, round {round}, pair {pair}");
+                let fragment = lab.fragment(&pattern(60));
+                assert_eq!(lab.post(pair, &[fragment], Offload::NONE, 1), Ok(()));
+                lab.pairs[pair].0.doorbell();
+                await_cause(&mut lab, Causes::TRANSMIT, &what);
+                assert_eq!(lab.finish(pair), [1], "{what}");
+            }
+            assert_eq!(lab.reset(), []);
+        }
+        lab.assert_clean();
+    }
+}
+
 /// Posts `count` frames of three fragments on each pair, whose tokens tell the pair.
 fn fill(lab: &mut Lab, count: u32) {
     let parts: Vec<Fragment> = [14, 100, 900].map(|len| lab.fragment(&pattern(len))).into();
@@ -428,12 +495,12 @@ fn a_reset_gives_back_what_is_in_flight_on_every_pair() {
         );
         for round in 0..3 {
             lab.model
-                .with_device(|device| device.hold_completions(true));
+                .with_device(|device| device.inner.hold_completions(true));
             fill(&mut lab, 20);
             // In the middle of a frame, or of a write-back.
             lab.run(round * 3);
             lab.model
-                .with_device(|device| device.hold_completions(round == 0));
+                .with_device(|device| device.inner.hold_completions(round == 0));
             lab.run(round);
             let mut reclaimed = Vec::new();
             for (tx, _) in &mut lab.pairs {
@@ -452,7 +519,7 @@ fn a_reset_gives_back_what_is_in_flight_on_every_pair() {
                 assert_eq!(own.len(), 20, "seed {seed}, round {round}, pair {pair}");
             }
             lab.model
-                .with_device(|device| device.hold_completions(false));
+                .with_device(|device| device.inner.hold_completions(false));
             lab.arrived();
             for pair in 0..usize::from(count) {
                 let bytes = [pair as u8; 77];
@@ -471,7 +538,7 @@ fn a_hang_of_any_pair_is_noticed_and_cured() {
     for pair in [0, 1, 7, 15] {
         let mut lab = Lab::new(model(pair as u64), &pairs(16));
         for stall in [true, false] {
-            lab.model.with_device(|device| device.stall(stall));
+            lab.model.with_device(|device| device.inner.stall(stall));
             let fragment = lab.fragment(&pattern(100));
             assert_eq!(lab.post(pair, &[fragment], Offload::NONE, 3), Ok(()));
             lab.pairs[pair].0.doorbell();
@@ -482,7 +549,7 @@ fn a_hang_of_any_pair_is_noticed_and_cured() {
                 lab.host.advance(Duration::from_millis(100));
             }
             assert_eq!(hung, stall, "pair {pair}");
-            lab.model.with_device(|device| device.stall(false));
+            lab.model.with_device(|device| device.inner.stall(false));
             if stall {
                 assert_eq!(lab.reset(), [(pair as u16, 3)]);
             } else {

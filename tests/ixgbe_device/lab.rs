@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::listener::Listener;
 use pagewire::hal::{
     DmaBuffer, Fragment, Granule, Nic, Offload, Phase, PostError, QueuePair, Region, RxHash,
     RxQueue, Token, TxFrame, TxQueue,
@@ -17,7 +18,7 @@ pub(crate) type Pair = (IxgbeTx<ModelPlatform>, IxgbeRx<ModelPlatform>);
 /// See the [module](self).
 pub(crate) struct Lab {
     pub(crate) host: Host,
-    pub(crate) model: ModelHandle<Ixgbe82599>,
+    pub(crate) model: ModelHandle<Listener>,
     pub(crate) nic: Ixgbe<ModelPlatform>,
     pub(crate) pairs: Vec<Pair>,
     pub(crate) far: PairEnd,
@@ -29,12 +30,18 @@ pub(crate) struct Lab {
 impl Lab {
     /// Opens the driver and takes all pairs of queues; the link is up.
     pub(crate) fn new(model: ModelConfig, config: &Config) -> Self {
+        Self::with_vectors(model, config, 64)
+    }
+
+    /// The same, and the system grants so many vectors at most.
+    pub(crate) fn with_vectors(model: ModelConfig, config: &Config, vectors: u16) -> Self {
         let seed = model.seed;
         let granule = Granule::from_bytes(4096).unwrap();
         let host = Host::new(HostConfig { seed, granule });
         let (near, far) = pair();
         let plug = far.plug();
-        let attached = host.attach(Ixgbe82599::new(model, Box::new(near)));
+        let (listener, _) = Listener::new(Ixgbe82599::new(model, Box::new(near)), vectors);
+        let attached = host.attach(listener);
         let mut nic = Ixgbe::open(attached.platform, config)
             .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         let pairs = (0..config.queue_pairs).map_while(|index| nic.take_queues(index));
@@ -136,21 +143,28 @@ impl Lab {
         let now = self.host.now();
         self.far.transmit(&mut sent, now);
         for _ in 0..5000 {
-            for (index, (_, rx)) in self.pairs.iter_mut().enumerate() {
-                let mut got = None;
-                rx.receive(1, &mut |frame| {
-                    let mut bytes = vec![0; frame.len()];
-                    frame.copy_to(&mut bytes);
-                    got = Some((index, bytes, frame.hash()));
-                })
-                .unwrap();
-                if let Some(got) = got {
-                    return got;
-                }
+            if let Some(got) = self.take() {
+                return got;
             }
             self.run(1);
         }
         panic!("a frame was not received");
+    }
+
+    /// A frame that has been received by now.
+    pub(crate) fn take(&mut self) -> Option<(usize, Vec<u8>, Option<RxHash>)> {
+        let mut got = None;
+        for (index, (_, rx)) in self.pairs.iter_mut().enumerate() {
+            let count = rx.receive(1, &mut |frame| {
+                let mut bytes = vec![0; frame.len()];
+                frame.copy_to(&mut bytes);
+                got = Some((index, bytes, frame.hash()));
+            });
+            if count.unwrap() > 0 {
+                break;
+            }
+        }
+        got
     }
 
     /// Resets the device with all pairs: the position and token of each frame that came back.
@@ -178,7 +192,8 @@ impl Lab {
     }
 
     pub(crate) fn counters(&self) -> Counters {
-        self.model.with_device(|device| device.counters().clone())
+        self.model
+            .with_device(|device| device.inner.counters().clone())
     }
 
     /// Memory of a program, in pieces of 4 KiB for the device, and the fragments of a part of it.
