@@ -4,8 +4,7 @@
 //! that does no DMA on the kernel's behalf. Up to Linux 5.18 VFIO decided (`vfio_dev_viable`: no
 //! driver, a VFIO driver, `pci-stub`, or any bridge); since 5.19 the IOMMU core does, by a mark in
 //! the driver (`driver_managed_dma`): the VFIO drivers, `pci-stub` and `pcieport` have it. A bridge
-//! that another driver has (`shpchp`, as behind QEMU's pcie-pci-bridge) was fine before and no
-//! longer is. Here the newer, stricter rule holds for every kernel.
+//! that another driver has (`shpchp`) was fine before and no longer is. Here the newer, stricter rule holds for every kernel.
 
 use std::fmt;
 

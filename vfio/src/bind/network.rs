@@ -120,7 +120,7 @@ impl Network {
     }
 
     /// `destination prefix source prefix hop metric references uses flags name`: a default route
-    /// has prefix 00, is up (bit 0) and refuses nothing (bit 9, RTF_REJECT).
+    /// has prefix 00 and is up (bit 0). One that refuses everything is listed as lo's.
     fn routes_v6(&mut self, text: &str) {
         for line in text.lines() {
             let words: Vec<_> = line.split_whitespace().collect();
@@ -128,7 +128,7 @@ impl Network {
                 continue;
             };
             let flags = u32::from_str_radix(flags, 16).unwrap_or(1);
-            if prefix == "00" && interface != "lo" && flags & 1 != 0 && flags & 0x200 == 0 {
+            if prefix == "00" && interface != "lo" && flags & 1 != 0 {
                 self.entry(interface).default_route = true;
             }
         }
