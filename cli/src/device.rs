@@ -58,9 +58,10 @@ impl NicKind {
 
 /// Members of the family of the 82599 that our model can be, by their names here: those that the
 /// driver opens.
-const IXGBE_DEVICES: [(&str, DeviceId); 3] = [
+const IXGBE_DEVICES: [(&str, DeviceId); 4] = [
     ("kx4", DeviceId::Kx4),
     ("xaui", DeviceId::Xaui),
+    ("sfp", DeviceId::Sfp),
     ("x540t", DeviceId::X540T),
 ];
 
@@ -70,8 +71,8 @@ fn ixgbe_device(options: &str) -> Result<DeviceId, String> {
     match options.strip_prefix("device=").and_then(known) {
         Some((_, device)) => Ok(device),
         None => Err(
-            "the option of model:ixgbe is device=kx4, device=xaui (82599) or \
-                     device=x540t"
+            "the option of model:ixgbe is device=kx4, device=xaui, device=sfp \
+                     (82599) or device=x540t"
                 .into(),
         ),
     }

@@ -109,9 +109,16 @@ fn whatever_the_device_does_not_do() {
         let requests = number(&report, "/requests/posted");
         assert_eq!(requests > 0, cuts, "{more}: {report}");
     }
-    let report = demo("--device model:ixgbe,device=x540t --size 1M");
-    assert_eq!(report["opened"], "ixgbe X540T");
-    assert!(report["nic"].as_str().unwrap().contains("X540"), "{report}");
+    for (device, name, chip) in [
+        ("xaui", "ixgbe 82599 XAUI", "82599"),
+        ("sfp", "ixgbe 82599 SFP+", "82599"),
+        ("x540t", "ixgbe X540T", "X540"),
+    ] {
+        let report = demo(&format!("--device model:ixgbe,device={device} --size 1M"));
+        assert_eq!(report["opened"], name);
+        let nic = report["nic"].as_str().unwrap();
+        assert!(nic.contains(chip), "{device}: {nic}");
+    }
 }
 
 /// Acknowledgements come to the queue that the connection is sent on: the ports were chosen so.

@@ -33,7 +33,7 @@ Examples:
 pub(crate) struct Args {
     /// The device under the driver: model:e1000e, model:ixgbe or model:virtio, a software model in
     /// this process; qtest:e1000e or qtest:virtio, QEMU's own (fetched by tests/lab/get-qemu; the
-    /// clock is real). Behind ixgbe, which of the family it is: ixgbe,device=x540t. Behind virtio,
+    /// clock is real). Behind ixgbe, which of the family it is: ixgbe,device=sfp. Behind virtio,
     /// its features: virtio,packed=on,event_idx=off…
     #[arg(
         long,
