@@ -1,21 +1,16 @@
-//! A platform for the unit tests: registers in an array with the few reactions that opening
-//! needs, memory from the heap at device addresses that are unlike the CPU's, a clock that only
-//! waiting moves. It moves no frames by itself; tests play the device's part with
-//! [`Fake::complete`] and [`Fake::deliver`].
+//! The device for the unit tests, on the [platform that all drivers' tests have](pagewire_hal::fake):
+//! registers in an array with the few reactions that opening needs. It moves no frames by itself;
+//! tests play the device's part with [`Play`].
 
-use core::ptr::NonNull;
-use core::time::Duration;
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::boxed::Box;
-use std::sync::{Arc, Mutex, MutexGuard};
+use core::ops::{Deref, DerefMut};
 use std::vec;
 use std::vec::Vec;
 
-use pagewire_hal::{
-    DeviceAddress, DmaMemory, DomainId, Instant, Platform, PlatformError, Registers,
-};
+use pagewire_hal::fake::lifecycle::Subject;
+use pagewire_hal::fake::{self, FakeDevice, Machine};
+use pagewire_hal::{Nic, NicError};
 
-use crate::regs;
+use crate::{Config, E1000e, regs};
 
 /// Ways in which the device may misbehave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,26 +32,27 @@ pub(crate) enum Fault {
 }
 
 pub(crate) struct Device {
+    machine: Machine<Fault>,
     words: Vec<u32>,
-    pub(crate) config: [u32; 64],
     pub(crate) eeprom: [u16; 64],
     pub(crate) phy_control: u16,
-    pub(crate) faults: Vec<Fault>,
-    pub(crate) fired: [bool; 3],
-    pub(crate) vectors: u16,
-    pub(crate) allocations_left: usize,
-    memory: Vec<Piece>,
-    pub(crate) freed: usize,
-    next_address: u64,
-    nanos: u64,
+    /// A register that always reads this value.
+    pub(crate) fixed: Option<(u32, u32)>,
     pub(crate) log: Vec<(u32, u32)>,
 }
 
-#[derive(Clone, Copy)]
-struct Piece {
-    address: u64,
-    pointer: usize,
-    len: usize,
+impl Deref for Device {
+    type Target = Machine<Fault>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.machine
+    }
+}
+
+impl DerefMut for Device {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.machine
+    }
 }
 
 const STATUS: u32 = regs::STATUS.0;
@@ -82,18 +78,11 @@ impl Device {
         config[PCIE as usize / 4] = 0x10;
         config[PCIE as usize / 4 + 4] = 0b11;
         let mut device = Self {
+            machine: Machine::new(config, 3),
             words: vec![0; 0x2_0000 / 4],
-            config,
             eeprom,
             phy_control: 0x1140,
-            faults: Vec::new(),
-            fired: [false; 3],
-            vectors: 3,
-            allocations_left: usize::MAX,
-            memory: Vec::new(),
-            freed: 0,
-            next_address: 0x1_0000_0000,
-            nanos: 0,
+            fixed: None,
             log: Vec::new(),
         };
         device.set(regs::PBA.0, 0x0014_0014);
@@ -124,10 +113,6 @@ impl Device {
         }
     }
 
-    fn has(&self, fault: Fault) -> bool {
-        self.faults.contains(&fault)
-    }
-
     pub(crate) fn get(&self, offset: u32) -> u32 {
         self.words[offset as usize / 4]
     }
@@ -136,9 +121,14 @@ impl Device {
         self.words[offset as usize / 4] = value;
     }
 
-    fn read(&mut self, offset: u32) -> u32 {
+    fn read_word(&mut self, offset: u32) -> u32 {
         if self.has(Fault::Removed) {
             return u32::MAX;
+        }
+        if let Some((fixed, value)) = self.fixed
+            && fixed == offset
+        {
+            return value;
         }
         let value = self.get(offset);
         match offset {
@@ -159,7 +149,7 @@ impl Device {
         }
     }
 
-    fn write(&mut self, offset: u32, value: u32) {
+    fn write_word(&mut self, offset: u32, value: u32) {
         if self.has(Fault::Removed) {
             return;
         }
@@ -193,95 +183,105 @@ impl Device {
         }
     }
 
-    fn locate(&self, address: u64, len: usize) -> *mut u8 {
-        let piece = self
-            .memory
-            .iter()
-            .find(|p| p.address <= address && address + len as u64 <= p.address + p.len as u64)
-            .expect("the device reaches memory that is not mapped");
-        (piece.pointer + (address - piece.address) as usize) as *mut u8
-    }
-
-    fn read_u64(&self, address: u64) -> u64 {
-        let pointer = self.locate(address, 8).cast::<u64>();
-        // SAFETY: `locate` found eight mapped bytes; volatile as the driver's side is.
-        u64::from_le(unsafe { pointer.read_volatile() })
-    }
-
-    fn write_u64(&self, address: u64, value: u64) {
-        let pointer = self.locate(address, 8).cast::<u64>();
-        // SAFETY: as above.
-        unsafe { pointer.write_volatile(value.to_le()) };
-    }
-
     fn ring(&self, low: u32, index: u32) -> u64 {
         let base = u64::from(self.get(low + 4)) << 32 | u64::from(self.get(low));
         base + 16 * u64::from(index)
     }
 }
 
-/// A clone is the same device.
-#[derive(Clone)]
-pub(crate) struct Fake {
-    device: Arc<Mutex<Device>>,
-    domain: DomainId,
+impl Default for Device {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
-impl Fake {
-    pub(crate) fn new() -> Self {
-        Self {
-            device: Arc::new(Mutex::new(Device::new())),
-            domain: DomainId::new_unique(),
-        }
+impl FakeDevice for Device {
+    type Fault = Fault;
+    const REMOVED: Fault = Fault::Removed;
+    const STUCK_PENDING: Fault = Fault::StuckPending;
+    const PCIE: u16 = PCIE as u16;
+
+    fn read(&mut self, _bar: u8, offset: u32, width: u32) -> u32 {
+        assert_eq!(width, 4, "the device has no narrow registers");
+        self.read_word(offset)
     }
 
-    /// Another device in the same domain, whose memory begins at the same address: as if that of
-    /// the first had been freed and taken again.
-    pub(crate) fn successor_of(other: &Self) -> Self {
-        Self {
-            domain: other.domain,
-            ..Self::new()
-        }
+    fn write(&mut self, _bar: u8, offset: u32, width: u32, value: u32) {
+        assert_eq!(width, 4, "the device has no narrow registers");
+        self.write_word(offset, value);
+    }
+}
+
+// SAFETY: the device reads descriptors, and no fragment.
+unsafe impl Subject for Device {
+    type Nic = E1000e<Fake>;
+    const ENDLESS_RESET: Fault = Fault::EndlessReset;
+    const STUCK_MASTER: Fault = Fault::StuckMaster;
+    const RESET_MILLIS: [u64; 2] = [10, 100];
+    const PATIENCE_MILLIS: u64 = 400;
+    const FIRST_REPORT: u32 = 31;
+
+    fn open(fake: Fake) -> Result<Self::Nic, NicError> {
+        E1000e::open(fake, &Config::default())
     }
 
-    pub(crate) fn device(&self) -> MutexGuard<'_, Device> {
-        self.device.lock().expect("no test panics with the lock")
+    fn complete(fake: &Fake, count: u32) -> u32 {
+        Play::complete(fake, count)
     }
 
-    pub(crate) fn with_fault(fault: Fault) -> Self {
-        let fake = Self::new();
-        fake.break_with(fault);
-        fake
+    fn tail(fake: &Fake) -> u32 {
+        Play::tail(fake)
     }
 
-    pub(crate) fn break_with(&self, fault: Fault) {
-        self.device().faults.push(fault);
+    fn deliver(fake: &Fake) -> bool {
+        Play::deliver(fake, &[7; 60], 60, 3)
     }
 
-    pub(crate) fn repair(&self) {
-        self.device().faults.clear();
+    fn mark_done(tx: &mut <Self::Nic as Nic>::Tx, index: u32) {
+        tx.overwrite(index, tx.descriptor(index).marked_done());
     }
 
-    pub(crate) fn advance(&self, duration: Duration) {
-        self.device().nanos += duration.as_nanos() as u64;
+    fn count_sent(fake: &Fake, frames: u32) {
+        fake.device().set(regs::GPTC.0, frames);
     }
 
-    /// Pieces of memory that are mapped.
-    pub(crate) fn mapped(&self) -> usize {
-        self.device().memory.len()
+    fn resets(fake: &Fake) -> usize {
+        let device = fake.device();
+        let is_reset = |(offset, value): &&(u32, u32)| *offset == CTRL && value & 1 << 26 != 0;
+        device.log.iter().filter(is_reset).count()
     }
+}
 
-    pub(crate) fn tail(&self) -> u32 {
-        self.device().get(regs::TDT.0)
-    }
+/// A clone is the same device.
+pub(crate) type Fake = fake::Fake<Device>;
 
-    pub(crate) fn head(&self) -> u32 {
-        self.device().get(regs::TDH.0)
-    }
+/// The device's part, in the tests' hands.
+pub(crate) trait Play {
+    /// The tail that the driver wrote.
+    fn tail(&self) -> u32;
+
+    /// The head.
+    fn head(&self) -> u32;
 
     /// Processes up to `count` transmit descriptors before the tail as the device does: DD where
     /// a report was asked for, then the head. Returns how many there were.
-    pub(crate) fn complete(&self, count: u32) -> u32 {
+    fn complete(&self, count: u32) -> u32;
+
+    /// Fills the next receive descriptor: `bytes` into the buffer, `len` and `status` (of status
+    /// and errors) into the descriptor. False if the device has none.
+    fn deliver(&self, bytes: &[u8], len: u16, status: u16) -> bool;
+}
+
+impl Play for Fake {
+    fn tail(&self) -> u32 {
+        self.device().get(regs::TDT.0)
+    }
+
+    fn head(&self) -> u32 {
+        self.device().get(regs::TDH.0)
+    }
+
+    fn complete(&self, count: u32) -> u32 {
         let mut device = self.device();
         let ring_len = device.get(regs::TDLEN.0) / 16;
         let tail = device.get(regs::TDT.0);
@@ -289,9 +289,9 @@ impl Fake {
         let mut done = 0;
         while done < count && head != tail {
             let high = device.ring(regs::TDBAL.0, head) + 8;
-            let word = device.read_u64(high);
+            let word = u64::from_le(device.load(high));
             if word & crate::desc::TX_RS != 0 {
-                device.write_u64(high, word | 1 << 32);
+                device.store(high, (word | 1 << 32).to_le());
             }
             head = (head + 1) % ring_len;
             done += 1;
@@ -300,9 +300,7 @@ impl Fake {
         done
     }
 
-    /// Fills the next receive descriptor: `bytes` into the buffer, `len` and `status` (of status
-    /// and errors) into the descriptor. False if the device has none.
-    pub(crate) fn deliver(&self, bytes: &[u8], len: u16, status: u16) -> bool {
+    fn deliver(&self, bytes: &[u8], len: u16, status: u16) -> bool {
         let mut device = self.device();
         let ring_len = device.get(regs::RDLEN.0) / 16;
         let head = device.get(regs::RDH.0);
@@ -310,166 +308,11 @@ impl Fake {
             return false;
         }
         let descriptor = device.ring(regs::RDBAL.0, head);
-        let buffer = device.read_u64(descriptor);
-        let target = device.locate(buffer, bytes.len());
-        // SAFETY: `locate` found as many mapped bytes, and the driver reads them only after DD.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
+        let buffer = u64::from_le(device.load(descriptor));
+        device.store_bytes(buffer, bytes);
         let word = u64::from(len) | 0xABCD << 16 | u64::from(status) << 32;
-        device.write_u64(descriptor + 8, word);
+        device.store(descriptor + 8, word.to_le());
         device.set(regs::RDH.0, (head + 1) % ring_len);
         true
-    }
-}
-
-#[derive(Clone)]
-pub(crate) struct FakeRegisters(Arc<Mutex<Device>>);
-
-impl Registers for FakeRegisters {
-    fn read(&self, offset: u32) -> u32 {
-        self.0.lock().expect("not poisoned").read(offset)
-    }
-
-    unsafe fn write(&self, offset: u32, value: u32) {
-        self.0.lock().expect("not poisoned").write(offset, value);
-    }
-
-    // The device has no narrow registers.
-    fn read16(&self, _: u32) -> u16 {
-        u16::MAX
-    }
-
-    unsafe fn write16(&self, _: u32, _: u16) {}
-
-    fn read8(&self, _: u32) -> u8 {
-        u8::MAX
-    }
-
-    unsafe fn write8(&self, _: u32, _: u8) {}
-}
-
-pub(crate) struct FakeMemory {
-    pointer: NonNull<u8>,
-    layout: Layout,
-    address: u64,
-    len: usize,
-    domain: DomainId,
-    device: Arc<Mutex<Device>>,
-}
-
-// SAFETY: the value is the only owner of its heap memory; tests reach it from one thread.
-unsafe impl Send for FakeMemory {}
-
-// SAFETY: the heap memory stays where it is until the drop; the fake device finds it at
-// `address` by its table.
-unsafe impl DmaMemory for FakeMemory {
-    fn pointer(&self) -> NonNull<u8> {
-        self.pointer
-    }
-
-    fn address(&self) -> DeviceAddress {
-        DeviceAddress(self.address)
-    }
-
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn domain(&self) -> DomainId {
-        self.domain
-    }
-}
-
-impl Drop for FakeMemory {
-    fn drop(&mut self) {
-        let mut device = self.device.lock().expect("not poisoned");
-        device.memory.retain(|piece| piece.address != self.address);
-        device.freed += 1;
-        // SAFETY: allocated with this layout in `allocate`, and nobody has it any more.
-        unsafe { dealloc(self.pointer.as_ptr(), self.layout) };
-    }
-}
-
-// SAFETY: a `Fake` is used by one driver at a time; the test's clone only plays the device. Its
-// memory has its domain.
-unsafe impl Platform for Fake {
-    type Registers = FakeRegisters;
-    type Memory = FakeMemory;
-    type Slots = Box<[u64]>;
-
-    fn read_config(&self, offset: u16) -> u32 {
-        let device = self.device();
-        if device.has(Fault::Removed) {
-            return u32::MAX;
-        }
-        let word = device.config[usize::from(offset) / 4 % 64];
-        let pending = offset == PCIE as u16 + 8 && device.has(Fault::StuckPending);
-        word | u32::from(pending) << 21
-    }
-
-    unsafe fn write_config(&mut self, offset: u16, value: u32) {
-        let mut device = self.device();
-        let old = device.config[usize::from(offset) / 4 % 64];
-        device.config[usize::from(offset) / 4 % 64] = old & 0xFFFF_0000 | value & 0xFFFF;
-    }
-
-    fn map_bar(&mut self, index: u8) -> Result<FakeRegisters, PlatformError> {
-        match index {
-            0 => Ok(FakeRegisters(self.device.clone())),
-            _ => Err(PlatformError::NoBar(index)),
-        }
-    }
-
-    fn allocate(&mut self, len: usize, align: usize) -> Result<FakeMemory, PlatformError> {
-        let mut device = self.device();
-        if device.allocations_left == 0 {
-            return Err(PlatformError::OutOfMemory);
-        }
-        device.allocations_left -= 1;
-        let layout =
-            Layout::from_size_align(len.max(1), align).map_err(|_| PlatformError::OutOfMemory)?;
-        // SAFETY: the layout has at least one byte.
-        let pointer = unsafe { alloc_zeroed(layout) };
-        let pointer = NonNull::new(pointer).ok_or(PlatformError::OutOfMemory)?;
-        let address = device.next_address.next_multiple_of(align as u64);
-        device.next_address = address + len as u64 + 0x1000;
-        device.memory.push(Piece {
-            address,
-            pointer: pointer.as_ptr() as usize,
-            len,
-        });
-        Ok(FakeMemory {
-            pointer,
-            layout,
-            address,
-            len,
-            domain: self.domain,
-            device: self.device.clone(),
-        })
-    }
-
-    fn slots(&mut self, count: usize) -> Result<Box<[u64]>, PlatformError> {
-        Ok(vec![0; count].into_boxed_slice())
-    }
-
-    fn domain(&self) -> DomainId {
-        self.domain
-    }
-
-    fn enable_interrupts(&mut self, vectors: u16) -> Result<u16, PlatformError> {
-        Ok(vectors.min(self.device().vectors))
-    }
-
-    fn take_interrupt(&mut self, vector: u16) -> bool {
-        let mut device = self.device();
-        let fired = device.fired.get_mut(usize::from(vector));
-        fired.is_some_and(core::mem::take)
-    }
-
-    fn now(&self) -> Instant {
-        Instant::from_nanos(self.device().nanos)
-    }
-
-    fn wait(&self, duration: Duration) {
-        self.advance(duration);
     }
 }

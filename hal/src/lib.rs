@@ -97,7 +97,7 @@
 
 #[cfg(feature = "alloc")]
 extern crate alloc;
-#[cfg(any(test, feature = "audit"))]
+#[cfg(any(test, feature = "audit", feature = "fake"))]
 extern crate std;
 
 mod address;
@@ -109,6 +109,8 @@ mod builder;
 mod capabilities;
 pub mod driver;
 mod error;
+#[cfg(feature = "fake")]
+pub mod fake;
 #[cfg(all(test, feature = "alloc"))]
 mod fake_nic;
 mod frame;

@@ -1,17 +1,16 @@
-//! A platform for the unit tests: a virtio-net device of a few registers, memory from the heap at
-//! device addresses that are unlike the CPU's, a clock that only waiting moves. It moves no frames
-//! by itself; tests play the device's part with [`Fake::fetch`], [`Fake::complete`] and
-//! [`Fake::deliver`].
+//! The device for the unit tests, on the [platform that all drivers' tests have](pagewire_hal::fake):
+//! a virtio-net device of a few registers. It moves no frames by itself; tests play the device's part
+//! with [`Play`] and [`PlayRings`](crate::fake_ring::PlayRings).
 
-use core::time::Duration;
-use std::sync::{Arc, Mutex, MutexGuard};
+use core::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::vec::Vec;
 
-use pagewire_hal::DomainId;
 use pagewire_hal::barrier::has_unpublished_stores;
+use pagewire_hal::fake::{self, FakeDevice, Machine};
 
 use crate::Features;
-use crate::fake_ring::{Chain, Flicker};
+use crate::fake_ring::{Chain, Flicker, PlayRings};
 
 /// Ways in which the device may misbehave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,9 +35,9 @@ pub(crate) const TX: usize = 1;
 const QUEUES: usize = 17;
 pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 const MSIX: usize = 0xD0;
-pub(crate) const PCIE: usize = 0xE0;
-pub(crate) const COMMON_BAR: u8 = 4;
-pub(crate) const NOTIFY_BAR: u8 = 2;
+const PCIE: usize = 0xE0;
+const COMMON_BAR: u8 = 4;
+const NOTIFY_BAR: u8 = 2;
 const NET: u32 = 0x1000;
 const NOTIFY: u32 = 0x40;
 const MULTIPLIER: u32 = 4;
@@ -59,7 +58,8 @@ pub(crate) struct Queue {
 }
 
 pub(crate) struct Device {
-    pub(crate) config: [u32; 64],
+    machine: Machine<Fault>,
+    pub(crate) flicker: Arc<Flicker>,
     pub(crate) offered: u64,
     pub(crate) accepted: u64,
     pub(crate) status: u8,
@@ -81,24 +81,52 @@ pub(crate) struct Device {
     pub(crate) pairs_in_use: u16,
     /// Queues that were reset alone, since the device was.
     pub(crate) queues_reset: Vec<usize>,
-    pub(crate) faults: Vec<Fault>,
-    /// A bit for each vector.
-    pub(crate) fired: u64,
-    /// Vectors that the platform grants, and those that are on.
-    pub(crate) vectors: u16,
-    pub(crate) enabled_vectors: u16,
     /// Vectors that the device has resources for.
     pub(crate) resources: u16,
-    pub(crate) memory: Vec<Piece>,
-    pub(crate) next_address: u64,
-    pub(crate) nanos: u64,
 }
 
-#[derive(Clone, Copy)]
-pub(crate) struct Piece {
-    pub(crate) address: u64,
-    pub(crate) pointer: usize,
-    pub(crate) len: usize,
+impl Deref for Device {
+    type Target = Machine<Fault>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.machine
+    }
+}
+
+impl DerefMut for Device {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.machine
+    }
+}
+
+impl Default for Device {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FakeDevice for Device {
+    type Fault = Fault;
+    const REMOVED: Fault = Fault::Removed;
+    const STUCK_PENDING: Fault = Fault::StuckPending;
+    const PCIE: u16 = PCIE as u16;
+
+    fn has_bar(&self, bar: u8) -> bool {
+        matches!(bar, COMMON_BAR | NOTIFY_BAR)
+    }
+
+    fn read(&mut self, bar: u8, offset: u32, width: u32) -> u32 {
+        self.read_bar(bar, offset, width)
+    }
+
+    fn write(&mut self, bar: u8, offset: u32, width: u32, value: u32) {
+        self.write_bar(bar, offset, width, value);
+    }
+
+    fn take_config(&self, offset: u16, value: u32) -> u32 {
+        let is_stuck = offset == 4 && self.has(Fault::EndlessBusMastering);
+        value | (u32::from(is_stuck) * (self.config[1] & 4))
+    }
 }
 
 impl Device {
@@ -139,8 +167,15 @@ impl Device {
             max: 256,
             ..Queue::default()
         };
+        let flicker = Arc::<Flicker>::default();
+        let look = flicker.clone();
+        let mut machine = Machine::new(config, 64);
+        machine.look = Some(Arc::new(move |address, pointer| {
+            look.look(address, pointer)
+        }));
         Self {
-            config,
+            machine,
+            flicker,
             offered: Features::all().bits() & !Features::IN_ORDER.bits() | 1 << 17 | 1 << 15,
             accepted: 0,
             status: 0x0F,
@@ -155,19 +190,8 @@ impl Device {
             answer: Some(0),
             pairs_in_use: 1,
             queues_reset: Vec::new(),
-            faults: Vec::new(),
-            fired: 0,
-            vectors: 64,
-            enabled_vectors: 0,
             resources: 64,
-            memory: Vec::new(),
-            next_address: 0x1_0000_0000,
-            nanos: 0,
         }
-    }
-
-    pub(crate) fn has(&self, fault: Fault) -> bool {
-        self.faults.contains(&fault)
     }
 
     fn reset(&mut self) {
@@ -191,7 +215,7 @@ impl Device {
         self.queues.get_mut(usize::from(self.queue))
     }
 
-    pub(crate) fn read(&mut self, bar: u8, offset: u32, width: u32) -> u32 {
+    fn read_bar(&mut self, bar: u8, offset: u32, width: u32) -> u32 {
         let ones = u32::MAX >> (32 - 8 * width);
         if self.has(Fault::Removed) || bar != COMMON_BAR {
             return ones;
@@ -236,7 +260,7 @@ impl Device {
         }
     }
 
-    pub(crate) fn write(&mut self, bar: u8, offset: u32, width: u32, value: u32) {
+    fn write_bar(&mut self, bar: u8, offset: u32, width: u32, value: u32) {
         if self.has(Fault::Removed) {
             return;
         }
@@ -364,82 +388,47 @@ impl Device {
             _ => panic!("a write of {width} bytes at {offset}"),
         }
     }
-
-    fn locate(&self, address: u64, len: usize) -> *mut u8 {
-        let piece = self
-            .memory
-            .iter()
-            .find(|p| p.address <= address && address + len as u64 <= p.address + p.len as u64)
-            .expect("the device reaches memory that is not mapped");
-        (piece.pointer + (address - piece.address) as usize) as *mut u8
-    }
-
-    pub(crate) fn load<T: Copy>(&self, address: u64) -> T {
-        let pointer = self.locate(address, size_of::<T>()).cast::<T>();
-        assert!(pointer.is_aligned());
-        // SAFETY: `locate` found as many mapped bytes; volatile as the driver's side is.
-        unsafe { pointer.read_volatile() }
-    }
-
-    pub(crate) fn store<T: Copy>(&self, address: u64, value: T) {
-        let pointer = self.locate(address, size_of::<T>()).cast::<T>();
-        assert!(pointer.is_aligned());
-        // SAFETY: as above.
-        unsafe { pointer.write_volatile(value) };
-    }
 }
 
 /// A clone is the same device.
-#[derive(Clone)]
-pub(crate) struct Fake {
-    pub(crate) device: Arc<Mutex<Device>>,
-    pub(crate) domain: DomainId,
-    pub(crate) flicker: Arc<Flicker>,
+pub(crate) type Fake = fake::Fake<Device>;
+
+/// The device's part, in the tests' hands.
+pub(crate) trait Play {
+    /// Says what the device offers.
+    fn offer(&self, features: Features);
+
+    /// Fetches and completes all that is available in the transmit queue, in order.
+    fn transmit(&self) -> Vec<Chain>;
+
+    /// The same of another pair's queue.
+    fn transmit_on(&self, index: usize) -> Vec<Chain>;
+
+    /// Fills the next receive buffer with a header of zeros and `frame`, and says that `len`
+    /// bytes were written. False if there is no buffer.
+    fn deliver(&self, frame: &[u8], len: u32) -> bool;
+
+    /// The same with a header.
+    fn deliver_with(&self, header: &[u8; 12], frame: &[u8], len: u32) -> bool;
+
+    /// The same on another pair's queue. With MRG_RXBUF the frame goes into as many buffers as it
+    /// takes; the header says how many, unless it says something already.
+    fn deliver_on(&self, index: usize, header: &[u8; 12], frame: &[u8], len: u32) -> bool;
+
+    /// Bytes of memory as the device sees them.
+    fn bytes(&self, address: u64, len: usize) -> Vec<u8>;
 }
 
-impl Fake {
-    pub(crate) fn new() -> Self {
-        Self {
-            device: Arc::new(Mutex::new(Device::new())),
-            domain: DomainId::new_unique(),
-            flicker: Arc::default(),
-        }
-    }
-
-    pub(crate) fn device(&self) -> MutexGuard<'_, Device> {
-        self.device
-            .lock()
-            .unwrap_or_else(|broken| broken.into_inner())
-    }
-
-    pub(crate) fn break_with(&self, fault: Fault) {
-        self.device().faults.push(fault);
-    }
-
-    pub(crate) fn repair(&self) {
-        self.device().faults.clear();
-    }
-
-    pub(crate) fn offer(&self, features: Features) {
+impl Play for Fake {
+    fn offer(&self, features: Features) {
         self.device().offered = features.bits();
     }
 
-    pub(crate) fn advance(&self, duration: Duration) {
-        self.device().nanos += duration.as_nanos() as u64;
-    }
-
-    /// Pieces of memory that are mapped.
-    pub(crate) fn mapped(&self) -> usize {
-        self.device().memory.len()
-    }
-
-    /// Fetches and completes all that is available in the transmit queue, in order.
-    pub(crate) fn transmit(&self) -> Vec<Chain> {
+    fn transmit(&self) -> Vec<Chain> {
         self.transmit_on(TX)
     }
 
-    /// The same of another pair's queue.
-    pub(crate) fn transmit_on(&self, index: usize) -> Vec<Chain> {
+    fn transmit_on(&self, index: usize) -> Vec<Chain> {
         let mut chains = Vec::new();
         while let Some(chain) = self.fetch(index) {
             self.complete(index, u32::from(chain.head), 0);
@@ -448,26 +437,15 @@ impl Fake {
         chains
     }
 
-    /// Fills the next receive buffer with a header of zeros and `frame`, and says that `len`
-    /// bytes were written. False if there is no buffer.
-    pub(crate) fn deliver(&self, frame: &[u8], len: u32) -> bool {
+    fn deliver(&self, frame: &[u8], len: u32) -> bool {
         self.deliver_with(&[0; 12], frame, len)
     }
 
-    /// The same with a header.
-    pub(crate) fn deliver_with(&self, header: &[u8; 12], frame: &[u8], len: u32) -> bool {
+    fn deliver_with(&self, header: &[u8; 12], frame: &[u8], len: u32) -> bool {
         self.deliver_on(RX, header, frame, len)
     }
 
-    /// The same on another pair's queue. With MRG_RXBUF the frame goes into as many buffers as it
-    /// takes; the header says how many, unless it says something already.
-    pub(crate) fn deliver_on(
-        &self,
-        index: usize,
-        header: &[u8; 12],
-        frame: &[u8],
-        len: u32,
-    ) -> bool {
+    fn deliver_on(&self, index: usize, header: &[u8; 12], frame: &[u8], len: u32) -> bool {
         let merges = self.device().accepted & Features::MRG_RXBUF.bits() != 0;
         let bytes: Vec<u8> = header.iter().chain(frame).copied().collect();
         let mut used: Vec<(u64, u16, usize)> = Vec::new();
@@ -484,9 +462,7 @@ impl Fake {
                 panic!("not a buffer: {:?}", chain.pieces);
             };
             let part = &bytes[done..bytes.len().min(done + room as usize)];
-            for (at, byte) in (address..).zip(part) {
-                self.device().store(at, *byte);
-            }
+            self.device().store_bytes(address, part);
             used.push((address, chain.head, part.len()));
             done += part.len();
         }
@@ -503,8 +479,7 @@ impl Fake {
         true
     }
 
-    /// Bytes of memory as the device sees them.
-    pub(crate) fn bytes(&self, address: u64, len: usize) -> Vec<u8> {
+    fn bytes(&self, address: u64, len: usize) -> Vec<u8> {
         let device = self.device();
         (address..)
             .take(len)

@@ -216,25 +216,42 @@ impl Device {
     }
 }
 
-impl Fake {
+/// The device's part in the rings, in the tests' hands.
+pub(crate) trait PlayRings {
     /// The next buffer that is available in queue `index`.
-    pub(crate) fn fetch(&self, index: usize) -> Option<Chain> {
-        self.device().fetch_next(index)
-    }
+    fn fetch(&self, index: usize) -> Option<Chain>;
 
     /// Says that the buffer `id`, with `len` bytes written, and `count - 1` before it are used.
-    pub(crate) fn complete_many(&self, index: usize, id: u32, len: u32, count: u16) {
-        self.device().complete_next(index, id, len, count);
-    }
+    fn complete_many(&self, index: usize, id: u32, len: u32, count: u16);
 
     /// Says that the buffer `id` is used.
-    pub(crate) fn complete(&self, index: usize, id: u32, len: u32) {
-        self.complete_many(index, id, len, 1);
-    }
+    fn complete(&self, index: usize, id: u32, len: u32);
 
     /// Sets where the device wants to be notified (in a packed ring with the wrap counter in bit
     /// 15), and its flags.
-    pub(crate) fn suppress(&self, index: usize, event: u16, flags: u16) {
+    fn suppress(&self, index: usize, event: u16, flags: u16);
+
+    /// Lets the first buffer of queue `index`, which was used, come and go: see [`Flicker`].
+    fn flicker(&self, index: usize);
+
+    /// Where the driver wants to be interrupted.
+    fn used_event(&self, index: usize) -> u16;
+}
+
+impl PlayRings for Fake {
+    fn fetch(&self, index: usize) -> Option<Chain> {
+        self.device().fetch_next(index)
+    }
+
+    fn complete_many(&self, index: usize, id: u32, len: u32, count: u16) {
+        self.device().complete_next(index, id, len, count);
+    }
+
+    fn complete(&self, index: usize, id: u32, len: u32) {
+        self.complete_many(index, id, len, 1);
+    }
+
+    fn suppress(&self, index: usize, event: u16, flags: u16) {
         let device = self.device();
         let queue = device.queues[index];
         if device.is_packed() {
@@ -247,8 +264,7 @@ impl Fake {
         device.store(queue.address[2], flags.to_le());
     }
 
-    /// Lets the first buffer of queue `index`, which was used, come and go: see [`Flicker`].
-    pub(crate) fn flicker(&self, index: usize) {
+    fn flicker(&self, index: usize) {
         let device = self.device();
         let queue = device.queues[index];
         // The index of the used ring, or the used bit of the first descriptor.
@@ -257,13 +273,12 @@ impl Fake {
         } else {
             (queue.address[2], 0, 1 << 16)
         };
-        self.flicker.word.store(word, Ordering::Relaxed);
-        self.flicker.bit.store(bit.to_le(), Ordering::Relaxed);
-        self.flicker.address.store(address, Ordering::Relaxed);
+        device.flicker.word.store(word, Ordering::Relaxed);
+        device.flicker.bit.store(bit.to_le(), Ordering::Relaxed);
+        device.flicker.address.store(address, Ordering::Relaxed);
     }
 
-    /// Where the driver wants to be interrupted.
-    pub(crate) fn used_event(&self, index: usize) -> u16 {
+    fn used_event(&self, index: usize) -> u16 {
         let device = self.device();
         let queue = device.queues[index];
         if device.is_packed() {

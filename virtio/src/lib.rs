@@ -90,8 +90,6 @@ mod tx;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
-mod fake_platform;
-#[cfg(test)]
 mod fake_ring;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::{open, open_with};
-use crate::fake::Fake;
+use crate::fake::{Fake, Play};
 use crate::{Config, E1000eRx, regs};
 
 const DD: u16 = 0x01;

@@ -6,7 +6,7 @@ use std::vec::Vec;
 use zerocopy::IntoBytes;
 
 use super::{fragments, open, open_with, post, post_list, reclaim};
-use crate::fake::Fake;
+use crate::fake::{Fake, Play};
 use crate::{Config, E1000eTx};
 
 const EOP: u8 = 0x01;

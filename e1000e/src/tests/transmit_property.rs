@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::{open_with, post};
 use crate::desc::TxDescriptor;
-use crate::fake::Fake;
+use crate::fake::{Fake, Play};
 use crate::{Config, E1000eTx};
 
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use pagewire_hal::{
 };
 
 use super::{open, open_with};
-use crate::fake::{Fake, Fault, MAC, X540T};
+use crate::fake::{Fake, Fault, MAC, X540T, with_id};
 use crate::regs::PerQueue;
 use crate::{Config, Ixgbe, RssKey, regs, supported};
 
@@ -29,7 +29,7 @@ fn first_write(log: &[(u32, u32)], register: u32, is: impl Fn(u32) -> bool) -> u
 fn a_device_opens_with_its_address_and_its_link() {
     for (fake, name) in [
         (Fake::new(), "ixgbe 82599 KX4"),
-        (Fake::with_id(X540T), "ixgbe X540T"),
+        (with_id(X540T), "ixgbe X540T"),
     ] {
         let mut nic = Ixgbe::open(fake.clone(), &Config::default()).expect("opens");
         assert_eq!(nic.name(), name);
@@ -142,7 +142,7 @@ fn each_step_that_hangs_ends_in_its_own_error() {
         assert_eq!(fake.mapped(), 0, "{fault:?}: nothing leaks");
         assert_eq!(fake.device().config[1] & BUS_MASTER, 0, "{fault:?}");
     }
-    let greedy = Fake::with_id(X540T);
+    let greedy = with_id(X540T);
     greedy.break_with(Fault::GreedyFirmware);
     assert!(matches!(open_error(&greedy), NicError::Timeout { .. }));
 }
@@ -263,7 +263,7 @@ fn only_known_and_tested_devices_are_opened() {
     assert!(supported(0x8086, 0x10F8).is_some_and(|info| !info.tested));
     assert!(supported(0x8086, 0x10D3).is_none());
     assert!(supported(0x10EC, 0x10F7).is_none());
-    let fake = Fake::with_id(0x1517_8086);
+    let fake = with_id(0x1517_8086);
     assert!(matches!(
         open_error(&fake),
         NicError::Untested { device: 0x1517, .. }
@@ -274,7 +274,7 @@ fn only_known_and_tested_devices_are_opened() {
     };
     assert!(Ixgbe::open(fake, &config).is_ok());
     assert!(matches!(
-        open_error(&Fake::with_id(0x1234_8086)),
+        open_error(&with_id(0x1234_8086)),
         NicError::UnknownDevice { device: 0x1234, .. }
     ));
 }
@@ -386,6 +386,7 @@ fn a_link_that_is_down_is_negotiated_anew_and_one_that_is_up_is_left_alone() {
     let (_, value) = device.log[reset];
     drop(device);
     assert_ne!(value & 1 << 3, 0, "the link is reset as well");
+    fake.repair();
     for (links, speed) in [
         (7 << 28, 10_000),
         (6 << 28, 1000),
@@ -472,7 +473,7 @@ fn counters_are_added_up_and_those_from_before_are_not_ours() {
 #[test]
 fn a_cage_without_a_module_for_10_gigabit_is_said_to_be_so() {
     // The fake pulls the data wire low for ever: it acknowledges all, and all bytes are zero.
-    let fake = Fake::with_id(0x10FB_8086);
+    let fake = with_id(0x10FB_8086);
     let error = Ixgbe::open(fake.clone(), &Config::default()).expect_err("no module");
     assert!(matches!(error, NicError::NotOffered { .. }), "{error}");
     assert_eq!(fake.device().get(regs::SW_FW_SYNC.0), 0, "given back");

@@ -4,11 +4,11 @@ use std::vec::Vec;
 
 use pagewire_hal::{Instant, Nic, NicError, Offload, Phase, QueuePair, RxQueue, TxQueue};
 
-use super::reset::make_quiet;
 use super::{post, reclaim};
-use crate::fake::{Fake, Fault};
+use crate::fake::{Fake, Fault, Play};
 use crate::regs::PerQueue;
 use crate::{Config, Ixgbe, IxgbeRx, IxgbeTx, regs};
+use pagewire_hal::fake::lifecycle::make_quiet;
 
 type Pair = (IxgbeTx<Fake>, IxgbeRx<Fake>);
 

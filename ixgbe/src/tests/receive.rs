@@ -7,7 +7,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::{open, open_with};
-use crate::fake::{Fake, KX4, X540T};
+use crate::fake::{Fake, KX4, Play, X540T, with_id};
 use crate::{Config, Ixgbe, IxgbeRx, regs};
 
 const DD: u32 = 1 << 0;
@@ -108,7 +108,7 @@ fn verdicts_are_given_only_where_the_device_looked() {
         (IPE | L4E, IPV4 | TCP, Unknown, Unknown, Unknown),
     ];
     for (id, is_82599) in [(KX4, true), (X540T, false)] {
-        let fake = Fake::with_id(id);
+        let fake = with_id(id);
         let mut nic = Ixgbe::open(fake.clone(), &Config::default()).expect("opens");
         let offered = nic.capabilities().rx_checksum;
         assert_ne!(offered.contains(ChecksumOffload::UDP_IPV4), is_82599);

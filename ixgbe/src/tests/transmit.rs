@@ -1,12 +1,13 @@
 //! The transmit queue: the descriptors that `post` writes, contexts, doorbells, reclaim.
 
+use pagewire_hal::fake::lifecycle;
 use pagewire_hal::{ChecksumOffload, FrameError, Nic, Offload, PostError, QueueError, TxQueue};
 use std::vec;
 use std::vec::Vec;
 
 use super::{fragments, open, open_with, post, post_list, reclaim};
 use crate::desc::TxDescriptor;
-use crate::fake::Fake;
+use crate::fake::{Fake, Play};
 use crate::regs::PerQueue;
 use crate::{Config, IxgbeTx, regs};
 
@@ -148,8 +149,8 @@ fn after_a_reset_the_contexts_are_written_again() {
     let (_fake, mut nic, mut tx, mut rx) = open();
     let tcp = offload(ChecksumOffload::TCP_IPV4, 20);
     assert_eq!(post(&mut tx, 1, tcp, 0), Ok(()));
-    super::reset::make_quiet(&mut nic);
-    let (result, tokens) = super::reset::restart(&mut nic, &mut tx, &mut rx);
+    lifecycle::make_quiet(&mut nic);
+    let (result, tokens) = lifecycle::restart(&mut nic, &mut tx, &mut rx);
     assert_eq!((result, tokens.len()), (Ok(()), 1));
     assert_eq!(post(&mut tx, 1, tcp, 0), Ok(()));
     assert_eq!(words(&tx, 0).1 >> 20 & 0xF, 2);

@@ -6,7 +6,7 @@ use pagewire_hal::{Instant, Nic, Phase, QueuePair, TxQueue};
 
 use super::Bench;
 use crate::Features;
-use crate::fake::TX;
+use crate::fake::{Play, TX};
 
 fn at(millis: u64) -> Instant {
     Instant::ZERO + Duration::from_millis(millis)

@@ -6,7 +6,8 @@ use std::vec::Vec;
 use pagewire_hal::{Nic, QueueError, RxQueue, Verdict};
 
 use super::Bench;
-use crate::fake::{Fake, MAC, RX};
+use crate::fake::{Fake, MAC, Play, RX};
+use crate::fake_ring::PlayRings;
 use crate::{Config, Features};
 
 const MERGE: Features = Features::MRG_RXBUF;

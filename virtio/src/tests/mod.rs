@@ -14,12 +14,12 @@ mod transmit_hostile;
 use core::ptr::NonNull;
 use std::vec::Vec;
 
+use pagewire_hal::fake::FakeMemory;
 use pagewire_hal::{
     DeviceAddress, DmaMemory, Fragment, Nic, Offload, Platform, PostError, Token, TxFrame, TxQueue,
 };
 
-use crate::fake::Fake;
-use crate::fake_platform::FakeMemory;
+use crate::fake::{Device, Fake, Play};
 use crate::{Config, Features, VirtioNet, VirtioRx, VirtioTx};
 
 /// Where the first fragment begins in the memory of a [`Bench`].
@@ -31,7 +31,7 @@ pub(super) struct Bench {
     pub(super) nic: VirtioNet<Fake>,
     pub(super) tx: VirtioTx<Fake>,
     pub(super) rx: VirtioRx<Fake>,
-    memory: FakeMemory,
+    memory: FakeMemory<Device>,
 }
 
 impl Bench {
@@ -119,7 +119,7 @@ impl Bench {
 
 fn post_to(
     tx: &mut VirtioTx<Fake>,
-    memory: &FakeMemory,
+    memory: &FakeMemory<Device>,
     fragments: &[Fragment],
     offload: Offload,
     token: u32,

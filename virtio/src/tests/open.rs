@@ -6,7 +6,8 @@ use std::string::ToString;
 use pagewire_hal::{ChecksumOffload, MacAddress, Nic, NicError, pci};
 
 use super::Bench;
-use crate::fake::{Fake, Fault, MAC};
+use crate::fake::{Fake, Fault, MAC, Play};
+use crate::fake_ring::PlayRings;
 use crate::{Config, Features, VirtioNet};
 
 fn error(fake: &Fake, config: &Config) -> NicError {

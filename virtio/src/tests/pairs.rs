@@ -7,7 +7,7 @@ use std::vec::Vec;
 use pagewire_hal::{Causes, Instant, Nic, NicError, Phase, QueuePair, RxQueue, Token, TxQueue};
 
 use super::Bench;
-use crate::fake::{Fake, Fault, MAC};
+use crate::fake::{Fake, Fault, MAC, Play};
 use crate::{Config, Features, VirtioNet, VirtioRx, VirtioTx};
 
 type Pair = (VirtioTx<Fake>, VirtioRx<Fake>);

@@ -8,7 +8,7 @@ use pagewire_hal::{Nic, TxQueue};
 use super::Bench;
 use crate::Features;
 use crate::fake::TX;
-use crate::fake_ring::Chain;
+use crate::fake_ring::{Chain, PlayRings};
 
 /// xorshift64 (Marsaglia 2003).
 struct Random(u64);

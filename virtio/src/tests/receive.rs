@@ -6,7 +6,8 @@ use std::vec::Vec;
 use pagewire_hal::{QueueError, RxQueue, Verdict};
 
 use super::Bench;
-use crate::fake::{Fake, MAC, RX};
+use crate::fake::{Fake, MAC, Play, RX};
+use crate::fake_ring::PlayRings;
 use crate::{Config, Features};
 
 const OTHER: [u8; 6] = [0x52, 0x54, 0, 0, 0, 9];

@@ -8,7 +8,8 @@ use pagewire_hal::{
 };
 
 use super::Bench;
-use crate::fake::{Fake, Fault, TX};
+use crate::fake::{Fake, Fault, Play, TX};
+use crate::fake_ring::PlayRings;
 use crate::{Config, Features, VirtioNet, VirtioRx, VirtioTx};
 
 type Pair<'a> = QueuePair<'a, VirtioTx<Fake>, VirtioRx<Fake>>;

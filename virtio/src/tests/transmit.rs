@@ -6,7 +6,8 @@ use pagewire_hal::{ChecksumOffload, FrameError, Nic, Offload, PostError, TxQueue
 
 use super::Bench;
 use crate::Features;
-use crate::fake::TX;
+use crate::fake::{Play, TX};
+use crate::fake_ring::PlayRings;
 
 const NOTHING: Features = Features::empty();
 const PACKED: Features = Features::RING_PACKED;

@@ -6,7 +6,8 @@ use pagewire_hal::{PostError, QueueError, RxQueue, TxQueue};
 
 use super::Bench;
 use crate::Features;
-use crate::fake::{RX, TX};
+use crate::fake::{Play, RX, TX};
+use crate::fake_ring::PlayRings;
 
 const NOTHING: Features = Features::empty();
 const PACKED: Features = Features::RING_PACKED;
