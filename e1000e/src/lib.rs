@@ -25,6 +25,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod capabilities;
 mod config;
 mod desc;
 mod eeprom;
@@ -45,8 +46,8 @@ mod tests;
 
 use pagewire_hal::driver::{self, HangWatch};
 use pagewire_hal::{
-    Capabilities, Causes, ChecksumOffload, DomainId, Instant, LinkState, MacAddress, Nic, NicError,
-    Phase, Platform, QueuePair, Statistics, Token, pci,
+    Capabilities, Causes, DomainId, Instant, LinkState, MacAddress, Nic, NicError, Phase, Platform,
+    QueuePair, Statistics, Token, pci,
 };
 
 pub use config::Config;
@@ -54,26 +55,12 @@ pub use ids::{DeviceInfo, supported};
 pub use rx::E1000eRx;
 pub use tx::E1000eTx;
 
-use desc::TX_DTALEN_MAX;
+use capabilities::capabilities;
 use ids::Family;
-use init::TX_FIFO_RESERVE;
 use interrupts::Vectors;
 use regs::{Bar, STATUS, TDH, TDT};
 use reset::{State, Stop};
 use statistics::Counted;
-use tx::{CONTEXTS, GAP};
-
-/// QEMU's model drops a frame of more fragments and still marks it done (`E1000E_MAX_TX_FRAGS`,
-/// QEMU `e1000e_core.c`). The 82574 itself has no limit that is documented.
-const QEMU_MAX_FRAGMENTS: u32 = 64;
-/// Shortest frame that the device pads. Linux e1000e: "the minimum packet size with TCTL.PSP set
-/// is 17 bytes", and it pads to that itself.
-const MIN_FRAME_LEN: u32 = 17;
-/// Linux e1000e: a descriptor holds at most the transmit FIFO less 96 bytes, and 24 KiB.
-const FRAGMENT_FIFO_RESERVE: u32 = 96;
-/// See [`FRAGMENT_FIFO_RESERVE`].
-const MAX_FRAGMENT_LEN: u32 = 24 * 1024;
-const _: () = assert!(MAX_FRAGMENT_LEN <= TX_DTALEN_MAX);
 
 type Pairs<P> = driver::Pairs<E1000eTx<P>, E1000eRx<P>, 1>;
 type Lent<'a, P> = QueuePair<'a, E1000eTx<P>, E1000eRx<P>>;
@@ -240,43 +227,6 @@ impl<P: Platform> E1000e<P> {
         let step = stop.step(&mut self.platform, &self.registers, family, self.pcie, now);
         self.state.go_on(self.info.name, step)
     }
-}
-
-/// What the device can do with a transmit FIFO of `fifo` bytes.
-fn capabilities(config: &Config, fifo: u32) -> Result<Capabilities, NicError> {
-    let max_frame_len = config.max_frame_len();
-    let max_fragment_len = fifo
-        .saturating_sub(FRAGMENT_FIFO_RESERVE)
-        .min(MAX_FRAGMENT_LEN);
-    if fifo.saturating_sub(TX_FIFO_RESERVE) < max_frame_len || max_fragment_len == 0 {
-        return Err(NicError::Config {
-            what: "the transmit FIFO does not hold a frame of this mtu",
-        });
-    }
-    let ring = u32::from(config.tx_descriptors) - GAP - CONTEXTS;
-    let bound = config.max_fragments.map_or(u32::MAX, u32::from);
-    let max_fragments = QEMU_MAX_FRAGMENTS.min(ring).min(bound);
-    let checksum = ChecksumOffload::IPV4_HEADER
-        | ChecksumOffload::TCP_IPV4
-        | ChecksumOffload::UDP_IPV4
-        | ChecksumOffload::TCP_IPV6
-        | ChecksumOffload::UDP_IPV6;
-    let mut capabilities = Capabilities::minimal();
-    capabilities.max_fragments = max_fragments as u16;
-    capabilities.max_fragment_len = max_fragment_len;
-    capabilities.min_frame_len = MIN_FRAME_LEN;
-    capabilities.max_frame_len = max_frame_len;
-    capabilities.tx_checksum = checksum;
-    if !config.checksum_offload {
-        capabilities.tx_checksum = ChecksumOffload::empty();
-    }
-    if config.generic_checksum {
-        capabilities.tx_checksum |= ChecksumOffload::GENERIC;
-    }
-    capabilities.rx_checksum = checksum;
-    capabilities.statistics = true;
-    capabilities.dma_address_bits = 64;
-    Ok(capabilities)
 }
 
 // SAFETY: tokens are handed back by `E1000eTx::drain`, in the state `Quiet` only, which the
