@@ -15,6 +15,8 @@ pub mod ixgbe;
 mod pace;
 #[cfg(target_os = "linux")]
 pub mod qtest;
+#[cfg(test)]
+mod rig;
 mod violations;
 pub mod virtio;
 pub mod wire;

@@ -209,7 +209,7 @@ fn leaves(drops: bool, frame: &[u8]) -> bool {
 
 #[test]
 fn frames_with_a_cut_header_are_lost_and_marked_done() {
-    let whole = ipv4_frame(6, &[1; 40]);
+    let whole = ip_frame(4, 6, &[1; 40]);
     let mut options = whole.clone();
     options[14] = 0x46;
     let mut too_short = whole.clone();
@@ -252,22 +252,22 @@ fn checksums_are_found_by_the_protocol() {
             (6, tcp_context()),
             (17, context((14, 24, 33), (34, 40, 0), 0b10)),
         ] {
-            let mut frame = ipv4_frame(protocol, &[9; 51]);
+            let mut frame = ip_frame(4, protocol, &[9; 51]);
             let sent = offload(&mut rig, context, &frame, IXSM | TXSM).unwrap();
             assert_eq!(verifies(&sent), by_protocol, "protocol {protocol}");
             // With it both are right.
-            seed_checksum(&mut frame);
+            seed_checksum(&mut frame, false);
             let sent = offload(&mut rig, context, &frame, IXSM | TXSM).unwrap();
             assert!(verifies(&sent), "protocol {protocol}");
         }
         // A sum that is asked for elsewhere: of GRE, say.
-        let mut frame = ipv4_frame(17, &[9; 51]);
+        let mut frame = ip_frame(4, 17, &[9; 51]);
         frame[23] = 47;
         let elsewhere = context((14, 24, 33), (34, 36, 0), 0b10);
         let sent = offload(&mut rig, elsewhere, &frame, TXSM).unwrap();
         assert_eq!(sent == frame, by_protocol);
         // The length in the header is made to fit.
-        let mut frame = ipv4_frame(6, &[9; 51]);
+        let mut frame = ip_frame(4, 6, &[9; 51]);
         let right = frame[16..18].to_vec();
         frame[17] -= 1;
         let sent = offload(&mut rig, tcp_context(), &frame, IXSM).unwrap();
@@ -298,8 +298,8 @@ fn the_options_of_one_descriptor_count() {
     for of_last in [false, true] {
         for in_last in [false, true] {
             let mut rig = deviating(|qemu| qemu.options_of_last_descriptor = of_last);
-            let mut frame = ipv4_frame(6, &[9; 51]);
-            seed_checksum(&mut frame);
+            let mut frame = ip_frame(4, 6, &[9; 51]);
+            seed_checksum(&mut frame, false);
             let (first, last) = if in_last { (0, TXSM) } else { (TXSM, 0) };
             rig.push(tcp_context());
             let address = rig.put(PAYLOAD, &frame);
@@ -315,7 +315,7 @@ fn the_options_of_one_descriptor_count() {
 #[test]
 fn a_legacy_checksum_is_not_inserted() {
     let mut rig = deviating(|qemu| qemu.no_legacy_checksum = true);
-    let frame = ipv4_frame(6, &[9; 51]);
+    let frame = ip_frame(4, 6, &[9; 51]);
     let address = rig.put(PAYLOAD, &frame);
     rig.push(legacy(address, frame.len() as u16, LAST | IC, 50, 34));
     rig.doorbell();
@@ -381,7 +381,7 @@ fn what_ixsm_says_to_ignore_may_be_rubbish() {
         rubbish_with_ixsm: true,
         ..Latitude::none()
     };
-    let mut checked = ipv4_frame(17, &[5; 40]);
+    let mut checked = ip_frame(4, 17, &[5; 40]);
     fill_checksums(&mut checked);
     let (mut errors, mut verified) = (0, 0);
     for seed in 0..20 {
@@ -426,8 +426,8 @@ fn the_model_as_qemu_behaves_moves_frames() {
     for seed in 0..10 {
         let mut rig = Rig::warm(seed, Latitude::qemu());
         rig.give(8);
-        let mut frame = ipv4_frame(6, &[seed as u8; 300]);
-        seed_checksum(&mut frame);
+        let mut frame = ip_frame(4, 6, &[seed as u8; 300]);
+        seed_checksum(&mut frame, false);
         let sent = offload(&mut rig, tcp_context(), &frame, IXSM | TXSM).unwrap();
         assert!(verifies(&sent), "seed {seed}");
         rig.deliver(&sent);

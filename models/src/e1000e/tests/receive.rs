@@ -187,14 +187,14 @@ fn verdict(frame: &[u8]) -> (u8, u8) {
 
 #[test]
 fn checksums_are_verified() {
-    let mut tcp = ipv4_frame(6, &[5; 77]);
+    let mut tcp = ip_frame(4, 6, &[5; 77]);
     fill_checksums(&mut tcp);
     assert_eq!(verdict(&tcp), (IPCS | TCPCS, 0));
-    let mut udp = ipv4_frame(17, &[5; 77]);
+    let mut udp = ip_frame(4, 17, &[5; 77]);
     fill_checksums(&mut udp);
     assert_eq!(verdict(&udp), (IPCS | TCPCS | UDPCS, 0));
     // Padding is not part of the packet.
-    let mut short = ipv4_frame(17, &[5; 3]);
+    let mut short = ip_frame(4, 17, &[5; 3]);
     fill_checksums(&mut short);
     short.extend_from_slice(&[0xaa; 20]);
     assert_eq!(verdict(&short), (IPCS | TCPCS | UDPCS, 0));
@@ -235,7 +235,7 @@ fn ipv6_is_verified_too() {
 
 #[test]
 fn checks_can_be_turned_off() {
-    let mut frame = ipv4_frame(6, &[5; 30]);
+    let mut frame = ip_frame(4, 6, &[5; 30]);
     fill_checksums(&mut frame);
     for (control, expected) in [(0, IXSM), (1 << 8, IPCS), (1 << 9, TCPCS)] {
         let mut rig = Rig::plain();
@@ -252,7 +252,7 @@ fn extended_descriptors() {
     let mut rig = Rig::plain();
     rig.write(0x5008, 1 << 15);
     rig.give(2);
-    let mut frame = ipv4_frame(17, &[5; 40]);
+    let mut frame = ip_frame(4, 17, &[5; 40]);
     fill_checksums(&mut frame);
     frame[50] ^= 1;
     rig.deliver(&frame);

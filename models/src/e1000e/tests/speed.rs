@@ -10,8 +10,8 @@ use super::rig::*;
 fn measure(latitude: Latitude, frames: u64) -> f64 {
     let mut rig = Rig::warm(1, latitude);
     rig.lanes.lock().unwrap().deaf = true;
-    let mut frame = ipv4_frame(6, &[0x5a; 1460]);
-    seed_checksum(&mut frame);
+    let mut frame = ip_frame(4, 6, &[0x5a; 1460]);
+    seed_checksum(&mut frame, false);
     let place = rig.put(PAYLOAD, &frame);
     let start = Instant::now();
     let mut sent = 0;

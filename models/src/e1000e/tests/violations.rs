@@ -69,8 +69,8 @@ fn an_offload_without_a_context() {
 /// Sends a TCP frame behind `context` and expects a report.
 fn offload_and_expect(context: [u8; 16], options: u8, part: &str) {
     let mut rig = Rig::plain();
-    let mut frame = ipv4_frame(6, &[7; 40]);
-    seed_checksum(&mut frame);
+    let mut frame = ip_frame(4, 6, &[7; 40]);
+    seed_checksum(&mut frame, false);
     let address = rig.put(PAYLOAD, &frame);
     rig.push(context);
     rig.push(data(address, frame.len() as u32, LAST, options));
@@ -101,7 +101,7 @@ fn contexts_that_do_not_fit_the_frame() {
 #[test]
 fn an_ip_checksum_field_that_is_not_zero() {
     let mut rig = Rig::plain();
-    let mut frame = ipv4_frame(6, &[7; 40]);
+    let mut frame = ip_frame(4, 6, &[7; 40]);
     frame[24] = 1;
     let address = rig.put(PAYLOAD, &frame);
     rig.push(tcp_context());

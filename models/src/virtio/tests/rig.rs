@@ -1,15 +1,12 @@
-//! A machine of 4 MiB, a wire in two queues, and a driver made by hand for both ring formats.
+//! The [rig](crate::rig) of virtio-net, and a driver made by hand for both ring formats.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
-
-use pagewire_hal::Instant;
 
 use super::super::{ModelConfig, VirtioNet};
-use crate::{Bus, Device, DmaFault, Wire};
+use crate::Device;
+pub(super) use crate::rig::MEMORY;
+use crate::rig::{self, Memory};
 
-/// Device address of the first byte of memory.
-pub(super) const MEMORY: u64 = 0x7_6540_0000;
 const LEN: usize = 4 << 20;
 /// Where tables of indirect descriptors are, by buffer id.
 const TABLES: usize = 0x8_0000;
@@ -27,93 +24,6 @@ pub(super) const PLATFORM: u64 = 1 << 33;
 pub(super) const RING_RESET: u64 = 1 << 40;
 /// What every driver accepts.
 pub(super) const LEAST: u64 = VERSION_1 | PLATFORM;
-
-pub(super) struct Memory {
-    pub(super) bytes: Vec<u8>,
-    pub(super) interrupts: Vec<u16>,
-}
-
-impl Memory {
-    fn range(
-        &self,
-        address: u64,
-        len: usize,
-        write: bool,
-    ) -> Result<std::ops::Range<usize>, DmaFault> {
-        let fault = DmaFault { address, write };
-        let start =
-            usize::try_from(address.checked_sub(MEMORY).ok_or(fault)?).map_err(|_| fault)?;
-        if start + len > LEN {
-            return Err(fault);
-        }
-        Ok(start..start + len)
-    }
-
-    pub(super) fn put(&mut self, at: usize, bytes: &[u8]) {
-        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
-    }
-
-    pub(super) fn half(&self, at: usize) -> u16 {
-        u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]])
-    }
-
-    pub(super) fn put_half(&mut self, at: usize, value: u16) {
-        self.put(at, &value.to_le_bytes());
-    }
-}
-
-impl Bus for Memory {
-    fn read(&mut self, address: u64, target: &mut [u8]) -> Result<(), DmaFault> {
-        let range = self.range(address, target.len(), false)?;
-        target.copy_from_slice(&self.bytes[range]);
-        Ok(())
-    }
-
-    fn append(&mut self, address: u64, len: usize, frame: &mut Vec<u8>) -> Result<(), DmaFault> {
-        let range = self.range(address, len, false)?;
-        frame.extend_from_slice(&self.bytes[range]);
-        Ok(())
-    }
-
-    fn write(&mut self, address: u64, source: &[u8]) -> Result<(), DmaFault> {
-        let range = self.range(address, source.len(), true)?;
-        self.bytes[range].copy_from_slice(source);
-        Ok(())
-    }
-
-    fn interrupt(&mut self, vector: u16) {
-        self.interrupts.push(vector);
-    }
-}
-
-#[derive(Default)]
-pub(super) struct Lanes {
-    pub(super) sent: Vec<Vec<u8>>,
-    pub(super) coming: VecDeque<Vec<u8>>,
-    pub(super) cut: bool,
-}
-
-struct Plug(Arc<Mutex<Lanes>>);
-
-impl Wire for Plug {
-    fn transmit(&mut self, frame: &mut Vec<u8>, _: Instant) {
-        self.0.lock().unwrap().sent.push(frame.clone());
-    }
-
-    fn receive(&mut self, frame: &mut Vec<u8>, _: Instant) -> bool {
-        match self.0.lock().unwrap().coming.pop_front() {
-            Some(next) => {
-                *frame = next;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn carrier(&self) -> bool {
-        !self.0.lock().unwrap().cut
-    }
-}
 
 /// A piece of a buffer: offset into memory, length, whether the device writes.
 pub(super) type Piece = (usize, usize, bool);
@@ -334,31 +244,12 @@ impl Ring {
     }
 }
 
-pub(super) struct Rig {
-    pub(super) device: VirtioNet,
-    pub(super) memory: Memory,
-    pub(super) lanes: Arc<Mutex<Lanes>>,
-    pub(super) now: u64,
-    pub(super) seed: u64,
-    pub(super) rings: Vec<Ring>,
-}
+pub(super) type Rig = rig::Rig<VirtioNet, Vec<Ring>>;
 
 impl Rig {
     /// A device as it comes from power-up, with bus mastering and MSI-X on.
     pub(super) fn cold(config: ModelConfig) -> Self {
-        let lanes = Arc::new(Mutex::new(Lanes::default()));
-        let seed = config.seed;
-        let mut rig = Self {
-            device: VirtioNet::new(config, Box::new(Plug(Arc::clone(&lanes)))),
-            memory: Memory {
-                bytes: vec![0; LEN],
-                interrupts: Vec::new(),
-            },
-            lanes,
-            now: 0,
-            seed,
-            rings: Vec::new(),
-        };
+        let mut rig = Self::of(config.seed, LEN, |wire| VirtioNet::new(config, wire));
         rig.device.config_write(4, 6);
         rig.device.config_write(0xe0, 1 << 31);
         rig
@@ -372,10 +263,6 @@ impl Rig {
         rig.set_status(15);
         rig.expect_clean();
         rig
-    }
-
-    fn time(&self) -> Instant {
-        Instant::from_nanos(self.now)
     }
 
     pub(super) fn read(&mut self, offset: u32, width: u32) -> u32 {
@@ -514,63 +401,11 @@ impl Rig {
         done
     }
 
-    /// One step, a microsecond later.
-    pub(super) fn step(&mut self) -> bool {
-        self.now += 1000;
-        let now = self.time();
-        self.device.step(&mut self.memory, now)
-    }
-
-    pub(super) fn steps(&mut self, count: usize) {
-        for _ in 0..count {
-            self.step();
-        }
-    }
-
-    pub(super) fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
-        for _ in 0..20_000 {
-            if done(self) {
-                return;
-            }
-            self.step();
-        }
-        let violations = self.device.take_violations();
-        panic!(
-            "never happened: {what} (seed {}): {violations:?}",
-            self.seed
-        );
-    }
-
     /// Puts header and frame into memory and makes them available in one piece.
     pub(super) fn send(&mut self, header: [u8; 12], frame: &[u8]) {
         self.memory.put(PAYLOAD, &header);
         self.memory.put(PAYLOAD + 12, frame);
         self.push(1, &[(PAYLOAD, 12 + frame.len(), false)], false);
-    }
-
-    pub(super) fn sent(&self) -> Vec<Vec<u8>> {
-        self.lanes.lock().unwrap().sent.clone()
-    }
-
-    pub(super) fn deliver(&mut self, frame: &[u8]) {
-        self.lanes.lock().unwrap().coming.push_back(frame.to_vec());
-    }
-
-    pub(super) fn take_interrupts(&mut self) -> Vec<u16> {
-        std::mem::take(&mut self.memory.interrupts)
-    }
-
-    pub(super) fn expect_clean(&mut self) {
-        let violations = self.device.take_violations();
-        assert!(violations.is_empty(), "seed {}: {violations:?}", self.seed);
-    }
-
-    /// Expects that something was reported, and that one report has `part` in it.
-    pub(super) fn expect_violation(&mut self, part: &str) {
-        let violations = self.device.take_violations();
-        let found = violations.iter().any(|text| text.contains(part));
-        let seed = self.seed;
-        assert!(found, "no report of {part:?} (seed {seed}): {violations:?}");
     }
 }
 
