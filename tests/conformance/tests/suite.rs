@@ -70,6 +70,8 @@ fn each_fault_is_found_where_it_is() {
         (Fault::HashOfNothing, "hashes"),
         (Fault::HashUnsaid, "hashes"),
         (Fault::OneQueue, "hashes"),
+        (Fault::FirstWatched, "each pair by itself"),
+        (Fault::TokensByNumber, "each pair by itself"),
     ] {
         let mut options = options(1);
         options.only = Some(name.to_owned());

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use pagewire_hal::{Nic, PostError, TxQueue};
+use pagewire_hal::{Nic, Phase, PostError, Token, TxQueue};
 
 use super::Check;
 use crate::Bench;
@@ -18,12 +18,130 @@ const MEND: &str = "queues share nothing that two threads may write: a context, 
                     register that is read and written back";
 
 pub(super) fn checks<B: Bench>() -> Vec<Check<B>> {
-    vec![Check {
-        name: "two queues, two threads",
-        promise: "pairs of queues work at once on threads of their own, also one that was taken \
+    vec![
+        Check {
+            name: "two queues, two threads",
+            promise: "pairs of queues work at once on threads of their own, also one that was taken \
                   after a reset",
-        run: two_threads,
-    }]
+            run: two_threads,
+        },
+        Check {
+            name: "each pair by itself",
+            promise: "a hang of any pair is noticed, and what is in flight on it comes back with the \
+                  position of that pair, whatever the order in which they are lent",
+            run: each_pair,
+        },
+    ]
+}
+
+/// Frames that hang on a pair.
+const STRANDED: usize = 3;
+
+fn each_pair<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
+    if session.capabilities.queue_pairs < 2 {
+        return not_run("the device has one pair of queues");
+    }
+    if session.longest_fragment() < SHORTEST {
+        return not_run("a frame of 60 bytes is more than one fragment");
+    }
+    if !session.bench.stall(false) {
+        return not_run("the bench cannot make the device stand still");
+    }
+    session.take_all()?;
+    let last = session.others.len();
+    for pair in [last, session.random.within(1, last)] {
+        let solo = session.solo(STRANDED, 7)?;
+        let judged = hangs_and_comes_back(session, pair, &solo);
+        if judged.is_err() {
+            // Some may be out: what the device may still read is never freed.
+            std::mem::forget(solo);
+            return judged;
+        }
+    }
+    Ok(())
+}
+
+/// Posts all of `solo` on pair `pair`, which the device does not look at.
+fn strand<B: Bench>(session: &mut Session<'_, B>, pair: usize, solo: &Solo<B::Memory>) -> Verdict {
+    session.bench.stall(true);
+    let Some((tx, _)) = session.others.get_mut(pair - 1) else {
+        return not_run("there is no such pair");
+    };
+    for index in 0..solo.len() {
+        match solo.post(tx, index) {
+            Some(Ok(())) => {}
+            // The shortest of rings holds fewer.
+            Some(Err(PostError::Full)) => break,
+            other => return Err(failed(MEND, format!("a frame was not taken: {other:?}"))),
+        }
+    }
+    tx.doorbell();
+    Ok(())
+}
+
+fn hangs_and_comes_back<B: Bench>(
+    session: &mut Session<'_, B>,
+    pair: usize,
+    solo: &Solo<B::Memory>,
+) -> Verdict {
+    strand(session, pair, solo)?;
+    let out = session
+        .others
+        .get(pair - 1)
+        .map_or(0, |(tx, _)| tx.outstanding());
+    let hung = session.wait(|session| {
+        session.bench.advance(Duration::from_millis(100));
+        let now = session.bench.now();
+        Ok(session.nic.poll(now) == Ok(Phase::Hung))
+    })?;
+    session.bench.stall(false);
+    ensure!(
+        hung,
+        "`poll` watches every transmit queue",
+        "{out} frames have waited on pair {pair}, and `poll` has not said `Hung`"
+    );
+    let mut frames = Vec::new();
+    let mut tokens = session.reset_with_others(&mut frames)?;
+    // In which order nobody promises.
+    tokens.sort_unstable_by_key(|(pair, token)| (*pair, token.0));
+    let expected: Vec<_> = (0..out)
+        .map(|index| (pair, Token(u32::from(solo.mark()) << 24 | index as u32)))
+        .collect();
+    ensure!(
+        tokens == expected
+            && frames
+                .iter()
+                .all(|frame| solo.frames().any(|sent| sent == frame)),
+        "each token comes back once, with its pair's position in what was lent",
+        "{out} frames were out on pair {pair}, and (pair, token) came back: {tokens:?}"
+    );
+    // And it works again.
+    let Some((tx, _)) = session.others.get_mut(pair - 1) else {
+        return not_run("there is no such pair");
+    };
+    let posted = solo.post(tx, 0);
+    tx.doorbell();
+    let mut tokens = Vec::new();
+    session.wait(|session| {
+        let (tx, _) = session
+            .others
+            .get_mut(pair - 1)
+            .ok_or_else(|| failed(MEND, String::new()))?;
+        let reclaimed = tx.reclaim(&mut |token| tokens.push(token));
+        reclaimed.map_err(|error| failed(MEND, format!("`reclaim` failed: {error}")))?;
+        Ok(!tokens.is_empty())
+    })?;
+    session.settle();
+    let frames: Vec<_> = std::iter::from_fn(|| session.bench.far_end().take()).collect();
+    ensure!(
+        posted == Some(Ok(())) && tokens.len() == 1 && frames.iter().eq(solo.frames().take(1)),
+        MEND,
+        "after a reset a frame was posted on pair {pair} ({posted:?}): {} tokens came back, {} \
+         frames were on the wire",
+        tokens.len(),
+        frames.len()
+    );
+    Ok(())
 }
 
 /// What a thread has to say at its end: its tokens, in the order in which they came back.

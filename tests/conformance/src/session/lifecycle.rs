@@ -43,17 +43,21 @@ impl<B: Bench> Session<'_, B> {
     }
 
     /// `restart` or `release` of a device that is quiet: every token that is out comes back,
-    /// exactly once.
-    fn take_all_back(&mut self, start_again: bool) -> Verdict {
+    /// exactly once. The pairs are lent in any order. Returns those of other pairs than the first,
+    /// each with the pair's number, of those that were taken.
+    fn take_all_back(&mut self, start_again: bool) -> Verdict<Vec<(usize, Token)>> {
         let call = if start_again { "restart" } else { "release" };
         let mut tokens = Vec::new();
+        let count = 1 + self.others.len();
+        let first = self.random.within(0, count - 1);
         let mut pairs = vec![QueuePair {
             tx: &mut self.tx,
             rx: &mut self.rx,
         }];
         let others = self.others.iter_mut();
         pairs.extend(others.map(|(tx, rx)| QueuePair { tx, rx }));
-        let mut released = |index: u16, token: Token| tokens.push((index, token));
+        pairs.rotate_left(first);
+        let mut released = |position: u16, token: Token| tokens.push((position, token));
         let result = if start_again {
             self.nic.restart(&mut pairs, &mut released)
         } else {
@@ -66,19 +70,37 @@ impl<B: Bench> Session<'_, B> {
                 what,
             )
         })?;
-        for (index, token) in tokens {
+        let mut foreign = Vec::new();
+        for (position, token) in tokens {
+            let position = usize::from(position);
             ensure!(
-                index == 0,
+                position < count,
                 "the index is the position of the queue pair in the slice",
-                "`{call}` handed back a token of queue {index}, only queue 0 had frames out"
+                "`{call}` handed back a token of position {position}, of {count} pairs"
             );
-            self.take_back(token)?;
+            let pair = (position + first) % count;
+            if pair == 0 {
+                self.take_back(token)?;
+            } else {
+                foreign.push((pair, token));
+            }
         }
         let (out, left) = (self.tx.outstanding(), self.outstanding());
         ensure!(
             out == 0 && left == 0,
             "after a reset no frame is out: every token comes back exactly once (rule 6)",
             "after `{call}` {left} tokens have not come back, and `outstanding` is {out}"
+        );
+        Ok(foreign)
+    }
+
+    /// The same where frames are out on the first pair alone.
+    fn take_back_own(&mut self, start_again: bool) -> Verdict {
+        let foreign = self.take_all_back(start_again)?;
+        ensure!(
+            foreign.is_empty(),
+            "the index is the position of the queue pair in the slice",
+            "only one pair had frames out, and others handed back (pair, token): {foreign:?}"
         );
         Ok(())
     }
@@ -87,13 +109,27 @@ impl<B: Bench> Session<'_, B> {
     pub(crate) fn reset(&mut self) -> Verdict {
         self.lossy = true;
         self.quiesce()?;
-        self.take_all_back(true)?;
+        self.take_back_own(true)?;
         self.after_reset()
+    }
+
+    /// The same while frames are out on other pairs: their tokens, each with its pair's number. What
+    /// of them was on the wire is appended to `sent`.
+    pub(crate) fn reset_with_others(
+        &mut self,
+        sent: &mut Vec<Vec<u8>>,
+    ) -> Verdict<Vec<(usize, Token)>> {
+        self.lossy = true;
+        self.quiesce()?;
+        let foreign = self.take_all_back(true)?;
+        sent.extend(std::iter::from_fn(|| self.bench.far_end().take()));
+        self.after_reset()?;
+        Ok(foreign)
     }
 
     /// `release` of a device that has been released: there is nothing left to hand back.
     pub(crate) fn release_again(&mut self) -> Verdict {
-        self.take_all_back(false)
+        self.take_back_own(false)
     }
 
     /// The device has failed: it cannot be released, and what it has is leaked.
@@ -179,7 +215,7 @@ impl<B: Bench> Session<'_, B> {
     pub(crate) fn release(&mut self) -> Verdict {
         self.lossy = true;
         self.quiesce()?;
-        self.take_all_back(false)?;
+        self.take_back_own(false)?;
         self.collect()?;
         self.closed = true;
         Ok(())

@@ -96,6 +96,10 @@ pub(crate) enum Fault {
     HashUnsaid,
     /// All frames go to the first queue.
     OneQueue,
+    /// Only the first transmit queue is watched.
+    FirstWatched,
+    /// Tokens come back with the number of their queue, wherever that is in what was lent.
+    TokensByNumber,
 }
 
 /// Limits of the device.

@@ -277,7 +277,9 @@ impl FakeNic {
                 if fault == Fault::LostToken && is_last {
                     break;
                 }
-                released(position as u16, token);
+                let by_number = fault == Fault::TokensByNumber;
+                let told = if by_number { pair.tx.index } else { position };
+                released(told as u16, token);
             }
             if fault == Fault::LostToken {
                 lock(&pair.tx.world).queues[pair.tx.index].done.clear();
@@ -300,7 +302,13 @@ impl FakeNic {
 
     fn is_hung(&mut self, now: Instant) -> bool {
         let world = lock(&self.world);
-        let has_work = world.queues.iter().any(|queue| !queue.shown.is_empty());
+        let watched = if world.fault == Fault::FirstWatched {
+            1
+        } else {
+            PAIRS
+        };
+        let mut queues = world.queues.iter().take(watched);
+        let has_work = queues.any(|queue| !queue.shown.is_empty());
         if !has_work || world.fault == Fault::NeverHung {
             self.watch = None;
             return false;
