@@ -11,6 +11,7 @@ pub mod e1000e;
 pub mod fake;
 pub mod host;
 pub mod hostile;
+mod intel;
 pub mod ixgbe;
 mod pace;
 #[cfg(target_os = "linux")]

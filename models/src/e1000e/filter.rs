@@ -1,8 +1,9 @@
 //! Which frames the device keeps, and what it says about their checksums.
 
 use super::bits::{offset, rctl, rfctl, rx_status, rxcsum};
-use super::checksum::{combine, sum};
+use super::checksum::sum;
 use super::registers::RegisterFile;
+use crate::intel::packet::{Packet, TCP, UDP};
 
 /// Longest frame without LPE: 1522 bytes with a VLAN tag and the check sequence.
 const LONGEST_SHORT: usize = 1518;
@@ -74,135 +75,47 @@ pub(super) fn checksum_status(frame: &[u8], registers: &RegisterFile) -> u32 {
     let mut status = 0;
     if let Some(packet) = Packet::parse(frame) {
         if control & rxcsum::IPOFL != 0 {
-            status |= packet.header_status();
+            status |= header_status(&packet);
         }
         let off = packet.is_ipv6 && registers.get(offset::RFCTL) & rfctl::IPV6_XSUM_DIS != 0;
         if control & rxcsum::TUOFL != 0 && !off {
-            status |= packet.transport_status();
+            status |= transport_status(&packet);
         }
     }
     if status == 0 { rx_status::IXSM } else { status }
 }
 
-/// The IP packet in a frame.
-struct Packet<'a> {
-    is_ipv6: bool,
-    header: &'a [u8],
-    /// Behind the header, up to the length that the header gives.
-    payload: &'a [u8],
-    protocol: u8,
-    is_fragment: bool,
+fn header_status(packet: &Packet<'_>) -> u32 {
+    match (packet.is_ipv6, packet.is_header_right()) {
+        (true, _) => 0,
+        (false, true) => rx_status::IPCS,
+        (false, false) => rx_status::IPCS | rx_status::IPE,
+    }
 }
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-
-impl<'a> Packet<'a> {
-    fn parse(frame: &'a [u8]) -> Option<Self> {
-        let [high, low] = *frame.get(12..)?.first_chunk::<2>()?;
-        match u16::from_be_bytes([high, low]) {
-            0x0800 => Self::parse_ipv4(frame.get(14..)?),
-            0x86dd => Self::parse_ipv6(frame.get(14..)?),
-            0x8100 => match *frame.get(16..)?.first_chunk::<2>()? {
-                [0x08, 0x00] => Self::parse_ipv4(frame.get(18..)?),
-                [0x86, 0xdd] => Self::parse_ipv6(frame.get(18..)?),
-                _ => None,
-            },
-            _ => None,
+fn transport_status(packet: &Packet<'_>) -> u32 {
+    let checked = match packet.protocol {
+        TCP if packet.is_transport(TCP) => rx_status::TCPCS,
+        // A UDP checksum of zero says that there is none (RFC 768).
+        UDP if packet.is_transport(UDP) && !packet.has_zero_checksum() => {
+            rx_status::TCPCS | rx_status::UDPCS
         }
-    }
-
-    fn parse_ipv4(packet: &'a [u8]) -> Option<Self> {
-        let [first, _, l0, l1, _, _, f0, f1, _, protocol, ..] = *packet.first_chunk::<20>()?;
-        let header_len = usize::from(first & 0xf) * 4;
-        let total = usize::from(u16::from_be_bytes([l0, l1]));
-        if first >> 4 != 4 || header_len < 20 || total < header_len {
-            return None;
-        }
-        let packet = packet.get(..total)?;
-        let (header, payload) = packet.split_at_checked(header_len)?;
-        Some(Self {
-            is_ipv6: false,
-            header,
-            payload,
-            protocol,
-            // More fragments, or an offset.
-            is_fragment: u16::from_be_bytes([f0, f1]) & 0x3fff != 0,
-        })
-    }
-
-    /// Extension headers are not followed: such a packet has no transport checksum here.
-    fn parse_ipv6(packet: &'a [u8]) -> Option<Self> {
-        let [first, _, _, _, l0, l1, protocol, ..] = *packet.first_chunk::<40>()?;
-        if first >> 4 != 6 {
-            return None;
-        }
-        let (header, rest) = packet.split_at_checked(40)?;
-        Some(Self {
-            is_ipv6: true,
-            header,
-            payload: rest.get(..usize::from(u16::from_be_bytes([l0, l1])))?,
-            protocol,
-            is_fragment: false,
-        })
-    }
-
-    fn header_status(&self) -> u32 {
-        if self.is_ipv6 {
-            0
-        } else if sum(self.header) == 0xffff {
-            rx_status::IPCS
-        } else {
-            rx_status::IPCS | rx_status::IPE
-        }
-    }
-
-    fn transport_status(&self) -> u32 {
-        if self.is_fragment {
-            return 0;
-        }
-        let checked = match self.protocol {
-            TCP if self.payload.len() >= 20 => rx_status::TCPCS,
-            // A UDP checksum of zero says that there is none (RFC 768).
-            UDP if self.payload.get(6..8).is_some_and(|field| field != [0, 0]) => {
-                rx_status::TCPCS | rx_status::UDPCS
-            }
-            _ => return 0,
-        };
-        if combine(self.pseudo_header(), sum(self.payload)) == 0xffff {
-            checked
-        } else {
-            checked | rx_status::TCPE
-        }
-    }
-
-    fn pseudo_header(&self) -> u16 {
-        let addresses = if self.is_ipv6 {
-            self.header.get(8..40)
-        } else {
-            self.header.get(12..20)
-        };
-        let addresses = sum(addresses.unwrap_or_default());
-        let len = self.payload.len() as u16;
-        combine(addresses, combine(len, u16::from(self.protocol)))
-    }
-
-    /// The identification of an IPv4 packet.
-    fn identification(&self) -> Option<[u8; 2]> {
-        if self.is_ipv6 {
-            None
-        } else {
-            self.header.get(4..)?.first_chunk().copied()
-        }
+        _ => return 0,
+    };
+    if packet.is_transport_right() {
+        checked
+    } else {
+        checked | rx_status::TCPE
     }
 }
 
 /// The IP identification of `frame`, for the extended descriptor; zero if it has none.
 pub(super) fn ip_identification(frame: &[u8]) -> [u8; 2] {
     let packet = Packet::parse(frame);
-    let field = packet.and_then(|packet| packet.identification());
     // Network order in the packet, little-endian in the descriptor.
-    field.map_or([0, 0], |[high, low]| [low, high])
+    packet
+        .map_or(0, |packet| packet.identification())
+        .to_le_bytes()
 }
 
 /// The packet checksum of a receive descriptor: the sum from RXCSUM.PCSS to the end of what was
@@ -230,6 +143,7 @@ pub(super) fn buffer_size(control: u32) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intel::packet::random_frame;
 
     #[test]
     fn buffer_sizes_are_those_of_rctl() {
@@ -251,12 +165,7 @@ mod tests {
         let mut random = super::super::pace::Random::new(3);
         let registers = RegisterFile::new(None);
         for round in 0..20_000 {
-            let len = random.below(120) as usize;
-            let mut frame: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
-            if let Some(kind) = frame.get_mut(12..14) {
-                let kinds = [[8, 0], [0x86, 0xdd], [0x81, 0]];
-                kind.copy_from_slice(&kinds[random.below(3) as usize]);
-            }
+            let frame = random_frame(&mut random);
             let status = checksum_status(&frame, &registers);
             assert_ne!(status, 0, "seed 3, round {round}");
         }

@@ -11,9 +11,10 @@ use pagewire_hal::Instant;
 
 use super::bits::{cause, ctrl_ext, offset};
 use super::pace::{Deadline, Pace, Random};
-use super::pci::{ConfigSpace, VECTORS};
+use super::pci::VECTORS;
 use super::registers::RegisterFile;
 use crate::Bus;
+use crate::intel::pci::ConfigSpace;
 
 /// EITR counts in units of 256 ns (QEMU `e1000e_core.c`).
 const EITR_UNIT: u64 = 256;

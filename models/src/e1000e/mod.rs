@@ -53,7 +53,6 @@ use interrupts::{Interrupts, Sending};
 use nvm::Nvm;
 use offload::Context;
 use pace::{Deadline, Pace, Random};
-use pci::ConfigSpace;
 use phy::Phy;
 use receive::RxQueue;
 use registers::RegisterFile;
@@ -62,6 +61,7 @@ use transmit::TxQueue;
 use violations::Violations;
 use work::{Gate, Work};
 
+use crate::intel::pci::{ConfigSpace, Effect, TABLE_BAR_LEN};
 use crate::{Bus, Device, Wire, checksum, pace};
 
 /// Nanoseconds that requests may be under way after bus mastering was stopped.
@@ -139,7 +139,7 @@ impl E1000e82574 {
             wire,
             pace,
             violations: Violations::default(),
-            pci: ConfigSpace::new(),
+            pci: pci::config_space(),
             allocation: registers.get(offset::PBA),
             registers,
             nvm: Nvm::new(config.mac),
@@ -437,7 +437,7 @@ impl Device for E1000e82574 {
         if self.gone || self.liar.as_ref().is_some_and(|liar| liar.is_gone()) {
             return;
         }
-        if self.pci.write(offset, value) == pci::Effect::PowerUp {
+        if self.pci.write(offset, value) == Effect::Reset {
             self.begin_reset();
         }
         self.settle();
@@ -446,7 +446,7 @@ impl Device for E1000e82574 {
     fn bar_len(&self, index: u8) -> Option<u32> {
         match index {
             0 => Some(registers::BAR0_LEN),
-            3 => Some(pci::BAR3_LEN),
+            3 => Some(TABLE_BAR_LEN),
             _ => None,
         }
     }

@@ -1,9 +1,6 @@
 //! The EEPROM.
 
-/// Words that the checksum covers, the last of them the checksum itself.
-pub(super) const WORDS: usize = 0x40;
-/// What all of them add up to (Linux e1000e, QEMU).
-const SUM: u16 = 0xbaba;
+use crate::intel::nvm::{self, WORDS};
 
 pub(super) struct Nvm {
     words: [u16; WORDS],
@@ -13,7 +10,6 @@ impl Nvm {
     /// An EEPROM with the station address `mac`, ids, and a valid checksum. Unused words read
     /// all ones, as an erased EEPROM does.
     pub(super) fn new(mac: [u8; 6]) -> Self {
-        let mut words = [0xffff; WORDS];
         let [a, b, c, d, e, f] = mac;
         let initial = [
             (0x00, u16::from_le_bytes([a, b])),
@@ -29,18 +25,14 @@ impl Nvm {
             (0x0f, 0x0000),
             (0x24, 0x0000),
         ];
-        for (at, word) in initial {
-            words[at] = word;
+        Self {
+            words: nvm::sealed(&initial),
         }
-        words[WORDS - 1] = 0;
-        let sum = words.iter().fold(0u16, |sum, word| sum.wrapping_add(*word));
-        words[WORDS - 1] = SUM.wrapping_sub(sum);
-        Self { words }
     }
 
     /// The word at `at`; all ones beyond the last one.
     pub(super) fn read(&self, at: u32) -> u16 {
-        self.words.get(at as usize).copied().unwrap_or(0xffff)
+        nvm::read(&self.words, at)
     }
 
     /// RAL and RAH of the first receive address, valid.

@@ -25,6 +25,7 @@
 //! against an honest device, so there are none while the device is hostile, and none afterwards
 //! until a reset: by then the driver may have been led anywhere.
 
+mod answers;
 mod dma;
 mod known;
 mod liar;
@@ -33,6 +34,7 @@ mod source;
 
 pub use lies::{Lie, LieCounters, Lies};
 
+pub(crate) use answers::lies_of_config;
 pub(crate) use dma::LyingBus;
 pub(crate) use liar::{Liar, Moment};
 

@@ -4,6 +4,7 @@ use pagewire_hal::Instant;
 
 use super::work::Gate;
 use super::{Ixgbe82599, bits, pci, registers};
+use crate::intel::pci::{Effect, TABLE_BAR_LEN};
 use crate::{Bus, Device};
 
 /// The device as it is when it does not lie.
@@ -93,7 +94,7 @@ impl Device for Ixgbe82599 {
         if self.gone || self.liar.as_ref().is_some_and(|liar| liar.is_gone()) {
             return;
         }
-        if self.pci.write(offset, value) == pci::Effect::Reset {
+        if self.pci.write(offset, value) == Effect::Reset {
             self.begin_reset();
         }
         self.settle();
@@ -102,7 +103,7 @@ impl Device for Ixgbe82599 {
     fn bar_len(&self, index: u8) -> Option<u32> {
         match index {
             0 => Some(registers::BAR0_LEN),
-            4 => Some(pci::BAR4_LEN),
+            4 => Some(TABLE_BAR_LEN),
             _ => None,
         }
     }

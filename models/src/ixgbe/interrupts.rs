@@ -11,9 +11,10 @@ use pagewire_hal::Instant;
 
 use super::bits::{cause, gpie, ivar, offset};
 use super::pace::{Deadline, Pace, Random};
-use super::pci::{ConfigSpace, VECTORS};
+use super::pci::VECTORS;
 use super::registers::RegisterFile;
 use crate::Bus;
+use crate::intel::pci::ConfigSpace;
 
 /// EITR, bits 3 to 11, counts in units of 2.048 µs at 1 and 10 Gb/s (X550 datasheet 8.2.2.6.4).
 const EITR_UNIT: u64 = 2048;

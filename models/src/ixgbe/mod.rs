@@ -62,13 +62,13 @@ use interrupts::{Interrupts, Sending};
 use module::Cage;
 use nvm::Nvm;
 use pace::{Deadline, Pace, Random};
-use pci::ConfigSpace;
 use receive::Receiver;
 use registers::{QUEUES, RegisterFile};
 use transmit::TxQueue;
 use violations::Violations;
 use work::{Gate, Work};
 
+use crate::intel::pci::ConfigSpace;
 use crate::{Bus, Wire, checksum, pace};
 
 /// Nanoseconds that requests may be under way after bus mastering was stopped.
@@ -157,7 +157,7 @@ impl Ixgbe82599 {
             wire,
             pace,
             violations: Violations::default(),
-            pci: ConfigSpace::new(config.device.id()),
+            pci: pci::config_space(config.device.id()),
             registers,
             nvm,
             link: false,

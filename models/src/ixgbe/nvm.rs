@@ -1,9 +1,6 @@
 //! The EEPROM.
 
-/// Words that the checksum covers, the last of them the checksum itself.
-const WORDS: usize = 0x40;
-/// What all of them add up to (Linux ixgbe).
-const SUM: u16 = 0xbaba;
+use crate::intel::nvm::{self, WORDS};
 
 pub(super) struct Nvm {
     words: [u16; WORDS],
@@ -16,7 +13,6 @@ impl Nvm {
     /// in the checksum. (The station address is in such a section; its place is not modelled, the
     /// address is only loaded into RAL and RAH.)
     pub(super) fn new(mac: [u8; 6], device: u16) -> Self {
-        let mut words = [0xffff; WORDS];
         let initial = [
             // EEPROM control word 1: the signature in bits 15 and 14 is 01.
             (0x00, 0x4000),
@@ -30,18 +26,15 @@ impl Nvm {
             // Version of the image.
             (0x29, 0x0001),
         ];
-        for (at, word) in initial {
-            words[at] = word;
+        Self {
+            words: nvm::sealed(&initial),
+            mac,
         }
-        words[WORDS - 1] = 0;
-        let sum = words.iter().fold(0u16, |sum, word| sum.wrapping_add(*word));
-        words[WORDS - 1] = SUM.wrapping_sub(sum);
-        Self { words, mac }
     }
 
     /// The word at `at`; all ones beyond the last one.
     pub(super) fn read(&self, at: u32) -> u16 {
-        self.words.get(at as usize).copied().unwrap_or(0xffff)
+        nvm::read(&self.words, at)
     }
 
     /// Spoils a word, and with it the checksum.

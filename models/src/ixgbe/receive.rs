@@ -11,11 +11,12 @@ use super::bits::{
 };
 use super::checksum::frame_check_sequence;
 use super::filter::{self, Passed};
-use super::packet::Packet;
+use super::packet::{self, lacks_checksum};
 use super::registers::{QUEUES, Ring};
 use super::rss::Hash;
 use super::rx_queue::RxQueue;
 use super::work::{Gate, Work};
+use crate::intel::packet::Packet;
 
 /// Least length of a frame without check sequence; the wire pads what is shorter.
 const SHORTEST: usize = 60;
@@ -173,13 +174,13 @@ impl Receiver {
         let mut kind = 0;
         let mut identification = 0;
         if let Some(packet) = &packet {
-            status = packet.verdict();
+            status = packet::verdict(packet);
             let fails = work.latitude.udp_without_checksum_fails;
-            if packet.lacks_checksum() && fails && work.random.one_in(2) {
+            if lacks_checksum(packet) && fails && work.random.one_in(2) {
                 status |= rx_status::L4CS | rx_status::TCPE;
             }
             hash = Hash::new(packet, work.registers);
-            kind = hash.kind | packet.kind();
+            kind = hash.kind | packet::kind(packet);
             identification = u32::from(packet.identification());
         }
         if passed == Passed::Inexact {

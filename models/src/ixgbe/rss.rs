@@ -1,8 +1,8 @@
 //! Receive side scaling: the hash of a packet, and the queue that it chooses.
 
 use super::bits::{mrqc, offset};
-use super::packet::{Packet, TCP, UDP};
 use super::registers::RegisterFile;
+use crate::intel::packet::{Packet, TCP, UDP};
 
 /// What the hash of a packet is, and over what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

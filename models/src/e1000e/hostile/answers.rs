@@ -2,7 +2,6 @@
 
 use super::super::bits::{cause, ctrl, eecd, eerd, mdic, offset, status};
 use super::super::control::{CFG_DONE, MDIO_SW_OWNERSHIP, SWESMBI};
-use super::super::pci::{self, TRANSACTIONS_PENDING};
 use super::super::registers::{Register, RingRegister};
 use super::{Liar, Lie, Lies};
 
@@ -22,23 +21,6 @@ pub(super) fn lies_of(at: u32) -> Lies {
     }
 }
 
-/// The lies that configuration space can tell at `at`.
-pub(super) fn lies_of_config(at: u16) -> Lies {
-    let lies = Lies::only(Lie::ConfigAllOnes);
-    match at & !3 {
-        0 => lies.with(Lie::IdChanged),
-        0x34 => lies.with(Lie::CapabilityLoop),
-        pci::PM | pci::PCIE | pci::MSIX => {
-            lies.with(Lie::CapabilityLoop).with(Lie::CapabilityNonsense)
-        }
-        pci::DEVICE_CONTROL => lies
-            .with(Lie::CapabilityNonsense)
-            .with(Lie::TransactionsPending),
-        0x40..=0xfc => lies.with(Lie::CapabilityNonsense),
-        _ => lies,
-    }
-}
-
 impl Liar {
     /// What the register at `at` of BAR `bar` reads, where an honest device would say `value`.
     pub(super) fn register(&mut self, lie: Option<Lie>, bar: u8, at: u32, value: u32) -> u32 {
@@ -50,21 +32,7 @@ impl Liar {
         } else {
             value
         };
-        match lie {
-            Some(Lie::RegisterRandom) => self.source.word(),
-            Some(Lie::RegisterBitFlip) => {
-                let flips = 1 + self.source.choose(3);
-                (0..flips).fold(value, |value, _| value ^ 1 << self.source.choose(32))
-            }
-            Some(Lie::RegisterNonsense) => self.nonsense(at, value),
-            Some(Lie::RingIndex) => match self.source.choose(4) {
-                0 => u32::MAX,
-                1 => value.wrapping_add(1),
-                2 => u32::from(self.source.half()),
-                _ => self.source.word(),
-            },
-            _ => value,
-        }
+        self.distort(lie, value, |liar| liar.nonsense(at, value))
     }
 
     /// What the lies that last make of `value`.
@@ -104,43 +72,6 @@ impl Liar {
             offset::MDIC if data & 1 != 0 => value | mdic::READY | mdic::ERROR,
             offset::MDIC => value & !mdic::DATA | data | mdic::READY,
             _ => u32::MAX - (data & 0xf),
-        }
-    }
-
-    /// What configuration space reads at `at`, where an honest device would say `value`.
-    pub(super) fn config(&mut self, lie: Option<Lie>, at: u16, value: u32) -> u32 {
-        if self.is_gone() || self.lasts(Lie::ConfigAllOnes) {
-            return u32::MAX;
-        }
-        let is_status = at & !3 == pci::DEVICE_CONTROL;
-        let value = if is_status && self.lasts(Lie::NeverQuiet) {
-            value | TRANSACTIONS_PENDING
-        } else {
-            value
-        };
-        match lie {
-            Some(Lie::IdChanged) => self.source.word(),
-            Some(Lie::CapabilityLoop) => self.looped(at, value),
-            Some(Lie::CapabilityNonsense) => self.source.word(),
-            Some(Lie::TransactionsPending) => value ^ TRANSACTIONS_PENDING,
-            _ => value,
-        }
-    }
-
-    /// The word at `at` with the pointer in it changed: to itself, to another capability, to
-    /// anything.
-    fn looped(&mut self, at: u16, value: u32) -> u32 {
-        let own = u32::from(at & 0xfc);
-        let target = match self.source.choose(4) {
-            0 => own,
-            1 => u32::from(pci::PM),
-            2 => u32::from(pci::PCIE),
-            _ => u32::from(self.source.byte()),
-        };
-        if at & !3 == 0x34 {
-            value & !0xff | target
-        } else {
-            value & !0xff00 | target << 8
         }
     }
 }

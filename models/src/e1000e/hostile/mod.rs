@@ -8,9 +8,10 @@ pub use crate::hostile::{Hostile, Lie, LieCounters, Lies};
 
 pub(super) use crate::hostile::Liar;
 
-use crate::hostile::{LyingBus, Moment};
+use crate::hostile::{LyingBus, Moment, lies_of_config};
 
 use super::bits::{cause, ctrl, offset, rctl, rfctl, tctl};
+use super::pci::LAYOUT;
 use super::registers::{RegisterFile, Ring};
 use super::{E1000e82574, Engine};
 use crate::Bus;
@@ -92,9 +93,9 @@ impl E1000e82574 {
         let Some(mut liar) = self.liar.take() else {
             return self.honest_config_read(at);
         };
-        let lie = liar.turn(Moment::ConfigRead(answers::lies_of_config(at)));
+        let lie = liar.turn(Moment::ConfigRead(lies_of_config(&LAYOUT, at)));
         let honest = self.honest_config_read(at);
-        let value = liar.config(lie, at, honest);
+        let value = liar.config(&LAYOUT, lie, at, honest);
         self.liar = Some(liar);
         value
     }

@@ -3,7 +3,6 @@
 use super::super::bits::{
     PATH_READY, cause, ctrl, dctl, eec, eerd, links, offset, rdrxctl, status, swsm,
 };
-use super::super::pci::{self, TRANSACTIONS_PENDING};
 use super::super::registers::{Register, RingRegister};
 use super::{Liar, Lie, Lies};
 
@@ -50,21 +49,7 @@ pub(super) fn register(liar: &mut Liar, lie: Option<Lie>, at: Option<u32>, value
         return u32::MAX;
     }
     let value = at.map_or(value, |at| lasting(liar, at, value));
-    match lie {
-        Some(Lie::RegisterRandom) => liar.source.word(),
-        Some(Lie::RegisterBitFlip) => {
-            let flips = 1 + liar.source.choose(3);
-            (0..flips).fold(value, |value, _| value ^ 1 << liar.source.choose(32))
-        }
-        Some(Lie::RegisterNonsense) => nonsense(liar, at.unwrap_or(0), value),
-        Some(Lie::RingIndex) => match liar.source.choose(4) {
-            0 => u32::MAX,
-            1 => value.wrapping_add(1),
-            2 => u32::from(liar.source.half()),
-            _ => liar.source.word(),
-        },
-        _ => value,
-    }
+    liar.distort(lie, value, |liar| nonsense(liar, at.unwrap_or(0), value))
 }
 
 /// What the lies that last make of `value`.
@@ -95,56 +80,5 @@ fn nonsense(liar: &mut Liar, at: u32, value: u32) -> u32 {
         offset::EICR => cause::QUEUES | cause::OTHERS,
         offset::EERD => value & 0xffff | eerd::DONE | data << eerd::DATA_SHIFT,
         _ => u32::MAX - (data & 0xf),
-    }
-}
-
-/// The lies that configuration space can tell at `at`.
-pub(super) fn lies_of_config(at: u16) -> Lies {
-    let lies = Lies::only(Lie::ConfigAllOnes);
-    match at & !3 {
-        0 => lies.with(Lie::IdChanged),
-        0x34 => lies.with(Lie::CapabilityLoop),
-        pci::PM | pci::PCIE | pci::MSIX => {
-            lies.with(Lie::CapabilityLoop).with(Lie::CapabilityNonsense)
-        }
-        pci::DEVICE_CONTROL => lies
-            .with(Lie::CapabilityNonsense)
-            .with(Lie::TransactionsPending),
-        0x40..=0xfc => lies.with(Lie::CapabilityNonsense),
-        _ => lies,
-    }
-}
-
-/// What configuration space reads at `at`, where an honest device would say `value`.
-pub(super) fn config(liar: &mut Liar, lie: Option<Lie>, at: u16, value: u32) -> u32 {
-    if liar.is_gone() || liar.lasts(Lie::ConfigAllOnes) {
-        return u32::MAX;
-    }
-    let is_status = at & !3 == pci::DEVICE_CONTROL;
-    let value = if is_status && liar.lasts(Lie::NeverQuiet) {
-        value | TRANSACTIONS_PENDING
-    } else {
-        value
-    };
-    match lie {
-        Some(Lie::CapabilityLoop) => looped(liar, at, value),
-        Some(Lie::IdChanged | Lie::CapabilityNonsense) => liar.source.word(),
-        Some(Lie::TransactionsPending) => value ^ TRANSACTIONS_PENDING,
-        _ => value,
-    }
-}
-
-/// The word at `at` with the pointer in it changed: to itself, to another capability, to anything.
-fn looped(liar: &mut Liar, at: u16, value: u32) -> u32 {
-    let target = match liar.source.choose(4) {
-        0 => u32::from(at & 0xfc),
-        1 => u32::from(pci::PM),
-        2 => u32::from(pci::PCIE),
-        _ => u32::from(liar.source.byte()),
-    };
-    if at & !3 == 0x34 {
-        value & !0xff | target
-    } else {
-        value & !0xff00 | target << 8
     }
 }

@@ -8,9 +8,10 @@ pub use crate::hostile::{Hostile, Lie, LieCounters, Lies};
 
 pub(super) use crate::hostile::Liar;
 
-use crate::hostile::{LyingBus, Moment};
+use crate::hostile::{LyingBus, Moment, lies_of_config};
 
 use super::bits::{RXEN, TE, cause, command, ctrl, offset};
+use super::pci::LAYOUT;
 use super::registers::{QUEUES, Register, RegisterFile, Ring, RingRegister, canonical};
 use super::{Engine, Ixgbe82599};
 use crate::Bus;
@@ -108,9 +109,9 @@ impl Ixgbe82599 {
         let Some(mut liar) = self.liar.take() else {
             return self.honest_config_read(at);
         };
-        let lie = liar.turn(Moment::ConfigRead(answers::lies_of_config(at)));
+        let lie = liar.turn(Moment::ConfigRead(lies_of_config(&LAYOUT, at)));
         let honest = self.honest_config_read(at);
-        let value = answers::config(&mut liar, lie, at, honest);
+        let value = liar.config(&LAYOUT, lie, at, honest);
         self.liar = Some(liar);
         value
     }

@@ -1,0 +1,6 @@
+//! What the models of Intel's NICs have in common: configuration space and the MSI-X table, the
+//! parser of received packets, the checksum of the EEPROM.
+
+pub(crate) mod nvm;
+pub(crate) mod packet;
+pub(crate) mod pci;
