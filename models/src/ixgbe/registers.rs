@@ -1,5 +1,7 @@
 //! The register map: which register an offset is, and the words behind those that store.
 
+use std::sync::LazyLock;
+
 use super::bits::{
     DCA_RX_RESERVED, DESCRIPTOR, autoc, eec, hlreg0, offset, offset::ring, statistic,
 };
@@ -303,13 +305,11 @@ impl RegisterFile {
             written: vec![false; 0x1_0000 / 4].into_boxed_slice(),
         };
         if let Some(random) = rubbish {
-            for at in (0..0x1_0000).step_by(4) {
-                if is_undefined(at) {
-                    let value = random.next() as u32;
-                    // The low bits of a ring base read 0.
-                    let is_base_low = !is_table(at) && at & 4 == 0;
-                    file.set(at, if is_base_low { value & !0x7f } else { value });
-                }
+            for at in UNDEFINED.iter().copied() {
+                let value = random.next() as u32;
+                // The low bits of a ring base read 0.
+                let is_base_low = !is_table(at) && at & 4 == 0;
+                file.set(at, if is_base_low { value & !0x7f } else { value });
             }
         }
         file
@@ -356,10 +356,10 @@ impl RegisterFile {
     /// Sets what a reset sets. Initial values: the machine-readable specification; those of
     /// DTXTCPFLGL, DTXTCPFLGH and MAXFRS as Linux ixgbe expects to find them.
     pub(super) fn reset(&mut self) {
-        for (index, word) in self.words.iter_mut().enumerate() {
-            if !is_undefined(index as u32 * 4) {
-                *word = 0;
-            }
+        let kept: Vec<u32> = UNDEFINED.iter().map(|at| self.get(*at)).collect();
+        self.words.fill(0);
+        for (at, word) in UNDEFINED.iter().zip(kept) {
+            self.set(*at, word);
         }
         let fixed = [
             (offset::EEC, 1 << 4 | eec::SIZE_2),
@@ -455,6 +455,12 @@ impl RegisterFile {
         (self.get(offset::RXPBSIZE) >> 10 & 0x3ff) as usize * 1024
     }
 }
+
+/// Where the words without an initial value are: found once, as a reset looks at all of them.
+static UNDEFINED: LazyLock<Vec<u32>> = LazyLock::new(|| {
+    let all = (0..BAR0_LEN).step_by(4);
+    all.filter(|at| is_undefined(*at)).collect()
+});
 
 /// Whether the word at `at` has no initial value.
 fn is_undefined(at: u32) -> bool {
