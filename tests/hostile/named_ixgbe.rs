@@ -152,6 +152,44 @@ fn what_never_becomes_quiet_leaks_what_every_pair_was_lent() {
     }
 }
 
+/// PCI Express says that requests are pending, and the device that they are not.
+#[test]
+fn pending_transactions_are_waited_for() {
+    for seed in 0..5 {
+        let mut raw = start::<Ixgbe>(&only(Lie::TransactionsPending, seed));
+        raw.machine.hold_completions(true);
+        post(&mut raw, 3);
+        raw.nic.begin_reset(raw.machine.watch.host.now());
+        raw.run(100, 10);
+        let stopped = raw.machine.stop(&mut raw.nic);
+        let failed = Stopped::Failed(Some(NicError::NotQuiet));
+        assert_eq!(stopped, failed, "seed {seed}");
+        assert_eq!(raw.books.out.len(), 3, "seed {seed}");
+        raw.finish();
+    }
+}
+
+/// PCI Express says that nothing is pending, and the device that it is: also after the flush and
+/// the two resets by which Intel would make sure of it.
+#[test]
+fn a_device_that_is_busy_after_two_resets_is_not_quiet() {
+    // At each read of STATUS its bit is the contrary of what it should be.
+    let script = [0, 0, 0, 1].repeat(2000);
+    let mut raw = Raw::open(&scripted(Lie::RegisterNonsense, &script));
+    raw.run(3000, 10);
+    raw.machine.hold_completions(true);
+    post(&mut raw, 3);
+    raw.nic.begin_reset(raw.machine.watch.host.now());
+    raw.run(100, 10);
+    raw.machine.set_hostile(true);
+    let stopped = raw.machine.stop(&mut raw.nic);
+    assert_eq!(stopped, Stopped::Failed(Some(NicError::NotQuiet)));
+    assert_eq!(raw.restart(), Err(NicError::WrongPhase));
+    assert_eq!(raw.release(), Err(NicError::WrongPhase));
+    assert_eq!(raw.books.out.len(), 3);
+    raw.finish();
+}
+
 /// A completion that comes to another pair completes nothing there, and its own frame waits.
 #[test]
 fn a_write_back_to_another_ring_completes_nothing_there() {
@@ -285,6 +323,20 @@ fn what_a_device_says_while_it_goes_away_is_not_counted() {
     (0..all).for_each(|first| {
         counts(first);
     });
+}
+
+/// One access after the other reads all ones, until it is that of the station address, which is a
+/// group's then. (`Machine::open` looks at the address of what opens.)
+#[test]
+fn an_address_that_is_no_station_is_refused() {
+    let refused = (0..5000).find(|access| {
+        let (mut machine, platform) = Machine::<Ixgbe>::new(&Plan::honest());
+        machine.watch.tear_out(*access..*access + 1);
+        let opened = machine.open(platform).map(drop);
+        machine.watch.free_all();
+        matches!(opened, Err(NicError::BadMacAddress(_)))
+    });
+    assert!(refused.is_some(), "nobody noticed");
 }
 
 /// The limit for opening holds with lies about everything that opening waits for.

@@ -120,6 +120,11 @@ impl<S: Subject> Machine<S> {
                 "a refused open keeps {kept} pieces of memory: {error}"
             );
         }
+        if let Ok(nic) = &opened {
+            let mac = nic.mac_address();
+            let is_station = !mac.is_multicast() && mac.0 != [0; 6];
+            assert!(is_station, "{mac} is no station address");
+        }
         self.drivers_memory = self.watch.live();
         opened
     }
