@@ -5,7 +5,7 @@ use std::time::Duration;
 use pagewire::hal::{MacAddress, NicError};
 use pagewire::ixgbe::{self, Config, RssKey};
 use pagewire_models::Wire;
-use pagewire_models::ixgbe::{DeviceId, Hostile, Ixgbe82599, Lie, ModelConfig};
+use pagewire_models::ixgbe::{DeviceId, Hostile, Ixgbe82599, Lie, ModelConfig, Module};
 
 use super::intel;
 use super::platform::WatchedPlatform;
@@ -21,6 +21,8 @@ pub(crate) enum Ixgbe {}
 pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) device: DeviceId,
+    /// What is in the cage, if the device has one.
+    pub(crate) module: Module,
     pub(crate) eager: bool,
 }
 
@@ -71,13 +73,19 @@ impl Subject for Ixgbe {
         let device = match choice >> 8 & 15 {
             0..8 => DeviceId::Kx4,
             8..10 => DeviceId::Xaui,
-            // Without a module: what opens is a lie.
-            10 => DeviceId::Sfp,
+            10 | 11 => DeviceId::Sfp,
             _ => DeviceId::X540T,
+        };
+        let module = match choice >> 12 & 7 {
+            0 => Module::None,
+            1 => Module::Gigabit,
+            2..4 => Module::Cable,
+            _ => Module::ShortReach,
         };
         Setup {
             config,
             device,
+            module,
             eager: choice & 0x8000 != 0,
         }
     }
@@ -99,6 +107,7 @@ impl Subject for Ixgbe {
         let config = ModelConfig {
             seed,
             device: setup.device,
+            module: setup.module,
             ..ModelConfig::default()
         };
         Ixgbe82599::new(config, wire)
