@@ -11,6 +11,8 @@ mod listener;
 #[path = "common/packets.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod packets;
+#[path = "ixgbe_device/queues.rs"]
+mod queues;
 
 use std::time::Duration;
 

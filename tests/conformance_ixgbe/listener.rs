@@ -8,8 +8,15 @@ use pagewire::hal::Instant;
 use pagewire_models::ixgbe::Ixgbe82599;
 use pagewire_models::{Bus, Device};
 
-/// TDT of the first queue (Linux ixgbe, `ixgbe_type.h`).
+/// TDT of the first queue, and the distance to the next (Linux ixgbe, `ixgbe_type.h`).
 const TDT: u32 = 0x6018;
+const STRIDE: u32 = 0x40;
+/// RXDCTL and TXDCTL of the first queue, and the bit by which a queue says that it is on.
+const RXDCTL: u32 = 0x1028;
+const TXDCTL: u32 = 0x6028;
+const ENABLE: u32 = 1 << 25;
+/// Queues whose registers lie in these two rows.
+const QUEUES: u32 = 64;
 /// Command and status in configuration space, and the bus master bit (Linux, `pci_regs.h`).
 const COMMAND: u16 = 4;
 const BUS_MASTER: u32 = 1 << 2;
@@ -36,6 +43,10 @@ pub(crate) enum Stuck {
 pub(crate) struct Listener {
     pub(crate) inner: Ixgbe82599,
     pub(crate) stuck: Stuck,
+    /// Until then no queue says that it is on, and a tail is lost, as it may be in a queue that is
+    /// off. For a driver that only looks, and does not wait, this is longer than any patience.
+    pub(crate) queues_are_off_until: Instant,
+    violations: Vec<String>,
     vectors: u16,
     doorbells: Arc<AtomicU64>,
 }
@@ -48,11 +59,19 @@ impl Listener {
         let listener = Self {
             inner,
             stuck: Stuck::No,
+            queues_are_off_until: Instant::ZERO,
+            violations: Vec::new(),
             vectors,
             doorbells: Arc::clone(&doorbells),
         };
         (listener, doorbells)
     }
+}
+
+/// Whether `offset` is the register of some queue whose first one is at `first`.
+fn is_of_queue(offset: u32, first: u32) -> bool {
+    let distance = offset.wrapping_sub(first);
+    distance < QUEUES * STRIDE && distance.is_multiple_of(STRIDE)
 }
 
 impl Device for Listener {
@@ -76,6 +95,12 @@ impl Device for Listener {
         let value = self.inner.read(bar, offset, now);
         match self.stuck {
             Stuck::Master if bar == 0 && offset == STATUS => value | MASTER_ENABLE,
+            _ if bar == 0
+                && now < self.queues_are_off_until
+                && (is_of_queue(offset, TXDCTL) || is_of_queue(offset, RXDCTL)) =>
+            {
+                value & !ENABLE
+            }
             _ => value,
         }
     }
@@ -85,6 +110,11 @@ impl Device for Listener {
         let is_master = self.inner.config_read(COMMAND) & BUS_MASTER != 0;
         if bar == 0 && offset == TDT && is_master {
             self.doorbells.fetch_add(1, Ordering::Relaxed);
+        }
+        if bar == 0 && now < self.queues_are_off_until && is_of_queue(offset, TDT) && value != 0 {
+            let text = format!("tail at {offset:#x} written before the queue was on");
+            self.violations.push(text);
+            return;
         }
         self.inner.write(bar, offset, value, now);
     }
@@ -102,6 +132,8 @@ impl Device for Listener {
     }
 
     fn take_violations(&mut self) -> Vec<String> {
-        self.inner.take_violations()
+        let mut violations = self.inner.take_violations();
+        violations.append(&mut self.violations);
+        violations
     }
 }

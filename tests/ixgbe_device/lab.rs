@@ -60,7 +60,7 @@ impl Lab {
         lab
     }
 
-    fn wait_for_link(&mut self) {
+    pub(crate) fn wait_for_link(&mut self) {
         for _ in 0..2000 {
             if self.nic.link().up {
                 return;
@@ -169,6 +169,13 @@ impl Lab {
 
     /// Resets the device with all pairs: the position and token of each frame that came back.
     pub(crate) fn reset(&mut self) -> Vec<(u16, u32)> {
+        let back = self.stop_and_restart();
+        self.wait_for_link();
+        back
+    }
+
+    /// The same, and not a moment passes after the restart.
+    pub(crate) fn stop_and_restart(&mut self) -> Vec<(u16, u32)> {
         self.nic.begin_reset(self.host.now());
         for _ in 0..100_000 {
             if self.nic.poll(self.host.now()) == Ok(Phase::Quiet) {
@@ -187,7 +194,6 @@ impl Lab {
                 back.push((position, token.0))
             })
             .unwrap();
-        self.wait_for_link();
         back
     }
 

@@ -19,6 +19,6 @@ pub(crate) fn sealed(initial: &[(usize, u16)]) -> [u16; WORDS] {
 }
 
 /// The word at `at`; all ones beyond the last one.
-pub(crate) fn read(words: &[u16; WORDS], at: u32) -> u16 {
+pub(crate) fn read(words: &[u16], at: u32) -> u16 {
     words.get(at as usize).copied().unwrap_or(0xffff)
 }

@@ -104,6 +104,8 @@ impl Rules {
 /// of them on, as a driver must expect them; [`Latitude::none`] is the most obliging device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Latitude {
+    /// The EEPROM has sections, whose words count in its checksum.
+    pub eeprom_sections: bool,
     /// DD, or the head, is written some time after the frame was sent or stored.
     pub late_write_back: bool,
     /// DDs are written several at once.
@@ -166,6 +168,7 @@ impl Latitude {
 
     const fn uniform(on: bool) -> Self {
         Self {
+            eeprom_sections: on,
             late_write_back: on,
             batched_write_back: on,
             write_back_clobbers: on,

@@ -144,7 +144,8 @@ impl Ixgbe82599 {
         let rubbish = latitude.undefined_defaults.then_some(&mut random);
         let registers = RegisterFile::new(rubbish);
         let pace = Pace::default();
-        let mut nvm = Nvm::new(config.mac, config.device.id());
+        let sections = latitude.eeprom_sections;
+        let mut nvm = Nvm::new(config.mac, config.device.id(), sections);
         if config.bad_eeprom {
             nvm.corrupt();
         }

@@ -34,6 +34,10 @@ fn the_eeprom_is_read_word_by_word_and_adds_up() {
         let mut rig = Rig::with(ModelConfig {
             seed: 5,
             bad_eeprom,
+            latitude: Latitude {
+                eeprom_sections: false,
+                ..Latitude::default()
+            },
             ..ModelConfig::default()
         });
         let mut sum = 0u16;
