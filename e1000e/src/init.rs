@@ -52,7 +52,7 @@ pub(crate) fn reset<P: Platform>(
     pci::stop_bus_mastering(platform);
     stop_queues(registers);
     platform.wait(SETTLE);
-    fit_packet_buffer(registers, config);
+    fit_packet_buffer(registers, family, config);
     let taken = link::take_mdio(platform, registers, family);
     issue_reset(registers);
     platform.wait(SETTLE);
@@ -100,17 +100,32 @@ pub(crate) fn clear_interrupts<R: Registers>(registers: &Bar<R>) {
     registers.read(ICR);
 }
 
+/// KiB of the packet buffer for receive, and for transmit.
+///
+/// The second is read-only, what the first leaves (8254x manual 13.4.16). QEMU's keeps the register
+/// as it was written, and Linux e1000e writes the first alone, so that 0 may be read there once
+/// that has had the device: then it is what the first leaves of the 40 KiB of an 82574 (20 and 20
+/// by default, in QEMU's and in Linux's `e1000_82574_info`: 32 and so 8).
+fn packet_buffer<R: Registers>(registers: &Bar<R>, family: Family) -> (u32, u32) {
+    const I82574_TOTAL: u32 = 40;
+    let split = registers.read(PBA);
+    let (receive, transmit) = (split & 0xFFFF, split >> 16);
+    match family {
+        Family::I82574 if transmit == 0 => (receive, I82574_TOTAL.saturating_sub(receive)),
+        _ => (receive, transmit),
+    }
+}
+
 /// Bytes in the transmit FIFO.
-pub(crate) fn tx_fifo_len<R: Registers>(registers: &Bar<R>) -> u32 {
-    (registers.read(PBA) >> 16) << 10
+pub(crate) fn tx_fifo_len<R: Registers>(registers: &Bar<R>, family: Family) -> u32 {
+    packet_buffer(registers, family).1 << 10
 }
 
 /// Gives the transmit FIFO a larger share if a frame does not fit. The split outlives a global
 /// reset and takes effect with it (Linux e1000e), so it is what the last driver left. Where the
 /// default of 20 KiB is in place nothing is written.
-fn fit_packet_buffer<R: Registers>(registers: &Bar<R>, config: &Config) {
-    let split = registers.read(PBA);
-    let (receive, transmit) = (split & 0xFFFF, split >> 16);
+fn fit_packet_buffer<R: Registers>(registers: &Bar<R>, family: Family, config: &Config) {
+    let (receive, transmit) = packet_buffer(registers, family);
     let wanted = (config.max_frame_len() + TX_FIFO_RESERVE).div_ceil(1024);
     if transmit < wanted {
         registers.write(PBA, (receive + transmit).saturating_sub(wanted));

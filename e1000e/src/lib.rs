@@ -133,7 +133,7 @@ impl<P: Platform> E1000e<P> {
         init::reset(&mut platform, &registers, family, config)?;
         eeprom::verify(&platform, &registers)?;
         let mac = eeprom::station_address(&platform, &registers)?;
-        let capabilities = capabilities(config, init::tx_fifo_len(&registers))?;
+        let capabilities = capabilities(config, init::tx_fifo_len(&registers, family))?;
         link::wake_phy(&platform, &registers, family)?;
         let pairs = Pairs::new(1, |id| {
             let (platform, registers) = (&mut platform, || registers.clone());

@@ -250,6 +250,16 @@ fn the_transmit_fifo_bounds_frames_and_fragments() {
 }
 
 #[test]
+fn a_transmit_share_that_cannot_be_read_is_what_receive_leaves() {
+    // QEMU's, after Linux has written 32 KiB for receive.
+    let fake = Fake::new();
+    fake.device().fixed = Some((regs::PBA.0, 0x0000_0020));
+    let nic = E1000e::open(fake, &Config::default());
+    let nic = nic.expect("8 KiB hold 1514 bytes");
+    assert_eq!(nic.capabilities().max_fragment_len, 8192 - 96);
+}
+
+#[test]
 fn out_of_memory_at_any_point_leaks_nothing() {
     for allocations in 0..3 {
         let fake = Fake::new();
