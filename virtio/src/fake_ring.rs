@@ -271,7 +271,9 @@ impl PlayRings for Fake {
         let (address, word, bit) = if device.is_packed() {
             (queue.address[0], 3, 1u32 << 31)
         } else {
-            (queue.address[2], 0, 1 << 16)
+            // The memory begins at a multiple of 16, the ring somewhere in it.
+            let lead = queue.address[2] % 16;
+            (queue.address[2] - lead, lead as u32 / 4, 1 << 16)
         };
         device.flicker.word.store(word, Ordering::Relaxed);
         device.flicker.bit.store(bit.to_le(), Ordering::Relaxed);

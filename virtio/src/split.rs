@@ -1,8 +1,8 @@
 //! A split ring: descriptor table, available ring, used ring (virtio 1.3, section 2.7).
 //!
-//! The three parts are three pieces of memory. The used ring is read in words of 32 bits: word 0
-//! is flags and index, words 1 + 2i and 2 + 2i are entry i, and after the last entry comes the
-//! index at which the device wants to be notified. The available ring is words of 16 bits: flags,
+//! The three parts are three pieces of memory. The used ring is read in words of 32 bits: after
+//! [`LEAD`] words comes one of flags and index, then two for each entry, and after the last entry
+//! the index at which the device wants to be notified. The available ring is words of 16 bits: flags,
 //! index, the entries, the index at which the driver wants to be interrupted.
 
 use core::ptr::NonNull;
@@ -16,6 +16,12 @@ use crate::shadow::Shadow;
 
 /// The device does not want to be notified.
 const NO_NOTIFY: u32 = 1;
+
+/// Words before the used ring in its memory. It may begin at any multiple of 4 bytes (virtio 1.3,
+/// section 2.7), but an entry has 8. QEMU writes one that lies across the end of a page in two, and
+/// behind an IOMMU that has no larger page there the second half goes astray: seen as a length of 0
+/// in a guest. With one word before the flags no entry lies across a page's end.
+const LEAD: u32 = 1;
 
 /// Where the CPU finds the first word of a used ring.
 #[derive(Clone, Copy)]
@@ -63,7 +69,9 @@ impl<P: Platform> SplitRing<P> {
         let count = u32::from(size);
         let table = ring::memory(platform, count)?;
         let available = ring::memory(platform, count + 3)?;
-        let (used, used_word) = ring::memory_at(platform, 2 * count + 2)?;
+        let (used, first) = ring::memory_at(platform, LEAD + 2 * count + 2)?;
+        // SAFETY: the memory has more words than lie before the used ring.
+        let used_word = unsafe { first.add(LEAD as usize) };
         let tables = if ring::has_tables(features, size, direction) {
             Some(ring::memory(platform, count * TABLE_LEN)?)
         } else {
@@ -106,7 +114,7 @@ impl<P: Platform> SplitRing<P> {
         Parts {
             descriptors: self.table.address(),
             driver: self.available.address(),
-            device: self.used.address(),
+            device: self.used.address().offset(4 * u64::from(LEAD)),
         }
     }
 
@@ -269,17 +277,17 @@ impl<P: Platform> SplitRing<P> {
         self.available.write(1, self.produced.to_le());
         barrier::full();
         if self.event_index {
-            let event = u32::from_le(self.used.read(1 + 2 * self.size())) as u16;
+            let event = u32::from_le(self.used.read(LEAD + 1 + 2 * self.size())) as u16;
             is_event_due(event, self.produced, old)
         } else {
-            u32::from_le(self.used.read(0)) & NO_NOTIFY == 0
+            u32::from_le(self.used.read(LEAD)) & NO_NOTIFY == 0
         }
     }
 
     /// How many buffers the device says to be done with that did not come back yet.
     #[inline(always)]
     fn pending(&self) -> u16 {
-        let index = (u32::from_le(self.used.read(0)) >> 16) as u16;
+        let index = (u32::from_le(self.used.read(LEAD)) >> 16) as u16;
         index.wrapping_sub(self.consumed)
     }
 
@@ -320,11 +328,11 @@ impl<P: Platform> SplitRing<P> {
     #[inline(always)]
     fn read_entry(&self) -> Result<(u32, u32), QueueError> {
         let place = u32::from(self.consumed) & (self.size() - 1);
-        let id = u32::from_le(self.used.read(1 + 2 * place));
+        let id = u32::from_le(self.used.read(LEAD + 1 + 2 * place));
         if !self.shadow.is_out(id) {
             return Err(QueueError::BadIndex { index: id });
         }
-        Ok((id, u32::from_le(self.used.read(2 + 2 * place))))
+        Ok((id, u32::from_le(self.used.read(LEAD + 2 + 2 * place))))
     }
 
     /// The oldest buffer. The device may write one entry for many buffers, at the place of the

@@ -55,6 +55,18 @@ fn capabilities_follow_from_what_was_negotiated() {
 }
 
 #[test]
+fn no_entry_of_a_used_ring_lies_across_the_end_of_a_page() {
+    let bench = Bench::new();
+    let device = bench.fake.device();
+    let enabled = device.queues.iter().filter(|queue| queue.enabled);
+    assert!(enabled.clone().count() >= 2);
+    for queue in enabled {
+        let entries = queue.address[2] + 4;
+        assert_eq!(entries % 8, 0, "the used ring at {:#x}", queue.address[2]);
+    }
+}
+
+#[test]
 fn segmentation_without_checksum_is_not_accepted() {
     let bench = Bench::with(Features::HOST_TSO4, 4);
     assert_eq!(bench.nic.features(), Features::VERSION_1 | Features::MAC);
