@@ -229,8 +229,12 @@ fn send(from: &mut Station, to: &mut Station, count: usize) -> Result<(), Failur
         from.port.doorbell();
         got.clear();
         while got.len() < sent.len() {
-            to.sleep()?;
+            let slept = to.sleep();
             to.received(&mut got)?;
+            if let Err(error) = slept {
+                let (got, sent) = (got.len(), sent.len());
+                return Err(format!("{error}, {got} of {sent} frames have arrived").into());
+            }
         }
         for (number, (sent, got)) in sent.iter().zip(&got).enumerate() {
             if !got.starts_with(sent) {

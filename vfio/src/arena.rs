@@ -113,22 +113,16 @@ impl Arena {
         &self.space
     }
 
-    /// A new chunk with room for `len` bytes: whole huge pages, or no more than needed if the
-    /// limit on locked memory is too near.
+    /// A new chunk with room for `len` bytes, in whole huge pages: so that the least limit on
+    /// locked memory that is told to be enough does not depend on the limit there is.
     fn chunk(&self, len: usize) -> Result<Chunk, VfioError> {
-        let round = |unit: usize| {
-            let rounded = len.checked_next_multiple_of(unit);
-            rounded.ok_or(VfioError::NoAddresses {
-                wanted: len as u64,
-                longest: 0,
-            })
-        };
-        let page = self.space.page() as usize;
-        let (large, small) = (round(HUGE.max(page))?, round(page)?);
-        match Chunk::new(self, large) {
-            Err(VfioError::MemlockTooSmall { .. }) if small < large => Chunk::new(self, small),
-            made => made,
-        }
+        let unit = HUGE.max(self.space.page() as usize);
+        let rounded = len.checked_next_multiple_of(unit);
+        let rounded = rounded.ok_or(VfioError::NoAddresses {
+            wanted: len as u64,
+            longest: 0,
+        })?;
+        Chunk::new(self, rounded)
     }
 
     /// `len` zeroed bytes, at least 1, aligned to `align` for CPU and device.
@@ -144,7 +138,10 @@ impl Arena {
             .checked_next_multiple_of(UNIT)
             .filter(|size| *size <= isize::MAX as u64)
             .ok_or(too_long)?;
-        let align = (align as u64).max(UNIT);
+        // What fits a page lies in one: seen in QEMU, a device's access across the end of a page may
+        // be two.
+        let natural = size.next_power_of_two().min(self.space.page());
+        let align = (align as u64).max(UNIT).max(natural);
         let mut chunks = lock(&self.chunks);
         let mut place = chunks.iter_mut().find_map(|chunk| chunk.take(size, align));
         if place.is_none() {

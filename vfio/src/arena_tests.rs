@@ -60,6 +60,21 @@ fn memory_is_aligned_zeroed_below_4_gib_and_given_back() {
 }
 
 #[test]
+fn what_fits_a_page_lies_in_one() {
+    let (arena, _books) = arena(1);
+    let _first = arena.take(64, 64).unwrap();
+    for len in [65, 2054, 3000, 4096] {
+        let memory = arena.take(len, 16).unwrap();
+        let first = memory.address().0;
+        assert_eq!(
+            first / 4096,
+            (first + len as u64 - 1) / 4096,
+            "{len} bytes at {first:#x}"
+        );
+    }
+}
+
+#[test]
 fn memory_outlives_the_arena_and_what_is_forgotten_stays() {
     let (arena, books) = arena(0);
     assert_eq!(arena.space().mapped(), 0);

@@ -65,13 +65,16 @@ pub(crate) fn open(
 fn explain(machine: &Machine, address: PciAddress, group: u32, error: &io::Error) -> VfioError {
     let files = [machine.group_file(group), machine.container()];
     let Some(errno) = Errno::from_io_error(error) else {
-        // `pci-driver` has words of its own for a group that is not viable, and for a kernel that
-        // is too old.
+        // `pci-driver` has words of its own for a group that is not viable and for a kernel that is
+        // too old, and none for one without an IOMMU of type 1.
         let others = machine.in_the_way(group);
-        return if error.to_string().contains("viable") {
+        let text = error.to_string();
+        return if text.contains("viable") {
             VfioError::GroupNotViable { group, others }
+        } else if text == "TODO" {
+            VfioError::Container("VFIO has no IOMMU of type 1 here".to_owned())
         } else {
-            VfioError::Container(error.to_string())
+            VfioError::Container(text)
         };
     };
     match errno {

@@ -12,10 +12,13 @@ use crate::bar::VfioRegisters;
 use crate::device::{BARS, Device, ResetKind};
 use crate::interrupts::{Eventfds, Vector};
 use crate::iommu::{Api, Iommu};
-use crate::region::VfioRegion;
+use crate::region::{Pages, VfioRegion};
 use crate::space::Space;
 use crate::sysfs::Machine;
 use crate::{PciAddress, VfioError, cdev, group};
+
+/// Intel's PCI vendor id.
+const INTEL: u16 = 0x8086;
 
 /// How a device is opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,22 +32,32 @@ pub struct Options {
     /// what it can do. Rings and buffers are always below 4 GiB.
     pub address_bits: u8,
     /// Bytes of memory for rings and buffers that are mapped, and so locked, at once: then it is
-    /// known when the device is opened whether the limit on locked memory allows them. More comes
-    /// when it is needed.
+    /// known when the device is opened whether the limit on locked memory allows them. Whole pieces
+    /// of 2 MiB are mapped, and more of them when they are needed.
     pub arena: usize,
     /// Whether huge pages that were set aside (`vm.nr_hugepages`) may be used for that memory.
     pub huge_pages: bool,
+    /// Whether pages of a region are kept apart, so that no fragment of it reaches across the end
+    /// of a page; `None` to do so where it is needed.
+    ///
+    /// QEMU's models of Intel's NICs need it: behind an IOMMU they lose a frame with such a
+    /// fragment, unless the two pages happen to be neighbours in the guest's memory, and mark it
+    /// done all the same (`net_tx_pkt_add_raw_fragment_pci`). No other device is known to. Regions
+    /// are then mapped twice, which locks twice the memory, and a frame takes more fragments. For
+    /// rings and buffers huge pages help there.
+    pub pages_apart: Option<bool>,
 }
 
 impl Default for Options {
-    /// The newest API, 32 bits, 1 byte (and so one piece of 2 MiB, where the limit allows it), huge
-    /// pages.
+    /// The newest API, 32 bits, 1 byte (and so one piece of 2 MiB), huge pages; pages are kept
+    /// apart where that is needed.
     fn default() -> Self {
         Self {
             api: None,
             address_bits: 32,
             arena: 1,
             huge_pages: true,
+            pages_apart: None,
         }
     }
 }
@@ -66,6 +79,7 @@ pub struct VfioPlatform {
     /// Whether MSI-X is on.
     connected: bool,
     limit: u64,
+    pages: Pages,
     start: Clock,
 }
 
@@ -76,6 +90,7 @@ pub struct VfioHandle {
     space: Arc<Space>,
     eventfds: Eventfds,
     limit: u64,
+    pages: Pages,
 }
 
 impl VfioPlatform {
@@ -92,6 +107,13 @@ impl VfioPlatform {
         // Rings are made before anybody has asked the driver how many bits there may be.
         let below = limit.min(u64::from(u32::MAX));
         let arena = Arena::new(&space, options.arena, below, options.huge_pages)?;
+        let needed = || machine.is_qemu() && device.read_config(0) as u16 == INTEL;
+        let pages = if options.pages_apart.unwrap_or_else(needed) {
+            log::debug!("{address}: pages are kept apart");
+            Pages::Apart
+        } else {
+            Pages::Joined
+        };
         log::debug!("{address}: open by the {}", space.iommu().api());
         Ok(Self {
             device,
@@ -99,6 +121,7 @@ impl VfioPlatform {
             eventfds: Eventfds::default(),
             connected: false,
             limit,
+            pages,
             start: Clock::now(),
         })
     }
@@ -116,6 +139,7 @@ impl VfioPlatform {
             space: Arc::clone(self.arena.space()),
             eventfds: self.eventfds.clone(),
             limit: self.limit,
+            pages: self.pages,
         }
     }
 
@@ -347,7 +371,7 @@ impl VfioHandle {
     /// [`VfioError::Empty`], [`VfioError::MemlockTooSmall`], [`VfioError::NoAddresses`], or what
     /// the system said. The bytes are dropped.
     pub fn register<B: FixedBytes>(&self, bytes: B) -> Result<VfioRegion<B>, VfioError> {
-        VfioRegion::new(&self.space, bytes, self.limit)
+        VfioRegion::new(&self.space, bytes, self.limit, self.pages)
     }
 
     /// The eventfd of a vector, for a poll loop; `None` for one that was never on.

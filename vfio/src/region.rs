@@ -1,11 +1,11 @@
-//! Bytes of the program for the device to read: mapped once, where they are.
+//! Bytes of the program for the device to read: mapped where they are.
 
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use pagewire_hal::{DeviceAddress, DomainId, FixedBytes, Region, Translation};
+use pagewire_hal::{DeviceAddress, DomainId, FixedBytes, Granule, Region, Translation};
 
 use crate::VfioError;
 use crate::iommu::Access;
@@ -21,9 +21,14 @@ use crate::space::{Mapping, Space};
 /// If the system refuses to unmap (it should not), the bytes are never freed.
 pub struct VfioRegion<B: FixedBytes> {
     mapping: Mapping,
+    /// Where pages are kept apart: of every second page.
+    second: Option<Mapping>,
     base: NonNull<u8>,
     len: usize,
-    address: [DeviceAddress; 1],
+    granule: Granule,
+    /// Bytes before the first in its page, where pages are kept apart; else 0.
+    lead: usize,
+    addresses: Box<[DeviceAddress]>,
     // On the heap, so that the bytes' owner is not moved any more once there are pointers to
     // the bytes. Dropped by `drop`, if the device cannot reach them any more.
     bytes: ManuallyDrop<Box<B>>,
@@ -34,8 +39,22 @@ unsafe impl<B: FixedBytes> Send for VfioRegion<B> {}
 // SAFETY: as above.
 unsafe impl<B: FixedBytes> Sync for VfioRegion<B> {}
 
+/// Whether a fragment may reach from one page of a region into the next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pages {
+    /// A region is contiguous for the device.
+    Joined,
+    /// Its pages are not: each but the first begins a fragment.
+    Apart,
+}
+
 impl<B: FixedBytes> VfioRegion<B> {
-    pub(crate) fn new(space: &Arc<Space>, bytes: B, limit: u64) -> Result<Self, VfioError> {
+    pub(crate) fn new(
+        space: &Arc<Space>,
+        bytes: B,
+        limit: u64,
+        pages: Pages,
+    ) -> Result<Self, VfioError> {
         let bytes = Box::new(bytes);
         let slice = bytes.bytes();
         let (base, len) = (NonNull::from(slice).cast::<u8>(), slice.len());
@@ -48,18 +67,44 @@ impl<B: FixedBytes> VfioRegion<B> {
         // bytes, and none lies at its very end.
         let size = (lead + len).next_multiple_of(page) as u64;
         let first = NonNull::new(base.as_ptr().wrapping_byte_sub(lead)).ok_or(VfioError::Empty)?;
-        // SAFETY: `FixedBytes` promises that the bytes stay while their owner lives, which is
-        // dropped in `drop` only, after the mapping. So the pages stay in which they lie. The
-        // device reads only.
-        let mapping = unsafe { space.map(first, size, Access::Read, limit) }?;
-        let address = [mapping.address().offset(lead as u64)];
-        Ok(Self {
+        let map = || {
+            // SAFETY: `FixedBytes` promises that the bytes stay while their owner lives, which is
+            // dropped in `drop` only, after the mappings, or here, if there are none. So the pages
+            // stay in which they lie. The device reads only.
+            unsafe { space.map(first, size, Access::Read, limit) }
+        };
+        let mapping = map()?;
+        let mut region = Self {
+            granule: Granule::CONTIGUOUS,
+            lead: 0,
+            addresses: Box::new([mapping.address().offset(lead as u64)]),
             mapping,
+            second: None,
             base,
             len,
-            address,
             bytes: ManuallyDrop::new(bytes),
-        })
+        };
+        // A single page cannot be joined with another.
+        if pages == Pages::Apart && size > page as u64 {
+            region.second = Some(map()?);
+            region.keep_apart(page, size as usize / page, lead);
+        }
+        Ok(region)
+    }
+
+    /// Takes the addresses of the pages from the two mappings by turns: so none follows the one
+    /// before it.
+    fn keep_apart(&mut self, page: usize, count: usize, lead: usize) {
+        let Some((second, granule)) = self.second.as_ref().zip(Granule::from_bytes(page)) else {
+            return;
+        };
+        let starts = [self.mapping.address(), second.address()];
+        let starts = starts.iter().cycle().take(count).enumerate();
+        self.addresses = starts
+            .map(|(index, start)| start.offset((index * page) as u64))
+            .collect();
+        self.granule = granule;
+        self.lead = lead;
     }
 
     /// The bytes.
@@ -71,7 +116,8 @@ impl<B: FixedBytes> VfioRegion<B> {
 
 impl<B: FixedBytes> Drop for VfioRegion<B> {
     fn drop(&mut self) {
-        if self.mapping.unmap() {
+        let second = self.second.as_mut().is_none_or(Mapping::unmap);
+        if self.mapping.unmap() && second {
             // SAFETY: the value is never used again, nor taken anywhere else.
             unsafe { ManuallyDrop::drop(&mut self.bytes) };
         }
@@ -80,14 +126,19 @@ impl<B: FixedBytes> Drop for VfioRegion<B> {
 
 impl<B: FixedBytes> fmt::Debug for VfioRegion<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [address] = self.address;
-        write!(f, "VfioRegion({} bytes at {address:?})", self.len)
+        let address = self.mapping.address();
+        write!(
+            f,
+            "VfioRegion({} bytes in pages from {address:?})",
+            self.len
+        )
     }
 }
 
 // SAFETY: the base and the bytes stay as `FixedBytes` promises, for nobody gets `&mut` to their
 // owner while the region lives. The mapping covers all of them, in a row, in the address space of
-// the domain, and lives as long; the device reads the same pages, which are locked.
+// the domain, and lives as long (where there are two, each covers all); the device reads the same
+// pages, which are locked.
 unsafe impl<B: FixedBytes> Region for VfioRegion<B> {
     fn base(&self) -> NonNull<u8> {
         self.base
@@ -102,7 +153,12 @@ unsafe impl<B: FixedBytes> Region for VfioRegion<B> {
     }
 
     fn translation(&self) -> Translation<'_> {
-        Translation::contiguous(self.len, &self.address)
+        if self.granule == Granule::CONTIGUOUS {
+            return Translation::contiguous(self.len, &self.addresses);
+        }
+        // Never `None`: there is an address for each page. No byte is translated then.
+        Translation::new(self.granule, self.lead, self.len, &self.addresses)
+            .unwrap_or(Translation::contiguous(0, &[]))
     }
 }
 

@@ -53,6 +53,15 @@ impl Machine {
         }
     }
 
+    /// Whether the machine is QEMU's: of its devices those that have no other name say so in their
+    /// subsystem (1af4), the bridge to the CPU first of all.
+    pub(crate) fn is_qemu(&self) -> bool {
+        let bridge = self
+            .sys
+            .join("bus/pci/devices/0000:00:00.0/subsystem_vendor");
+        fs::read_to_string(bridge).is_ok_and(|vendor| vendor.trim() == "0x1af4")
+    }
+
     /// The device's own file, if the kernel makes such files.
     pub(crate) fn device_file(&self, address: PciAddress) -> Option<PathBuf> {
         let entries = fs::read_dir(self.function(address).join("vfio-dev")).ok()?;

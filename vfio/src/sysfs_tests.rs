@@ -138,3 +138,18 @@ fn holders_are_found_by_what_they_have_open() {
     assert_eq!(tree.machine.holders(std::slice::from_ref(&group)), expected);
     assert_eq!(tree.machine.holders(&[tree.machine.iommufd()]), []);
 }
+
+#[test]
+fn a_machine_of_qemu_is_known_by_its_bridge() {
+    let tree = Tree::new();
+    assert!(!tree.machine.is_qemu());
+    tree.function("0000:00:00.0", Some(0), None);
+    let vendor = tree
+        .machine
+        .sys
+        .join("bus/pci/devices/0000:00:00.0/subsystem_vendor");
+    fs::write(&vendor, "0x8086\n").unwrap();
+    assert!(!tree.machine.is_qemu());
+    fs::write(&vendor, "0x1af4\n").unwrap();
+    assert!(tree.machine.is_qemu());
+}
