@@ -13,6 +13,7 @@ pub mod host;
 pub mod hostile;
 mod intel;
 pub mod ixgbe;
+mod lies;
 mod pace;
 #[cfg(target_os = "linux")]
 pub mod qtest;

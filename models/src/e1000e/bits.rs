@@ -127,8 +127,6 @@ pub(super) mod status {
 
 /// EEPROM control.
 pub(super) mod eecd {
-    pub(crate) const REQ: u32 = 1 << 6;
-    pub(crate) const GNT: u32 = 1 << 7;
     pub(crate) const PRES: u32 = 1 << 8;
     pub(crate) const AUTO_RD: u32 = 1 << 9;
     /// What software may write: the four pins and the request.
@@ -136,13 +134,7 @@ pub(super) mod eecd {
 }
 
 /// EEPROM read.
-pub(super) mod eerd {
-    pub(crate) const START: u32 = 1 << 0;
-    pub(crate) const DONE: u32 = 1 << 1;
-    pub(crate) const ADDRESS_SHIFT: u32 = 2;
-    pub(crate) const ADDRESS_MASK: u32 = 0x3fff;
-    pub(crate) const DATA_SHIFT: u32 = 16;
-}
+pub(super) use crate::intel::nvm::eerd;
 
 /// MDI control.
 pub(super) mod mdic {

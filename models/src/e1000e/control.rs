@@ -6,6 +6,7 @@ use super::interrupts;
 use super::registers::{PACKET_BUFFER_KB, Register, Ring, RingRegister};
 use super::statistics::Statistics;
 use super::{E1000e82574, Engine, filter};
+use crate::intel::nvm;
 
 /// EXTCNF_CTRL.MDIO_SW_OWNERSHIP.
 pub(super) const MDIO_SW_OWNERSHIP: u32 = 1 << 5;
@@ -239,11 +240,8 @@ impl E1000e82574 {
     }
 
     fn write_eecd(&mut self, value: u32) {
-        let fixed = self.registers.get(offset::EECD) & !(eecd::WRITABLE | eecd::GNT);
-        let mut kept = fixed | value & eecd::WRITABLE;
-        if value & eecd::REQ != 0 {
-            kept |= eecd::GNT;
-        }
+        let before = self.registers.get(offset::EECD);
+        let kept = nvm::write_eec(before, value, eecd::WRITABLE);
         self.registers.set(offset::EECD, kept);
     }
 
@@ -252,17 +250,13 @@ impl E1000e82574 {
             self.violation("EERD written before the word asked for was there".into());
             return;
         }
-        let address = value >> eerd::ADDRESS_SHIFT & eerd::ADDRESS_MASK;
-        let place = address << eerd::ADDRESS_SHIFT;
-        if value & eerd::START == 0 {
-            self.registers.set(offset::EERD, place);
-            return;
+        let (now, then) = nvm::write_eerd(value, |address| self.nvm.read(address));
+        self.registers.set(offset::EERD, now);
+        if let Some(then) = then {
+            let deadline = self.delay(self.config.latitude.slow_nvm, LONGEST_EERD);
+            self.eerd = Some((deadline, then));
+            self.settle();
         }
-        let data = u32::from(self.nvm.read(address)) << eerd::DATA_SHIFT;
-        let deadline = self.delay(self.config.latitude.slow_nvm, LONGEST_EERD);
-        self.registers.set(offset::EERD, place | eerd::START);
-        self.eerd = Some((deadline, data | place | eerd::DONE));
-        self.settle();
     }
 
     fn write_mdic(&mut self, value: u32) {

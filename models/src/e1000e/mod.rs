@@ -59,8 +59,9 @@ use registers::RegisterFile;
 use statistics::Statistics;
 use transmit::TxQueue;
 use violations::Violations;
-use work::{Gate, Work};
+use work::Work;
 
+use crate::intel::engine::{Engine, Gate};
 use crate::intel::pci::{ConfigSpace, Effect, TABLE_BAR_LEN};
 use crate::{Bus, Device, Wire, checksum, pace};
 
@@ -114,15 +115,6 @@ pub struct E1000e82574 {
     liar: Option<Box<Liar>>,
     /// What was told before.
     lies_told: LieCounters,
-}
-
-/// Whether the device is a bus master.
-#[derive(Clone, Copy, Debug)]
-enum Engine {
-    Running,
-    /// Told to stop; requests are under way until then.
-    Draining(Deadline),
-    Quiet,
 }
 
 impl E1000e82574 {
@@ -242,45 +234,22 @@ impl E1000e82574 {
     fn settle_engine(&mut self) {
         let stop = self.registers.get(offset::CTRL) & ctrl::GIO_MASTER_DISABLE != 0
             || !self.pci.is_bus_master();
-        self.engine = match self.engine {
-            _ if !stop => Engine::Running,
-            Engine::Running => {
-                let slow = self.config.latitude.late_master_disable;
-                Engine::Draining(self.delay(slow, LATEST_DRAIN))
-            }
-            Engine::Draining(deadline) if deadline.has_passed(&self.pace) && !self.never_quiet => {
-                Engine::Quiet
-            }
-            engine => engine,
-        };
-        if let Engine::Draining(deadline) = self.engine
-            && deadline.has_passed(&self.pace)
-            && !self.never_quiet
-        {
-            self.engine = Engine::Quiet;
-        }
+        let (pace, never) = (self.pace, self.never_quiet);
+        let slow = self.config.latitude.late_master_disable;
+        self.engine = self
+            .engine
+            .settle(stop, &pace, never, || self.delay(slow, LATEST_DRAIN));
     }
 
     /// Whether requests of the device have not been answered yet.
     fn has_requests(&self) -> bool {
-        self.never_quiet
-            || match self.engine {
-                Engine::Running => {
-                    self.transmit.iter().any(TxQueue::is_inside_frame)
-                        || self.receive.is_inside_frame()
-                }
-                Engine::Draining(_) => true,
-                Engine::Quiet => false,
-            }
+        let inside_frame =
+            || self.transmit.iter().any(TxQueue::is_inside_frame) || self.receive.is_inside_frame();
+        self.never_quiet || self.engine.has_requests(inside_frame)
     }
 
     fn gate(&self) -> Gate {
-        match self.engine {
-            _ if !self.pci.is_bus_master() => Gate::Closed,
-            Engine::Running => Gate::Open,
-            Engine::Draining(_) => Gate::Finish,
-            Engine::Quiet => Gate::Closed,
-        }
+        self.engine.gate(self.pci.is_bus_master())
     }
 
     /// What STATUS reads.

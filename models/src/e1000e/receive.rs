@@ -10,8 +10,9 @@ use super::checksum::frame_check_sequence;
 use super::filter::{self, Passed};
 use super::registers::Ring;
 use super::violations::Violations;
-use super::work::{Gate, Work, distance};
+use super::work::Work;
 use super::write_back::WriteBack;
+use crate::intel::engine::{Gate, distance};
 
 /// Least length of a frame without check sequence; the wire pads what is shorter.
 const SHORTEST: usize = 60;

@@ -8,8 +8,9 @@ use super::offload::Context;
 use super::pace::Deadline;
 use super::registers::Ring;
 use super::violations::Violations;
-use super::work::{Gate, Work, distance};
+use super::work::Work;
 use super::write_back::WriteBack;
+use crate::intel::engine::{Gate, distance};
 
 /// Descriptors fetched at once.
 const FETCH: usize = 64;

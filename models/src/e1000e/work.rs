@@ -37,24 +37,3 @@ impl Work<'_> {
         }
     }
 }
-
-/// Whether the device may use the bus.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Gate {
-    /// It may.
-    Open,
-    /// It may finish what it has begun.
-    Finish,
-    /// It may not.
-    Closed,
-}
-
-/// The distance from `from` to `to` in a ring of `entries`, forwards.
-#[inline]
-pub(super) fn distance(from: u32, to: u32, entries: u32) -> u32 {
-    if to >= from {
-        to - from
-    } else {
-        to.saturating_add(entries).saturating_sub(from)
-    }
-}

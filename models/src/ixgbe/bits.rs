@@ -176,8 +176,6 @@ pub(super) mod i2c {
 pub(super) const SYNC_PHY: u32 = 1 << 1;
 
 pub(super) mod eec {
-    pub(crate) const REQ: u32 = 1 << 6;
-    pub(crate) const GNT: u32 = 1 << 7;
     pub(crate) const PRES: u32 = 1 << 8;
     pub(crate) const AUTO_RD: u32 = 1 << 9;
     pub(crate) const SIZE_2: u32 = 2 << 11;
@@ -186,13 +184,8 @@ pub(super) mod eec {
     pub(crate) const WRITABLE: u32 = 0x77;
 }
 
-pub(super) mod eerd {
-    pub(crate) const START: u32 = 1 << 0;
-    pub(crate) const DONE: u32 = 1 << 1;
-    pub(crate) const ADDRESS_SHIFT: u32 = 2;
-    pub(crate) const ADDRESS_MASK: u32 = 0x3fff;
-    pub(crate) const DATA_SHIFT: u32 = 16;
-}
+/// EEPROM read.
+pub(super) use crate::intel::nvm::eerd;
 
 pub(super) mod swsm {
     pub(crate) const SMBI: u32 = 1 << 0;

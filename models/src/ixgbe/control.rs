@@ -1,12 +1,13 @@
 //! What reading and writing the registers of BAR 0 does, but for those of rings.
 
 use super::bits::{
-    ARBDIS, PATH_DISABLE, PATH_READY, SYNC_PHY, VLAN_FILTER, autoc, cause, ctrl, eec, eerd, esdp,
-    i2c, mrqc, offset, rdrxctl, swsm,
+    ARBDIS, PATH_DISABLE, PATH_READY, SYNC_PHY, VLAN_FILTER, autoc, cause, ctrl, eec, esdp, i2c,
+    mrqc, offset, rdrxctl, swsm,
 };
 use super::interrupts::Interrupts;
 use super::registers::{Register, canonical};
 use super::{DeviceId, Engine, Ixgbe82599};
+use crate::intel::nvm;
 
 /// MSCA: the access begins; it clears itself.
 const MDI_COMMAND: u32 = 1 << 30;
@@ -244,11 +245,8 @@ impl Ixgbe82599 {
     }
 
     fn write_eec(&mut self, value: u32) {
-        let fixed = self.registers.get(offset::EEC) & !(eec::WRITABLE | eec::GNT);
-        let mut kept = fixed | value & eec::WRITABLE;
-        if value & eec::REQ != 0 {
-            kept |= eec::GNT;
-        }
+        let before = self.registers.get(offset::EEC);
+        let kept = nvm::write_eec(before, value, eec::WRITABLE);
         self.registers.set(offset::EEC, kept);
     }
 
@@ -257,17 +255,13 @@ impl Ixgbe82599 {
             self.violation("EERD written before the word asked for was there".into());
             return;
         }
-        let address = value >> eerd::ADDRESS_SHIFT & eerd::ADDRESS_MASK;
-        let place = address << eerd::ADDRESS_SHIFT;
-        if value & eerd::START == 0 {
-            self.registers.set(offset::EERD, place);
-            return;
+        let (now, then) = nvm::write_eerd(value, |address| self.nvm.read(address));
+        self.registers.set(offset::EERD, now);
+        if let Some(then) = then {
+            let deadline = self.delay(self.config.latitude.slow_nvm, LONGEST_EERD);
+            self.eerd = Some((deadline, then));
+            self.settle();
         }
-        let data = u32::from(self.nvm.read(address)) << eerd::DATA_SHIFT;
-        let deadline = self.delay(self.config.latitude.slow_nvm, LONGEST_EERD);
-        self.registers.set(offset::EERD, place | eerd::START);
-        self.eerd = Some((deadline, data | place | eerd::DONE));
-        self.settle();
     }
 
     /// The wires to the module are software's only while it has the PHY.

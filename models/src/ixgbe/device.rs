@@ -2,8 +2,8 @@
 
 use pagewire_hal::Instant;
 
-use super::work::Gate;
 use super::{Ixgbe82599, bits, pci, registers};
+use crate::intel::engine::Gate;
 use crate::intel::pci::{Effect, TABLE_BAR_LEN};
 use crate::{Bus, Device};
 

@@ -66,8 +66,9 @@ use receive::Receiver;
 use registers::{QUEUES, RegisterFile};
 use transmit::TxQueue;
 use violations::Violations;
-use work::{Gate, Work};
+use work::Work;
 
+use crate::intel::engine::{Engine, Gate};
 use crate::intel::pci::ConfigSpace;
 use crate::{Bus, Wire, checksum, pace};
 
@@ -122,15 +123,6 @@ pub struct Ixgbe82599 {
     liar: Option<Box<Liar>>,
     /// What was told before.
     lies_told: LieCounters,
-}
-
-/// Whether the device is a bus master.
-#[derive(Clone, Copy, Debug)]
-enum Engine {
-    Running,
-    /// Told to stop; requests are under way until then.
-    Draining(Deadline),
-    Quiet,
 }
 
 impl Ixgbe82599 {
@@ -281,42 +273,24 @@ impl Ixgbe82599 {
     fn settle_engine(&mut self) {
         let stop = self.registers.get(offset::CTRL) & ctrl::MASTER_DISABLE != 0
             || !self.pci.is_bus_master();
-        self.engine = match self.engine {
-            _ if !stop => Engine::Running,
-            Engine::Running => {
-                let slow = self.config.latitude.late_master_disable;
-                Engine::Draining(self.delay(slow, LATEST_DRAIN))
-            }
-            engine => engine,
-        };
-        if let Engine::Draining(deadline) = self.engine
-            && deadline.has_passed(&self.pace)
-            && !self.never_quiet
-        {
-            self.engine = Engine::Quiet;
-        }
+        let (pace, never) = (self.pace, self.never_quiet);
+        let slow = self.config.latitude.late_master_disable;
+        self.engine = self
+            .engine
+            .settle(stop, &pace, never, || self.delay(slow, LATEST_DRAIN));
     }
 
     /// Whether requests of the device have not been answered yet.
     fn has_requests(&self) -> bool {
-        self.never_quiet
-            || match self.engine {
-                Engine::Running => {
-                    let mut used = self.transmit.iter().take(self.used);
-                    used.any(TxQueue::is_inside_frame) || self.receiver.is_inside_frame()
-                }
-                Engine::Draining(_) => true,
-                Engine::Quiet => false,
-            }
+        let inside_frame = || {
+            let mut used = self.transmit.iter().take(self.used);
+            used.any(TxQueue::is_inside_frame) || self.receiver.is_inside_frame()
+        };
+        self.never_quiet || self.engine.has_requests(inside_frame)
     }
 
     fn gate(&self) -> Gate {
-        match self.engine {
-            _ if !self.pci.is_bus_master() => Gate::Closed,
-            Engine::Running => Gate::Open,
-            Engine::Draining(_) => Gate::Finish,
-            Engine::Quiet => Gate::Closed,
-        }
+        self.engine.gate(self.pci.is_bus_master())
     }
 
     /// What STATUS reads.

@@ -15,7 +15,8 @@ use super::packet::{self, lacks_checksum};
 use super::registers::{QUEUES, Ring};
 use super::rss::Hash;
 use super::rx_queue::RxQueue;
-use super::work::{Gate, Work};
+use super::work::Work;
+use crate::intel::engine::Gate;
 use crate::intel::packet::Packet;
 
 /// Least length of a frame without check sequence; the wire pads what is shorter.

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use super::bits::{DESCRIPTOR, offset::ring, srrctl};
 use super::registers::{RegisterFile, Ring};
 use super::violations::Violations;
-use super::work::{Enable, Work, distance};
+use super::work::{Enable, Work};
 use super::write_back::WriteBack;
+use crate::intel::engine::distance;
 
 /// Descriptors fetched at once.
 const FETCH: usize = 32;

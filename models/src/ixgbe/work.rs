@@ -77,17 +77,6 @@ impl Work<'_> {
     }
 }
 
-/// Whether the device may use the bus.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Gate {
-    /// It may.
-    Open,
-    /// It may finish what it has begun.
-    Finish,
-    /// It may not.
-    Closed,
-}
-
 /// The ENABLE bit of a queue: it reads as it is, which is not always as it was written.
 #[derive(Debug, Default)]
 pub(super) struct Enable {
@@ -148,15 +137,5 @@ impl Enable {
     /// The driver has read it as set since it was set.
     pub(super) fn was_seen(&self) -> bool {
         self.seen
-    }
-}
-
-/// The distance from `from` to `to` in a ring of `entries`, forwards.
-#[inline]
-pub(super) fn distance(from: u32, to: u32, entries: u32) -> u32 {
-    if to >= from {
-        to - from
-    } else {
-        to.saturating_add(entries).saturating_sub(from)
     }
 }
