@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ struct Counts {
     accesses: AtomicU64,
     steps: AtomicU64,
     gone: Mutex<Range<u64>>,
+    is_deaf: AtomicBool,
 }
 
 impl Watch {
@@ -57,6 +58,7 @@ impl Watch {
                 accesses: AtomicU64::new(0),
                 steps: AtomicU64::new(0),
                 gone: Mutex::new(u64::MAX..u64::MAX),
+                is_deaf: AtomicBool::new(false),
             }),
         }
     }
@@ -69,6 +71,15 @@ impl Watch {
     /// The device is gone for these accesses: all ones, writes lost, no steps.
     pub(crate) fn tear_out(&self, accesses: Range<u64>) {
         *lock(&self.counts.gone) = accesses;
+    }
+
+    /// Writes to configuration space are lost from now on.
+    pub(crate) fn deafen(&self) {
+        self.counts.is_deaf.store(true, Ordering::Relaxed);
+    }
+
+    fn is_deaf(&self) -> bool {
+        self.counts.is_deaf.load(Ordering::Relaxed)
     }
 
     fn is_gone(&self) -> bool {
@@ -138,7 +149,7 @@ unsafe impl Platform for WatchedPlatform {
     }
 
     unsafe fn write_config(&mut self, offset: u16, value: u32) {
-        if self.watch.touch() {
+        if self.watch.touch() && !self.watch.is_deaf() {
             // SAFETY: the caller's promise.
             unsafe { self.inner.write_config(offset, value) };
         }
