@@ -385,3 +385,18 @@ fn random_registers_do_no_harm_to_the_model() {
         assert_eq!(rig.read(0xa200), 0x3322_1102, "seed {seed}");
     }
 }
+
+#[test]
+fn without_a_request_nothing_is_reported() {
+    let mut rig = Rig::plain();
+    let address = rig.put(PAYLOAD, &pattern(64, 1));
+    let quiet = rig.push(data(address, 64, EOP | IFCS, 0, 64));
+    rig.doorbell();
+    rig.until("a frame", |rig| rig.sent().len() == 1);
+    rig.steps(100);
+    assert!(!rig.is_done(quiet));
+    // The next one that asks is.
+    rig.send(&pattern(70, 2));
+    rig.steps(100);
+    assert!(!rig.is_done(quiet));
+}

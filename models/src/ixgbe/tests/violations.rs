@@ -222,6 +222,27 @@ fn enable_must_be_read_before_the_tail_moves() {
     rig.write(0x6028, 1 << 25);
     rig.write(0x6018, 1);
     rig.expect_violation("before TXDCTL.ENABLE was read");
+    // To look while it is not set is not enough.
+    let slow = Latitude {
+        slow_queue_enable: true,
+        ..Latitude::none()
+    };
+    let mut early = 0;
+    for seed in 0..20 {
+        let mut rig = Rig::cold(seed, slow);
+        rig.initialise();
+        rig.ring(0x6000, TX_RING);
+        rig.write(0x4a80, 1);
+        rig.write(0x6028, 1 << 25);
+        if rig.read(0x6028) & 1 << 25 != 0 {
+            continue;
+        }
+        early += 1;
+        rig.steps(200);
+        rig.write(0x6018, 1);
+        rig.expect_violation("before TXDCTL.ENABLE was read");
+    }
+    assert!(early > 0);
 }
 
 #[test]
