@@ -1,4 +1,4 @@
-//! A device that is taken out at any access, for ever or for a while.
+//! A device that is taken out at any access, for ever or for a while, or cannot be stopped.
 
 use std::ops::Range;
 
@@ -28,6 +28,11 @@ macro_rules! tests {
         #[test]
         fn a_device_that_was_gone_and_is_back() {
             $crate::removal::gone_and_back::<$subject>();
+        }
+
+        #[test]
+        fn a_device_that_stays_bus_master_is_not_quiet() {
+            $crate::removal::stays_bus_master::<$subject>();
         }
 
         #[test]
@@ -232,6 +237,17 @@ pub(crate) fn gone_and_back<S: Subject>() {
             }
         }
     }
+}
+
+/// The device says that it is quiet, but the bit that lets it reach memory is not cleared.
+pub(crate) fn stays_bus_master<S: Subject>() {
+    let mut raw = busy::<S>(6);
+    let out = raw.books.out.len();
+    raw.machine.watch.deafen();
+    let stopped = raw.machine.stop(&mut raw.nic);
+    assert_eq!(stopped, Stopped::Failed(Some(NicError::NotQuiet)));
+    assert_eq!(raw.books.out.len(), out);
+    raw.finish();
 }
 
 /// What queues answer after a release.
