@@ -3,6 +3,8 @@
 // A test may panic: that is how it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "ixgbe_device/beside.rs"]
+mod beside;
 #[path = "ixgbe_device/lab.rs"]
 mod lab;
 #[path = "conformance_ixgbe/listener.rs"]

@@ -70,7 +70,8 @@ impl<P: Platform> IxgbeRx<P> {
     }
 
     /// Tells the device, which is reset and stopped, of the ring (82599 datasheet 4.6.7, as TinyNF
-    /// quotes it). The tail is 0 since the reset: it gets no buffer before
+    /// quotes it). Head and tail are written as equal, for [`receive`](RxQueue::receive) on another
+    /// thread may have moved the tail since the reset: so it gets no buffer before
     /// [`offer_all`](Self::offer_all). RSCCTL stays as the reset leaves it: no segments are joined
     /// (machine-readable map).
     pub(crate) fn program(&mut self) {
@@ -81,6 +82,7 @@ impl<P: Platform> IxgbeRx<P> {
             (RDBAH, (address >> 32) as u32),
             (RDLEN, self.ring.bytes()),
             (RDH, 0),
+            (RDT, 0),
         ] {
             // SAFETY: the ring is ours and in custody as not quiet, and so are the buffers that
             // its descriptors name.

@@ -121,8 +121,9 @@ impl<P: Platform> IxgbeTx<P> {
     }
 
     /// Tells the device, which is reset and stopped, of the empty ring (82599 datasheet 4.6.8, as
-    /// TinyNF quotes it). The tail is 0 since the reset, and is not written before the queue is on
-    /// (the same).
+    /// TinyNF quotes it). The reset has set the tail to 0, but a doorbell on another thread may have
+    /// moved it since: so it is written (as Linux `ixgbe_configure_tx_ring` does). Other values are
+    /// not written before the queue is on (4.6.8).
     pub(crate) fn program(&mut self) {
         self.contexts = Contexts::default();
         self.ring.prepare();
@@ -132,10 +133,12 @@ impl<P: Platform> IxgbeTx<P> {
             (TDBAH, (address >> 32) as u32),
             (TDLEN, self.ring.bytes()),
             (TDH, 0),
+            (TDT, 0),
             (TDWBAL, 0),
         ] {
-            // SAFETY: the ring is ours and in custody as not quiet; head and tail are equal since
-            // the reset, so no descriptor is the device's, and nothing is written elsewhere.
+            // SAFETY: the ring is ours and in custody as not quiet. The queue is off since the
+            // reset, and head and tail are equal before it is switched on, so no descriptor is the
+            // device's; nothing is written elsewhere.
             unsafe {
                 self.registers
                     .write_ring(register.of(self.id.pair()), value)

@@ -169,16 +169,24 @@ impl Lab {
 
     /// Resets the device with all pairs: the position and token of each frame that came back.
     pub(crate) fn reset(&mut self) -> Vec<(u16, u32)> {
-        let back = self.stop_and_restart();
+        self.reset_beside(|_| {})
+    }
+
+    /// The same, with something done to the pairs each time that the driver was polled, also when
+    /// the device is quiet.
+    pub(crate) fn reset_beside(&mut self, work: impl FnMut(&mut Self)) -> Vec<(u16, u32)> {
+        let back = self.stop_and_restart(work);
         self.wait_for_link();
         back
     }
 
     /// The same, and not a moment passes after the restart.
-    pub(crate) fn stop_and_restart(&mut self) -> Vec<(u16, u32)> {
+    pub(crate) fn stop_and_restart(&mut self, mut work: impl FnMut(&mut Self)) -> Vec<(u16, u32)> {
         self.nic.begin_reset(self.host.now());
         for _ in 0..100_000 {
-            if self.nic.poll(self.host.now()) == Ok(Phase::Quiet) {
+            let quiet = self.nic.poll(self.host.now()) == Ok(Phase::Quiet);
+            work(self);
+            if quiet {
                 break;
             }
             self.run(1);

@@ -98,7 +98,7 @@ fn a_doorbell_right_after_a_restart_waits_for_the_queue() {
         let late = Duration::from_micros(1 << seed);
         lab.model
             .with_device(|device| device.queues_are_off_until = Instant::from_nanos(u64::MAX));
-        lab.stop_and_restart();
+        lab.stop_and_restart(|_| {});
         let until = lab.host.now() + late;
         lab.model
             .with_device(|device| device.queues_are_off_until = until);

@@ -1,10 +1,10 @@
 //! Stopping with frames in flight, restart, release, hang detection, what happens on drop.
 
 use pagewire_hal::fake::lifecycle::{at, make_quiet, restart};
-use pagewire_hal::{Nic, NicError, Offload, Phase, TxQueue};
+use pagewire_hal::{Nic, NicError, Offload, Phase, RxQueue, TxQueue};
 
 use super::{open, post};
-use crate::fake::{Device, Fault};
+use crate::fake::{Device, Fault, Play};
 use crate::regs;
 
 pagewire_hal::lifecycle_tests!(Device);
@@ -74,4 +74,33 @@ fn causes_from_before_a_reset_are_read_away() {
     fake.device().set(regs::EICR.0, 1 << 22);
     make_quiet(&mut nic);
     assert_eq!(fake.device().get(regs::EICR.0), 0);
+}
+
+#[test]
+fn a_tail_that_was_written_after_the_reset_is_forgotten_before_the_queues_are_on() {
+    let (fake, mut nic, mut tx, mut rx) = open();
+    for _ in 0..2 {
+        assert!(fake.deliver(0, &[7; 60], 60, 3, 0));
+    }
+    make_quiet(&mut nic);
+    // The queues do not know of the reset: they may be on other threads.
+    assert_eq!(post(&mut tx, 3, Offload::NONE, 5), Ok(()));
+    tx.doorbell();
+    assert_eq!(rx.receive(9, &mut |_| {}), Ok(2));
+    let tails = [regs::TDT.0, regs::RDT.0];
+    for tail in tails {
+        assert_ne!(fake.device().get(tail), 0, "{tail:#x}: it was moved");
+    }
+    fake.device().log.clear();
+    let (result, tokens) = restart(&mut nic, &mut tx, &mut rx);
+    assert_eq!((result, tokens), (Ok(()), [(0, 5)].into()));
+    assert_eq!(fake.tail(0), 0, "no descriptor is the device's");
+    let device = fake.device();
+    for (tail, control) in tails.into_iter().zip([regs::TXDCTL.0, regs::RXDCTL.0]) {
+        let on = |&(at, value): &(u32, u32)| at == control && value & 1 << 25 != 0;
+        let on = device.log.iter().position(on).expect("switched on");
+        let mut before = device.log.iter().take(on).rev();
+        let last = before.find(|(at, _)| *at == tail);
+        assert_eq!(last, Some(&(tail, 0)), "{tail:#x}");
+    }
 }

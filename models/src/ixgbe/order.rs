@@ -106,8 +106,24 @@ impl Ixgbe82599 {
         self.settle();
     }
 
-    /// A ring must have a place and a length before it is used.
+    /// A ring must have a place and a length before it is used, and it must be empty: the tail
+    /// moves when the queue is on (82599 datasheet 4.6.7, 4.6.8).
     fn judge_ring(&mut self, which: Ring) {
+        let [head, tail] = match which {
+            Ring::Transmit(queue) => {
+                let queue = self.transmit.get(queue);
+                queue.map_or([0, 0], |queue| [queue.head(false), queue.tail()])
+            }
+            Ring::Receive(queue) => {
+                let queue = self.receiver.queues.get(queue);
+                queue.map_or([0, 0], |queue| [queue.head(false), queue.tail()])
+            }
+        };
+        if head != tail {
+            self.violation(format!(
+                "{which:?} enabled with head {head} and tail {tail}"
+            ));
+        }
         let (_, entries) = self.registers.ring(which);
         if entries == 0 || !self.registers.is_based(which) {
             self.violation(format!(

@@ -1,7 +1,7 @@
 //! What reading and writing the registers of a descriptor ring does.
 
 use super::Ixgbe82599;
-use super::bits::dctl;
+use super::bits::{ctrl, dctl, offset};
 use super::registers::{QUEUES, Ring, RingRegister};
 
 /// Nanoseconds that a queue may take to be enabled or disabled.
@@ -111,13 +111,25 @@ impl Ixgbe82599 {
         }
     }
 
+    /// Whether the driver has the device stopped: it reaches no memory, or is told not to.
+    fn is_stopped(&self) -> bool {
+        self.registers.get(offset::CTRL) & ctrl::MASTER_DISABLE != 0 || !self.pci.is_bus_master()
+    }
+
+    /// A queue that is off in a stopped device keeps what is written, without a word: a thread that
+    /// does not know of a reset may do so. If it is still there when the queue is switched on,
+    /// [`judge_ring`](Self::judge_ring) reports it.
     fn write_tail(&mut self, which: Ring, value: u32) {
         let (_, entries) = self.registers.ring(which);
+        let stopped = self.is_stopped();
         match which {
             Ring::Transmit(number) => {
                 let Some(queue) = self.transmit.get_mut(number) else {
                     return;
                 };
+                if stopped && !queue.enable.is_running() {
+                    return queue.keep_tail(value);
+                }
                 if queue.enable.is_on() && value != queue.tail() && !self.pci.is_bus_master() {
                     self.violations.report(format!(
                         "transmit queue {number}: a doorbell while bus mastering is off"
@@ -128,6 +140,9 @@ impl Ixgbe82599 {
             }
             Ring::Receive(number) => {
                 if let Some(queue) = self.receiver.queues.get_mut(number) {
+                    if stopped && !queue.enable.is_running() {
+                        return queue.keep_tail(value);
+                    }
                     queue.give(value, entries, &mut self.violations);
                 }
             }

@@ -87,6 +87,11 @@ impl RxQueue {
         self.tail
     }
 
+    /// The tail is written while the queue is off and the device is stopped.
+    pub(super) fn keep_tail(&mut self, value: u32) {
+        self.tail = value;
+    }
+
     /// Addresses of the buffers that were fetched and are free.
     pub(super) fn buffers(&self) -> impl Iterator<Item = u64> {
         self.free.iter().map(|free| free.address)

@@ -113,6 +113,11 @@ impl TxQueue {
         self.tail
     }
 
+    /// The tail is written while the queue is off and the device is stopped.
+    pub(super) fn keep_tail(&mut self, value: u32) {
+        self.tail = value;
+    }
+
     /// Whether a frame is partly fetched.
     pub(super) fn is_inside_frame(&self) -> bool {
         self.assembly.open

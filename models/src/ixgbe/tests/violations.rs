@@ -213,6 +213,28 @@ fn a_tail_is_judged() {
     rig.expect_violation("before RXDCTL.ENABLE");
 }
 
+/// A thread that does not know of a reset may ring meanwhile; the driver must put the tail right.
+#[test]
+fn a_tail_of_a_stopped_device_is_kept_and_judged_when_the_queue_is_switched_on() {
+    for (ring, place) in [(0x6000, TX_RING), (0x1000, RX_RING)] {
+        let mut rig = Rig::cold(0, Latitude::none());
+        rig.write(ring + 0x18, 5);
+        assert_eq!(rig.read(ring + 0x18), 5);
+        rig.initialise();
+        assert_eq!(rig.read(ring + 0x18), 0, "a reset clears it");
+        rig.set(0, 1 << 2);
+        rig.write(ring + 0x18, 5);
+        rig.clear(0, 1 << 2);
+        rig.expect_clean();
+        rig.write(ring, (MEMORY + place as u64) as u32);
+        rig.write(ring + 4, ((MEMORY + place as u64) >> 32) as u32);
+        rig.write(ring + 8, ENTRIES * 16);
+        rig.write(ring + 0x14, 1 << 25 | 2 | 4 << 8);
+        rig.write(ring + 0x28, 1 << 25);
+        rig.expect_violation("enabled with head 0 and tail 5");
+    }
+}
+
 #[test]
 fn enable_must_be_read_before_the_tail_moves() {
     let mut rig = Rig::cold(0, Latitude::none());
