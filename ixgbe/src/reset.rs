@@ -47,8 +47,9 @@ pub(crate) const RESET_LIMIT: Duration = Duration::from_millis(500);
 /// What open waits at once while it steps the sequence below.
 const STEP: Duration = Duration::from_millis(1);
 
-/// Time that a reset takes at least (Linux: 50 ms; for the X540 100 ms), in which no register is
-/// touched. "Approximately 1 ms" must pass before that (82599 datasheet 8.2.3.1.1) and 10 ms before
+/// Time that a reset takes at least (Linux: 50 ms; for the X540 100 ms), in which this part of
+/// the driver touches no register; queues on other threads, which do not know of the reset, may
+/// still write a tail or look whether they are on. "Approximately 1 ms" must pass before that (82599 datasheet 8.2.3.1.1) and 10 ms before
 /// the initialisation (4.6.3.2), as TinyNF quotes them. (Linux reads STATUS at once, to flush the
 /// write, and DPDK CTRL after 1 µs. The datasheet is followed: nothing hurries.)
 const fn settle(family: Family) -> Duration {
