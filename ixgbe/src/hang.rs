@@ -4,7 +4,8 @@ use pagewire_hal::{Instant, Registers, driver};
 
 use crate::regs::{Bar, PerQueue, QPTC, TDH, TDT};
 
-/// Watches one transmit queue. Linux looks every 2 s (`ixgbe_check_tx_hang`), and twice as here; with
+/// Watches one transmit queue by its head and tail. Frames behind a head that has run ahead to the
+/// tail, see [`tx`](crate::tx), are not noticed. Linux looks every 2 s (`ixgbe_check_tx_hang`), and twice as here; with
 /// pages lent to the device it is done sooner.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HangWatch {

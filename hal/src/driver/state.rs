@@ -73,7 +73,9 @@ pub const HANG_INTERVAL: Duration = Duration::from_millis(500);
 /// Watches a transmit queue by the device's head: with work to do and no progress in two looks in
 /// a row it hangs.
 ///
-/// Descriptors that wait for a link count as well: their pages are stranded until a reset.
+/// Descriptors that wait for a link count as well: their pages are stranded until a reset. But a
+/// device whose head runs ahead, as it fetches before it sends, may show a head that has reached
+/// the tail while frames wait inside: those are not noticed here.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HangWatch {
     /// When the head was first seen here, the head, and the frames sent by then.
