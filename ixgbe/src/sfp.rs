@@ -1,9 +1,9 @@
 //! The SFP+ module in the cage: what it is, read over two wires that are driven bit by bit.
 //!
 //! Sources: Linux and DPDK ixgbe (`ixgbe_phy.c`, `ixgbe_phy.h`) for the register and the times;
-//! SFF-8472 by the same for the bytes, names in brackets without their `IXGBE_`. Both wait up to
-//! 500 µs for a module that holds the clock down; that is not done here, and such a module is
-//! misread and asked again. Nobody has tried this on hardware.
+//! SFF-8472 by the same for the bytes, names in brackets without their `IXGBE_`. A module that
+//! holds the clock down is waited for, up to 500 µs as in both. One that holds it longer is misread,
+//! and asked again only if it did not acknowledge. Nobody has tried this on hardware.
 
 use core::time::Duration;
 
