@@ -145,9 +145,10 @@ impl<P: Platform> Ixgbe<P> {
     ///
     /// # Errors
     /// [`NicError`]: the device is not known, not tested or gone, the configuration is out of
-    /// range, a step of the initialisation has timed out, the EEPROM is damaged, or what the
-    /// platform said. The device is left stopped and reaches no memory of ours, but for a queue
-    /// that does not switch on: its memory leaks.
+    /// range, a step of the initialisation has timed out, the EEPROM is damaged, the cage has no
+    /// module for 10 gigabit ([`NicError::NotOffered`]), or what the platform said. The device is
+    /// left stopped and reaches no memory of ours. Only if a queue has not switched on, and the
+    /// device then does not become quiet either, it may: the memory of the queues leaks.
     pub fn open(mut platform: P, config: &Config) -> Result<Self, NicError> {
         config.check()?;
         let info = ids::identify(&platform, config.allow_untested)?;
