@@ -108,8 +108,9 @@ impl<'a> RxFrame<'a> {
         self
     }
 
-    /// Bytes, Ethernet header included, frame check sequence excluded; at most
-    /// [`max_receive_len`](crate::Capabilities::max_receive_len).
+    /// Bytes, Ethernet header included, frame check sequence excluded. Of a device that keeps its
+    /// word at most [`max_receive_len`](crate::Capabilities::max_receive_len), and 4 more with a
+    /// VLAN tag; of any device at most the length of a receive buffer.
     #[must_use]
     #[inline]
     pub const fn len(&self) -> usize {
