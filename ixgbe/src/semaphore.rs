@@ -165,7 +165,9 @@ fn take_register<P: Platform>(
 /// the bit is cleared without it (Linux goes on, too).
 pub(crate) fn put<R: Registers>(registers: &Bar<R>, family: Family, resource: Resource) {
     let owned = try_register(registers, family);
-    // The X540's semaphore in the register stays as it is read: set where it is taken.
+    // The X540's semaphore in the register stays as it is read: set where it is taken. Where it is
+    // not ours, and its owner gives it back between the reading and the writing, it is set again.
+    // Nobody holds it then, and the next one to want it releases it as stuck.
     registers.change(SW_FW_SYNC, resource.software(), 0);
     if owned {
         put_register(registers, family);
