@@ -40,7 +40,8 @@ pub(crate) fn capabilities(config: &Config, family: Family) -> Capabilities {
         capabilities.segmentation = Some(segmentation);
     }
     capabilities.rx_checksum = match family {
-        // See `RxDescriptor::checksum`.
+        // See `RxDescriptor::checksum`, also for IPv4 headers: where the device has not looked at
+        // the transport checksum as well, a wrong header is not told from one not looked at.
         Family::I82599 => checksum.difference(ChecksumOffload::UDP_IPV4),
         Family::X540 => checksum,
     };
