@@ -172,6 +172,8 @@ pub(super) mod i2c {
     pub(crate) const DATA_OUT: u32 = 1 << 3;
 }
 
+/// SW_FW_SYNC of an X540: somebody has the register itself (Linux ixgbe `IXGBE_SWFW_REGSMP`).
+pub(super) const SYNC_REGISTER: u32 = 1 << 31;
 /// SW_FW_SYNC: software has the PHY of port 0, or the wires to its module.
 pub(super) const SYNC_PHY: u32 = 1 << 1;
 

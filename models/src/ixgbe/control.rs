@@ -1,8 +1,8 @@
 //! What reading and writing the registers of BAR 0 does, but for those of rings.
 
 use super::bits::{
-    ARBDIS, PATH_DISABLE, PATH_READY, SYNC_PHY, VLAN_FILTER, autoc, cause, ctrl, eec, esdp, i2c,
-    mrqc, offset, rdrxctl, swsm,
+    ARBDIS, PATH_DISABLE, PATH_READY, SYNC_PHY, SYNC_REGISTER, VLAN_FILTER, autoc, cause, ctrl,
+    eec, esdp, i2c, mrqc, offset, rdrxctl, swsm,
 };
 use super::interrupts::Interrupts;
 use super::registers::{Register, RingRegister, canonical};
@@ -98,6 +98,7 @@ impl Ixgbe82599 {
                 self.registers.set(offset::SWSM, value | swsm::SMBI);
                 value
             }
+            Register::SwFwSync if self.config.device == DeviceId::X540T => self.take_sync(),
             Register::Eicr => self.interrupts.read(&self.registers),
             Register::Eics => self.interrupts.peek(),
             Register::Eims => self.interrupts.mask(),
@@ -281,13 +282,29 @@ impl Ixgbe82599 {
         self.cage.drive(outputs, &self.pace, freedoms);
     }
 
-    /// SW_FW_SYNC is changed by whoever holds SWSM.SWESMBI. (An X540 has a semaphore of its own in
-    /// this register.)
+    /// SW_FW_SYNC of an X540 has a semaphore of its own: a read that finds it free takes it.
+    fn take_sync(&mut self) -> u32 {
+        let value = self.registers.get(offset::SW_FW_SYNC);
+        if !self.firmware.has_passed(&self.pace) {
+            return value | SYNC_REGISTER;
+        }
+        let taken = value | SYNC_REGISTER;
+        self.registers.set(offset::SW_FW_SYNC, taken);
+        value
+    }
+
+    /// SW_FW_SYNC is changed by whoever holds SWSM.SWESMBI, on an X540 its own semaphore.
     fn write_sync(&mut self, value: u32) {
-        let held = self.registers.get(offset::SWSM) & swsm::SWESMBI != 0;
-        if !held && self.config.device != DeviceId::X540T {
+        let (held, what) = if self.config.device == DeviceId::X540T {
+            let own = self.registers.get(offset::SW_FW_SYNC);
+            (own & SYNC_REGISTER != 0, "the register's own semaphore")
+        } else {
+            let own = self.registers.get(offset::SWSM);
+            (own & swsm::SWESMBI != 0, "SWSM.SWESMBI")
+        };
+        if !held {
             self.violation(format!(
-                "SW_FW_SYNC {value:#x} written without holding SWSM.SWESMBI"
+                "SW_FW_SYNC {value:#x} written without holding {what}"
             ));
         }
         self.registers.set(offset::SW_FW_SYNC, value);

@@ -222,3 +222,27 @@ fn a_removed_device_reads_all_ones() {
     assert_eq!(rig.device.config_read(0), u32::MAX);
     assert!(!rig.step());
 }
+
+#[test]
+fn the_register_of_semaphores_of_an_x540_has_one_of_its_own() {
+    for seed in 0..10 {
+        let mut rig = Rig::with(ModelConfig {
+            seed,
+            device: DeviceId::X540T,
+            ..ModelConfig::default()
+        });
+        rig.reset();
+        rig.until("the firmware", |rig| rig.read(0x1_0160) >> 31 == 0);
+        assert_eq!(
+            rig.read(0x1_0160) >> 31,
+            1,
+            "seed {seed}: the first read took it"
+        );
+        rig.write(0x1_0160, 1 << 31 | 2);
+        assert_eq!(rig.read(0x1_0160), 1 << 31 | 2, "seed {seed}");
+        rig.write(0x1_0160, 2);
+        rig.expect_clean();
+        rig.write(0x1_0160, 0);
+        rig.expect_violation("own semaphore");
+    }
+}
