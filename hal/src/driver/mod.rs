@@ -3,7 +3,7 @@
 //! [`Nic`](crate::Nic) and its queues, not here.
 //!
 //! - [`Bar`] names registers, and keeps those that tell the device of memory apart.
-//! - [`identify`] and [`wait_until`] are for opening a device.
+//! - [`identify()`] and [`wait_until`] are for opening a device.
 //! - [`Pairs`] keeps the pairs of queues that were not taken, and checks those that are lent for a
 //!   reset.
 //! - [`RxRing`] and [`TxRing`] are what is the same in queues whose device marks descriptors as
