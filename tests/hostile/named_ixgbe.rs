@@ -27,18 +27,17 @@ fn scripted(lie: Lie, script: &[u8]) -> Plan<Ixgbe> {
 }
 
 /// DD in a descriptor that was written and not handed over: the first ring that the model knows is
-/// the transmit ring, and the frame's last descriptor is 2.
+/// the transmit ring, and the frame is its first descriptor. (Of what lies in pages of the program,
+/// nobody knows how many descriptors it takes.)
 #[test]
 fn a_frame_that_the_device_does_not_have_is_not_done() {
-    let mut raw = Raw::open(&scripted(Lie::DoneAtRandom, &[0, 0, 0, 2, 0, 0]));
+    let mut raw = Raw::open(&scripted(Lie::DoneAtRandom, &[0, 0, 0, 0, 0, 0]));
     raw.run(3000, 10);
-    let region = raw.register(0, 1000);
-    let pieces = [(region, 0, 100), (region, 300, 100)];
-    raw.post(60, &pieces, Offloaded::Nothing).unwrap();
+    raw.post(60, &[], Offloaded::Nothing).unwrap();
     raw.machine.set_hostile(true);
     raw.run(1, 10);
     assert_eq!(told(&raw, Lie::DoneAtRandom), 1);
-    assert_eq!(raw.reclaim(), Err(QueueError::BadIndex { index: 2 }));
+    assert_eq!(raw.reclaim(), Err(QueueError::BadIndex { index: 0 }));
     assert_eq!(raw.reclaim(), Err(QueueError::Down));
     assert!(raw.post(60, &[], Offloaded::Nothing).is_err(), "down");
     assert!(!raw.port.queue().has_room(1), "down");
