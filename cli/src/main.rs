@@ -8,6 +8,7 @@ mod list;
 mod machine;
 mod model;
 mod receiver;
+mod software;
 mod unbind;
 
 use std::io::Write;

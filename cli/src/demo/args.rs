@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-use crate::device::{Backend, DeviceName, NicKind};
+use crate::device::DeviceName;
 use crate::error::Failure;
+use crate::software::{Backend, NicKind, SoftwareNic};
 
 /// Options of `pagewire demo`.
 #[derive(clap::Args, Debug)]
@@ -135,9 +136,19 @@ impl Args {
         self.connections.unwrap_or(self.queues)
     }
 
+    /// Whose TCP receives.
+    pub(crate) fn peer(&self) -> PeerKind {
+        self.peer
+    }
+
+    /// How far memory is contiguous for the device.
+    pub(crate) fn dma_page(&self) -> DmaPage {
+        self.dma_page
+    }
+
     /// The devices, one after the other.
     pub(crate) fn devices(&self) -> Vec<DeviceName> {
-        let model = |nic| DeviceName::new(Backend::Model, nic);
+        let model = |nic| DeviceName::Software(SoftwareNic::new(Backend::Model, nic));
         match self.nic {
             None => vec![self.device.clone()],
             Some(NicChoice::One(nic)) => vec![model(nic)],

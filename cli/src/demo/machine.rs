@@ -9,7 +9,6 @@ use pagewire_models::Wire;
 
 use super::args::Args;
 use super::input::Sealed;
-use crate::device::DeviceName;
 use crate::error::Failure;
 
 /// What the NIC's wire ends in.
@@ -23,6 +22,8 @@ pub(crate) enum FarEnd {
 
 /// A device's surroundings.
 pub(crate) trait Machine: Sized {
+    /// Which device it is.
+    type Device;
     /// What the driver is given.
     type Platform: Platform;
     /// The input, where the device reaches it.
@@ -32,8 +33,8 @@ pub(crate) trait Machine: Sized {
     const TAKES_TAP: bool = false;
 
     /// What speaks against `device` or an input of `input_len` bytes, before any work is done.
-    fn check(device: &DeviceName, input_len: u64) -> Result<(), Failure> {
-        let _ = (device, input_len);
+    fn check(args: &Args, device: &Self::Device, input_len: u64) -> Result<(), Failure> {
+        let _ = (args, device, input_len);
         Ok(())
     }
 
@@ -41,10 +42,13 @@ pub(crate) trait Machine: Sized {
     /// bytes.
     fn build(
         args: &Args,
-        device: &DeviceName,
+        device: &Self::Device,
         input_len: u64,
         far: FarEnd,
     ) -> Result<(Self, Self::Platform), Failure>;
+
+    /// For the report.
+    fn about(args: &Args, device: &Self::Device) -> About;
 
     /// Called once when everything is built: from here on time counts.
     fn start_clock(&mut self) {}
@@ -74,6 +78,16 @@ pub(crate) trait Machine: Sized {
 
     /// What is known of the device's doings.
     fn seen(&self) -> Seen;
+}
+
+/// A device for people.
+pub(crate) struct About {
+    /// What it is.
+    pub(crate) device: String,
+    /// How memory of the program becomes reachable for it.
+    pub(crate) mapping: &'static str,
+    /// What the CPU time of a step is spent on.
+    pub(crate) cpu: &'static str,
 }
 
 /// What a device has been seen to do; `None` where nobody can tell.

@@ -35,8 +35,9 @@ use report::Report;
 use transfer::Transfer;
 use world::World;
 
-use crate::device::{Backend, DeviceName, NicKind};
+use crate::device::DeviceName;
 use crate::error::{Failure, print};
+use crate::software::{Backend, NicKind};
 
 /// Ends the demo: Ctrl-C, `kill`, and the terminal's window closed.
 const ENDING: [i32; 3] = [
@@ -85,18 +86,30 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// Builds everything, sends, and takes everything down again.
-fn transfer(args: &Args, device: &DeviceName, stop: &AtomicBool) -> Result<Report, Failure> {
-    match (device.backend, device.nic) {
-        (Backend::Model, NicKind::E1000e) => on::<ModelMachine<E1000e82574>>(args, device, stop),
-        (Backend::Model, NicKind::Ixgbe) => on::<ModelMachine<Ixgbe82599>>(args, device, stop),
-        (Backend::Model, NicKind::Virtio) => on::<ModelMachine<VirtioNet>>(args, device, stop),
-        (Backend::Qtest, _) => on::<QtestMachine>(args, device, stop),
+fn transfer(args: &Args, name: &DeviceName, stop: &AtomicBool) -> Result<Report, Failure> {
+    let nic = match name {
+        DeviceName::Software(nic) => nic,
+        DeviceName::Pci(_) => {
+            let why = format!("{name}: the demo drives NICs in software only");
+            return Err(Failure::usage(why));
+        }
+    };
+    match (nic.backend, nic.nic) {
+        (Backend::Model, NicKind::E1000e) => on::<ModelMachine<E1000e82574>>(args, name, nic, stop),
+        (Backend::Model, NicKind::Ixgbe) => on::<ModelMachine<Ixgbe82599>>(args, name, nic, stop),
+        (Backend::Model, NicKind::Virtio) => on::<ModelMachine<VirtioNet>>(args, name, nic, stop),
+        (Backend::Qtest, _) => on::<QtestMachine>(args, name, nic, stop),
     }
 }
 
-fn on<M: Machine>(args: &Args, device: &DeviceName, stop: &AtomicBool) -> Result<Report, Failure> {
-    M::check(device, Input::expected_len(args))?;
+fn on<M: Machine>(
+    args: &Args,
+    name: &DeviceName,
+    device: &M::Device,
+    stop: &AtomicBool,
+) -> Result<Report, Failure> {
+    M::check(args, device, Input::expected_len(args))?;
     let (input, sealed) = Input::prepare(args, stop)?;
-    let mut world = World::<M>::build(args, device, sealed)?;
-    Transfer::new(args, device, &input, stop).run(&mut world)
+    let mut world = World::<M>::build(args, name, device, sealed)?;
+    Transfer::new(args, &input, stop).run(&mut world)
 }

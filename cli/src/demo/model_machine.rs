@@ -13,21 +13,21 @@ use pagewire_models::{Device, Host, HostConfig, HostRegion, ModelHandle, ModelPl
 
 use super::args::{Args, PeerKind};
 use super::input::Sealed;
-use super::machine::{FarEnd, Machine, Seen, cannot_register};
-use crate::device::DeviceName;
+use super::machine::{About, FarEnd, Machine, Seen, cannot_register};
 use crate::error::Failure;
+use crate::software::SoftwareNic;
 
 /// A model that the demo can build.
 pub(crate) trait Model: Device + Sized + 'static {
     /// As `device` and the options say, plugged into `near`.
-    fn build(args: &Args, device: &DeviceName, near: Box<dyn Wire>) -> Self;
+    fn build(args: &Args, device: &SoftwareNic, near: Box<dyn Wire>) -> Self;
 
     /// The most fragments that it has seen in one frame.
     fn most_fragments(&mut self) -> u32;
 }
 
 impl Model for E1000e82574 {
-    fn build(args: &Args, _: &DeviceName, near: Box<dyn Wire>) -> Self {
+    fn build(args: &Args, _: &SoftwareNic, near: Box<dyn Wire>) -> Self {
         let config = e1000e::ModelConfig {
             seed: args.seed,
             ..Default::default()
@@ -41,7 +41,7 @@ impl Model for E1000e82574 {
 }
 
 impl Model for Ixgbe82599 {
-    fn build(args: &Args, device: &DeviceName, near: Box<dyn Wire>) -> Self {
+    fn build(args: &Args, device: &SoftwareNic, near: Box<dyn Wire>) -> Self {
         let config = ixgbe::ModelConfig {
             seed: args.seed,
             device: device.ixgbe(),
@@ -56,7 +56,7 @@ impl Model for Ixgbe82599 {
 }
 
 impl Model for VirtioNet {
-    fn build(args: &Args, device: &DeviceName, near: Box<dyn Wire>) -> Self {
+    fn build(args: &Args, device: &SoftwareNic, near: Box<dyn Wire>) -> Self {
         let options = device.virtio();
         let usual = virtio::ModelConfig::default();
         let config = virtio::ModelConfig {
@@ -86,12 +86,13 @@ pub(crate) struct ModelMachine<D: Model> {
 }
 
 impl<D: Model> Machine for ModelMachine<D> {
+    type Device = SoftwareNic;
     type Platform = ModelPlatform;
     type Region = HostRegion<Sealed>;
 
     fn build(
         args: &Args,
-        device: &DeviceName,
+        device: &SoftwareNic,
         _: u64,
         far: FarEnd,
     ) -> Result<(Self, Self::Platform), Failure> {
@@ -100,16 +101,27 @@ impl<D: Model> Machine for ModelMachine<D> {
         };
         let host = Host::new(HostConfig {
             seed: args.seed,
-            granule: args.dma_page.granule(),
+            granule: args.dma_page().granule(),
         });
         let attached = host.attach(D::build(args, device, near));
-        let is_real = args.peer == PeerKind::Linux;
+        let is_real = args.peer() == PeerKind::Linux;
         let machine = Self {
             host,
             model: attached.handle,
             real: is_real.then(|| (Instant::ZERO, std::time::Instant::now())),
         };
         Ok((machine, attached.platform))
+    }
+
+    fn about(args: &Args, device: &SoftwareNic) -> About {
+        About {
+            device: device.description(),
+            mapping: "mapping its pages, once",
+            cpu: match args.peer() {
+                PeerKind::Smoltcp => "  model and wire",
+                PeerKind::Linux => "  model, wire, kernel behind it",
+            },
+        }
     }
 
     fn start_clock(&mut self) {

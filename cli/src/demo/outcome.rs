@@ -17,7 +17,6 @@ use super::report::{
 use super::table::grouped;
 use super::transfer::Transfer;
 use super::world::{PAGE, World};
-use crate::device::{Backend, DeviceName};
 use crate::error::{Failure, shown};
 
 impl Transfer<'_> {
@@ -59,11 +58,11 @@ impl Transfer<'_> {
             (stats.shared_bytes, u32::from(limits.max_fragments)),
         );
         Ok(Report {
-            nic: self.device.description(),
+            nic: world.about.device.clone(),
             opened: world.nic.describe().to_string(),
-            input_mapped_by: self.device.mapping(),
-            device_cpu: device_cpu(self.device, self.args),
-            peer: peer_name(self.args.peer).into(),
+            input_mapped_by: world.about.mapping,
+            device_cpu: world.about.cpu,
+            peer: peer_name(self.args.peer()).into(),
             input: input_name(self.args, self.input.len),
             seed: self.args.seed,
             limits,
@@ -138,7 +137,7 @@ fn limits<M: Machine>(args: &Args, world: &World<M>) -> Limits {
     Limits {
         max_fragments: capabilities.max_fragments,
         mtu: args.mtu,
-        dma_page: page_name(args.dma_page).into(),
+        dma_page: page_name(args.dma_page()).into(),
         slice: args.slice,
         device_checksums: !capabilities.tx_checksum.is_empty(),
     }
@@ -262,16 +261,6 @@ fn digests(connections: &[Connection]) -> Digests {
         equal: wrong.is_none() && shown.is_some(),
         sent: shown.map_or_else(String::new, |c| c.sent.clone()),
         received: shown.map_or_else(String::new, |c| c.received.clone()),
-    }
-}
-
-/// What the CPU time of a step is spent on. A write to the TAP runs the kernel's receive path.
-fn device_cpu(device: &DeviceName, args: &Args) -> &'static str {
-    match (device.backend, args.peer) {
-        (Backend::Model, PeerKind::Smoltcp) => "  model and wire",
-        (Backend::Model, PeerKind::Linux) => "  model, wire, kernel behind it",
-        (Backend::Qtest, PeerKind::Smoltcp) => "  wire (QEMU is not counted)",
-        (Backend::Qtest, PeerKind::Linux) => "  wire, kernel behind it (not QEMU)",
     }
 }
 

@@ -10,11 +10,11 @@ use pagewire_models::qtest::{
     Netdev, Qtest, QtestOptions, QtestPlatform, QtestRegion, QtestWire, find_qemu,
 };
 
-use super::args::Args;
+use super::args::{Args, PeerKind};
 use super::input::Sealed;
-use super::machine::{FarEnd, Machine, Seen, cannot_register};
-use crate::device::DeviceName;
+use super::machine::{About, FarEnd, Machine, Seen, cannot_register};
 use crate::error::Failure;
+use crate::software::SoftwareNic;
 
 /// Memory of QEMU's machine beside the input: rings, buffers, what is lost to alignment.
 const ROOM: u64 = 96 << 20;
@@ -39,12 +39,13 @@ struct Line {
 }
 
 impl Machine for QtestMachine {
+    type Device = SoftwareNic;
     type Platform = QtestPlatform;
     type Region = QtestRegion<Sealed>;
 
     const TAKES_TAP: bool = true;
 
-    fn check(device: &DeviceName, input_len: u64) -> Result<(), Failure> {
+    fn check(_: &Args, device: &SoftwareNic, input_len: u64) -> Result<(), Failure> {
         let refused = |why: String| Failure::usage(format!("{device}: {why}"));
         if input_len > MOST_INPUT {
             let most = MOST_INPUT >> 20;
@@ -57,17 +58,17 @@ impl Machine for QtestMachine {
 
     fn build(
         args: &Args,
-        device: &DeviceName,
+        device: &SoftwareNic,
         input_len: u64,
         far: FarEnd,
     ) -> Result<(Self, Self::Platform), Failure> {
-        Self::check(device, input_len)?;
+        Self::check(args, device, input_len)?;
         let failed = |what: &dyn std::fmt::Display| Failure::failed(format!("{device}: {what}"));
         let qemu = find_qemu().map_err(|missing| failed(&missing))?;
         let mut options = QtestOptions::new(qemu);
         options.device = device.qemu_device();
         options.ram = (input_len.next_multiple_of(1 << 20) + ROOM) as usize;
-        options.granule = args.dma_page.granule();
+        options.granule = args.dma_page().granule();
         let near = match far {
             FarEnd::Wire(near) => Some(near),
             FarEnd::Tap(tap) => {
@@ -88,6 +89,17 @@ impl Machine for QtestMachine {
             });
         }
         Ok((Self { qtest, line }, platform))
+    }
+
+    fn about(args: &Args, device: &SoftwareNic) -> About {
+        About {
+            device: device.description(),
+            mapping: "one copy into the memory that is shared with QEMU",
+            cpu: match args.peer() {
+                PeerKind::Smoltcp => "  wire (QEMU is not counted)",
+                PeerKind::Linux => "  wire, kernel behind it (not QEMU)",
+            },
+        }
     }
 
     fn register(&self, sealed: Sealed) -> Result<Arc<Self::Region>, Failure> {

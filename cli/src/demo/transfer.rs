@@ -15,7 +15,6 @@ use super::machine::Machine;
 use super::report::Report;
 use super::stopwatch::Stopwatch;
 use super::world::World;
-use crate::device::DeviceName;
 use crate::error::Failure;
 
 /// What a round takes on the virtual clock.
@@ -35,7 +34,6 @@ const WATCH: u32 = 1024;
 /// One transfer and what is known of it so far.
 pub(crate) struct Transfer<'a> {
     pub(super) args: &'a Args,
-    pub(super) device: &'a DeviceName,
     pub(super) input: &'a Input,
     stop: &'a AtomicBool,
     /// Bytes that all connections are to carry.
@@ -48,16 +46,10 @@ pub(crate) struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    pub(crate) fn new(
-        args: &'a Args,
-        device: &'a DeviceName,
-        input: &'a Input,
-        stop: &'a AtomicBool,
-    ) -> Self {
+    pub(crate) fn new(args: &'a Args, input: &'a Input, stop: &'a AtomicBool) -> Self {
         let total = input.len.saturating_mul(args.connections().into());
         Self {
             args,
-            device,
             input,
             stop,
             total,

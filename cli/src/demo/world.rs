@@ -15,7 +15,7 @@ use super::args::{Args, PeerKind};
 use super::input::Sealed;
 use super::lane::{Lane, Owners};
 use super::linux_peer::LinuxPeer;
-use super::machine::{FarEnd, Machine};
+use super::machine::{About, FarEnd, Machine};
 use super::peer::{Arrived, Peer};
 use super::smoltcp_peer::SmoltcpPeer;
 use super::wires::Cable;
@@ -48,6 +48,7 @@ pub(crate) struct World<M: Machine> {
     pub(crate) lanes: Vec<Lane<M>>,
     pub(crate) peer: Box<dyn Peer>,
     pub(crate) cable: Cable,
+    pub(crate) about: About,
     /// Tells that the peer has sent a frame, if it lives in real time.
     readable: Option<OwnedFd>,
     // Last: the device goes when nobody uses it any more.
@@ -56,16 +57,21 @@ pub(crate) struct World<M: Machine> {
 
 impl<M: Machine> World<M> {
     /// Builds everything and registers the input.
-    pub(crate) fn build(args: &Args, name: &DeviceName, sealed: Sealed) -> Result<Self, Failure> {
+    pub(crate) fn build(
+        args: &Args,
+        name: &DeviceName,
+        device: &M::Device,
+        sealed: Sealed,
+    ) -> Result<Self, Failure> {
         let Far {
             peer,
             end,
             cable,
             readable,
         } = far::<M>(args)?;
-        let (mut machine, platform) = M::build(args, name, sealed.bytes().len() as u64, end)?;
-        let device = |error: NicError| Failure::failed(format!("{name}: {error}"));
-        let mut nic = AnyNic::open(platform, &driver_config(args, name)).map_err(device)?;
+        let (mut machine, platform) = M::build(args, device, sealed.bytes().len() as u64, end)?;
+        let failed = |error: NicError| Failure::failed(format!("{name}: {error}"));
+        let mut nic = AnyNic::open(platform, &driver_config(args, name)).map_err(failed)?;
         let sealed = machine.register(sealed)?;
         let mut lanes = Vec::new();
         for index in 0..args.queues {
@@ -74,7 +80,7 @@ impl<M: Machine> World<M> {
                 let why = format!("{name} has {pairs} pairs of queues, not {}", args.queues);
                 return Err(Failure::usage(why));
             };
-            let port = TxPort::new(&mut nic, tx, &pool(args)).map_err(device)?;
+            let port = TxPort::new(&mut nic, tx, &pool(args)).map_err(failed)?;
             let stack = Stack::new(port, stack_config(args, index, &nic))
                 .map_err(|error| Failure::failed(format!("the sender: {error}")))?;
             let longest = nic.capabilities().max_receive_len();
@@ -86,6 +92,7 @@ impl<M: Machine> World<M> {
             lanes,
             peer,
             cable,
+            about: M::about(args, device),
             readable,
             machine,
         })
@@ -170,7 +177,7 @@ struct Far {
 }
 
 fn far<M: Machine>(args: &Args) -> Result<Far, Failure> {
-    let (peer, far, readable): (Box<dyn Peer>, Box<dyn Wire>, _) = match args.peer {
+    let (peer, far, readable): (Box<dyn Peer>, Box<dyn Wire>, _) = match args.peer() {
         PeerKind::Smoltcp => {
             let (near, far) = pair();
             let peer = SmoltcpPeer::new(Box::new(far), (REMOTE, PREFIX_LEN), args)
