@@ -188,13 +188,9 @@ impl<P: Platform> E1000e<P> {
     /// # Safety
     /// The device is quiet, and is told of the queues again by [`start`](Self::start) only.
     unsafe fn set_quiet(&mut self, lent: &mut [Lent<'_, P>]) {
-        self.pairs.each(lent, |_, tx, rx| {
-            // SAFETY: the caller's promise; `start` programs the queues before it switches bus
-            // mastering on.
-            unsafe { tx.set_quiet() };
-            // SAFETY: as above.
-            unsafe { rx.set_quiet() };
-        });
+        // SAFETY: the caller's promise; `start` programs the queues before it switches bus
+        // mastering on.
+        unsafe { self.pairs.set_quiet(lent) };
     }
 
     /// Stops the queues and hands back all tokens.
@@ -206,20 +202,11 @@ impl<P: Platform> E1000e<P> {
         lent: &mut [Lent<'_, P>],
         released: &mut dyn FnMut(u16, Token),
     ) -> Result<(), NicError> {
-        self.check_quiet(lent)?;
-        self.pairs.each(lent, |position, tx, rx| {
-            rx.stop();
-            // SAFETY: the state is `Quiet`.
-            unsafe { tx.drain(&mut |token| released(position, token)) };
-        });
+        self.state.check_quiet()?;
+        self.pairs.check(lent)?;
+        // SAFETY: the state is `Quiet`.
+        unsafe { self.pairs.drain(lent, released) };
         Ok(())
-    }
-
-    fn check_quiet(&self, lent: &[Lent<'_, P>]) -> Result<(), NicError> {
-        if self.state != State::Quiet {
-            return Err(NicError::WrongPhase);
-        }
-        self.pairs.check(lent, |pair| [pair.tx.id(), pair.rx.id()])
     }
 
     fn go_on(&mut self, stop: Stop, now: Instant) -> Result<Phase, NicError> {
@@ -341,7 +328,8 @@ unsafe impl<P: Platform> Nic for E1000e<P> {
         queues: &mut [QueuePair<'_, Self::Tx, Self::Rx>],
         released: &mut dyn FnMut(u16, Token),
     ) -> Result<(), NicError> {
-        self.check_quiet(queues)?;
+        self.state.check_quiet()?;
+        self.pairs.check(queues)?;
         if self.registers.is_gone() {
             return Err(NicError::Removed);
         }

@@ -4,7 +4,7 @@
 //! descriptor always stays with us, as the device takes equal head and tail for an empty ring
 //! (82574 datasheet 7.1.8).
 
-use pagewire_hal::driver::{QueueId, RxRing};
+use pagewire_hal::driver::{QueueId, ReceiveHalf, RxRing};
 use pagewire_hal::{NicError, Platform, QueueError, RxCounters, RxFrame, RxQueue};
 
 use crate::desc::{RING_ALIGN, RxDescriptor};
@@ -47,11 +47,6 @@ impl<P: Platform> E1000eRx<P> {
         })
     }
 
-    /// Which queue it is.
-    pub(crate) fn id(&self) -> QueueId {
-        self.id
-    }
-
     /// Tells the device, which is reset and stopped, of the ring. It gets no buffer before
     /// [`offer_all`](Self::offer_all).
     pub(crate) fn program(&mut self) {
@@ -75,18 +70,18 @@ impl<P: Platform> E1000eRx<P> {
         // SAFETY: the ring is ours, and it and the buffers are in custody as not quiet.
         unsafe { self.registers.write_ring(RDT, self.ring.last()) };
     }
+}
 
-    /// Stops the queue until it is programmed again.
-    pub(crate) fn stop(&mut self) {
+impl<P: Platform> ReceiveHalf for E1000eRx<P> {
+    fn id(&self) -> QueueId {
+        self.id
+    }
+
+    fn stop(&mut self) {
         self.ring.stop();
     }
 
-    /// Lets the memory be freed on drop.
-    ///
-    /// # Safety
-    /// The device is quiet (bus mastering is off and nothing is pending) and is not started
-    /// again before [`program`](Self::program) was called.
-    pub(crate) unsafe fn set_quiet(&mut self) {
+    unsafe fn set_quiet(&mut self) {
         // SAFETY: the caller's promise.
         unsafe { self.ring.set_quiet() };
     }

@@ -11,7 +11,7 @@
 //!
 //! The ring and what must be remembered of each frame are [`TxRing`]'s; the groups are kept here.
 
-use pagewire_hal::driver::{QueueId, TxRing};
+use pagewire_hal::driver::{QueueId, TransmitHalf, TxRing};
 use pagewire_hal::{
     Capabilities, DomainId, FrameError, NicError, Platform, PostError, QueueError, Token, TxFrame,
     TxQueue,
@@ -87,11 +87,6 @@ impl<P: Platform> E1000eTx<P> {
         })
     }
 
-    /// Which queue it is.
-    pub(crate) fn id(&self) -> QueueId {
-        self.id
-    }
-
     /// Tells the device, which is reset and stopped, of the empty ring.
     pub(crate) fn program(&mut self) {
         self.forget_groups();
@@ -113,26 +108,6 @@ impl<P: Platform> E1000eTx<P> {
     fn forget_groups(&mut self) {
         self.group_len = 0;
         self.done_through = None;
-    }
-
-    /// Hands back the tokens of all frames in the ring, in the order in which they were posted.
-    ///
-    /// # Safety
-    /// The device is quiet: bus mastering is off and nothing is pending.
-    pub(crate) unsafe fn drain(&mut self, released: &mut dyn FnMut(Token)) {
-        // SAFETY: the caller's promise.
-        unsafe { self.ring.drain(released) };
-        self.forget_groups();
-    }
-
-    /// Lets the memory be freed on drop.
-    ///
-    /// # Safety
-    /// As [`drain`](Self::drain), and the device is not started again before
-    /// [`program`](Self::program) was called.
-    pub(crate) unsafe fn set_quiet(&mut self) {
-        // SAFETY: the caller's promise.
-        unsafe { self.ring.set_quiet() };
     }
 
     /// Remembers that descriptor `index` reports for the group, and begins the next group.
@@ -174,6 +149,23 @@ impl<P: Platform> E1000eTx<P> {
         self.last = TxDescriptor::data(last.address, last.len, command | end);
         self.ring.write(index, self.last);
         index
+    }
+}
+
+impl<P: Platform> TransmitHalf for E1000eTx<P> {
+    fn id(&self) -> QueueId {
+        self.id
+    }
+
+    unsafe fn drain(&mut self, released: &mut dyn FnMut(Token)) {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.drain(released) };
+        self.forget_groups();
+    }
+
+    unsafe fn set_quiet(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.set_quiet() };
     }
 }
 

@@ -286,13 +286,9 @@ impl<P: Platform> Ixgbe<P> {
     /// # Safety
     /// The device is quiet, and is told of the queues again by [`program`](Self::program) only.
     unsafe fn set_quiet(&mut self, lent: &mut [Lent<'_, P>]) {
-        self.pairs.each(lent, |_, tx, rx| {
-            // SAFETY: the caller's promise; `program` prepares the queues before it tells the
-            // device of them.
-            unsafe { tx.set_quiet() };
-            // SAFETY: as above.
-            unsafe { rx.set_quiet() };
-        });
+        // SAFETY: the caller's promise; `program` prepares the queues before it tells the
+        // device of them.
+        unsafe { self.pairs.set_quiet(lent) };
     }
 
     /// Gives the receive buffers of the queues that are on to the device and switches the receiver
@@ -324,20 +320,11 @@ impl<P: Platform> Ixgbe<P> {
         lent: &mut [Lent<'_, P>],
         released: &mut dyn FnMut(u16, Token),
     ) -> Result<(), NicError> {
-        self.check_quiet(lent)?;
-        self.pairs.each(lent, |position, tx, rx| {
-            rx.stop();
-            // SAFETY: the state is `Quiet`.
-            unsafe { tx.drain(&mut |token| released(position, token)) };
-        });
+        self.state.check_quiet()?;
+        self.pairs.check(lent)?;
+        // SAFETY: the state is `Quiet`.
+        unsafe { self.pairs.drain(lent, released) };
         Ok(())
-    }
-
-    fn check_quiet(&self, lent: &[Lent<'_, P>]) -> Result<(), NicError> {
-        if self.state != State::Quiet {
-            return Err(NicError::WrongPhase);
-        }
-        self.pairs.check(lent, |pair| [pair.tx.id(), pair.rx.id()])
     }
 
     fn go_on(&mut self, stop: Stop, now: Instant) -> Result<Phase, NicError> {
@@ -494,7 +481,8 @@ unsafe impl<P: Platform> Nic for Ixgbe<P> {
         queues: &mut [QueuePair<'_, Self::Tx, Self::Rx>],
         released: &mut dyn FnMut(u16, Token),
     ) -> Result<(), NicError> {
-        self.check_quiet(queues)?;
+        self.state.check_quiet()?;
+        self.pairs.check(queues)?;
         if self.registers.is_gone() {
             return Err(NicError::Removed);
         }

@@ -4,7 +4,7 @@
 //! descriptor always stays with us, as the device takes equal head and tail for an empty ring
 //! (DPDK ixgbe gives it the length less 1, too).
 
-use pagewire_hal::driver::{QueueId, RxRing};
+use pagewire_hal::driver::{QueueId, ReceiveHalf, RxRing};
 use pagewire_hal::{NicError, Platform, QueueError, RxCounters, RxFrame, RxQueue, barrier};
 
 use crate::bits::{DcaRxctrl, Rxdctl, Srrctl};
@@ -62,11 +62,6 @@ impl<P: Platform> IxgbeRx<P> {
             drops,
             offered: false,
         })
-    }
-
-    /// Which queue it is.
-    pub(crate) fn id(&self) -> QueueId {
-        self.id
     }
 
     /// Tells the device, which is reset and stopped, of the ring (82599 datasheet 4.6.7, as TinyNF
@@ -129,18 +124,18 @@ impl<P: Platform> IxgbeRx<P> {
         }
         self.offered
     }
+}
 
-    /// Stops the queue until it is programmed again.
-    pub(crate) fn stop(&mut self) {
+impl<P: Platform> ReceiveHalf for IxgbeRx<P> {
+    fn id(&self) -> QueueId {
+        self.id
+    }
+
+    fn stop(&mut self) {
         self.ring.stop();
     }
 
-    /// Lets the memory be freed on drop.
-    ///
-    /// # Safety
-    /// The device is quiet (bus mastering is off and nothing is pending) and is not started
-    /// again before [`program`](Self::program) was called.
-    pub(crate) unsafe fn set_quiet(&mut self) {
+    unsafe fn set_quiet(&mut self) {
         // SAFETY: the caller's promise.
         unsafe { self.ring.set_quiet() };
     }

@@ -13,7 +13,7 @@
 //!
 //! The ring and what must be remembered of each frame are [`TxRing`]'s; the contexts are kept here.
 
-use pagewire_hal::driver::{QueueId, TxRing};
+use pagewire_hal::driver::{QueueId, TransmitHalf, TxRing};
 use pagewire_hal::{
     Capabilities, DomainId, FrameError, NicError, Offload, Platform, PostError, QueueError, Token,
     TxFrame, TxQueue,
@@ -115,11 +115,6 @@ impl<P: Platform> IxgbeTx<P> {
         })
     }
 
-    /// Which queue it is.
-    pub(crate) fn id(&self) -> QueueId {
-        self.id
-    }
-
     /// Tells the device, which is reset and stopped, of the empty ring (82599 datasheet 4.6.8, as
     /// TinyNF quotes it). The reset has set the tail to 0, but a doorbell on another thread may have
     /// moved it since: so it is written (as Linux `ixgbe_configure_tx_ring` does). Other values are
@@ -163,26 +158,6 @@ impl<P: Platform> IxgbeTx<P> {
         let state = Txdctl::from_bits_retain(self.registers.read(TXDCTL.of(self.id.pair())));
         self.enabled |= state.contains(Txdctl::ENABLE);
         self.enabled
-    }
-
-    /// Hands back the tokens of all frames in the ring, in the order in which they were posted.
-    ///
-    /// # Safety
-    /// The device is quiet: bus mastering is off and nothing is pending.
-    pub(crate) unsafe fn drain(&mut self, released: &mut dyn FnMut(Token)) {
-        // SAFETY: the caller's promise.
-        unsafe { self.ring.drain(released) };
-        self.contexts = Contexts::default();
-    }
-
-    /// Lets the memory be freed on drop.
-    ///
-    /// # Safety
-    /// As [`drain`](Self::drain), and the device is not started again before
-    /// [`program`](Self::program) was called.
-    pub(crate) unsafe fn set_quiet(&mut self) {
-        // SAFETY: the caller's promise.
-        unsafe { self.ring.set_quiet() };
     }
 
     /// Whether the oldest frame is done.
@@ -243,6 +218,23 @@ impl<P: Platform> IxgbeTx<P> {
             Some(index) => (index, None),
             None => (1 - (self.contexts.last & 1), Some(wanted)),
         })
+    }
+}
+
+impl<P: Platform> TransmitHalf for IxgbeTx<P> {
+    fn id(&self) -> QueueId {
+        self.id
+    }
+
+    unsafe fn drain(&mut self, released: &mut dyn FnMut(Token)) {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.drain(released) };
+        self.contexts = Contexts::default();
+    }
+
+    unsafe fn set_quiet(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.set_quiet() };
     }
 }
 

@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use pagewire_hal::driver::wait_until;
+use pagewire_hal::driver::{ReceiveHalf, TransmitHalf, wait_until};
 use pagewire_hal::{NicError, Platform, Registers, pci};
 
 use crate::Features;

@@ -306,13 +306,9 @@ impl<P: Platform> VirtioNet<P> {
     /// # Safety
     /// The device is quiet, and is told of the queues again by [`start`](Self::start) only.
     unsafe fn set_quiet(&mut self, lent: &mut [Lent<'_, P>]) {
-        self.pairs.each(lent, |_, tx, rx| {
-            // SAFETY: the caller's promise; `start` prepares the queues before it tells the
-            // device of them.
-            unsafe { tx.set_quiet() };
-            // SAFETY: as above.
-            unsafe { rx.set_quiet() };
-        });
+        // SAFETY: the caller's promise; `start` prepares the queues before it tells the device
+        // of them.
+        unsafe { self.pairs.set_quiet(lent) };
         if let Some(control) = &mut self.control {
             // SAFETY: as above.
             unsafe { control.set_quiet() };
@@ -328,16 +324,10 @@ impl<P: Platform> VirtioNet<P> {
         lent: &mut [Lent<'_, P>],
         released: &mut dyn FnMut(u16, Token),
     ) -> Result<(), NicError> {
-        if self.state != State::Quiet {
-            return Err(NicError::WrongPhase);
-        }
-        self.pairs
-            .check(lent, |pair| [pair.tx.id(), pair.rx.id()])?;
-        self.pairs.each(lent, |position, tx, rx| {
-            rx.stop();
-            // SAFETY: the state is `Quiet`: the device knows no ring and is no bus master.
-            unsafe { tx.drain(&mut |token| released(position, token)) };
-        });
+        self.state.check_quiet()?;
+        self.pairs.check(lent)?;
+        // SAFETY: the state is `Quiet`.
+        unsafe { self.pairs.drain(lent, released) };
         Ok(())
     }
 

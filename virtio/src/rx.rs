@@ -9,7 +9,7 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use pagewire_hal::driver::{Buffers, ETHERNET_HEADER, QueueId};
+use pagewire_hal::driver::{Buffers, ETHERNET_HEADER, QueueId, ReceiveHalf};
 use pagewire_hal::{
     MacAddress, NicError, Platform, QueueError, RxChecksum, RxCounters, RxFrame, RxPiece, RxQueue,
 };
@@ -76,11 +76,6 @@ impl<P: Platform> VirtioRx<P> {
         })
     }
 
-    /// Which queue it is.
-    pub(crate) fn id(&self) -> QueueId {
-        self.id
-    }
-
     /// Descriptors in the ring.
     pub(crate) fn size(&self) -> u32 {
         self.ring.size()
@@ -104,22 +99,6 @@ impl<P: Platform> VirtioRx<P> {
             self.offer(index);
         }
         self.notify();
-    }
-
-    /// Stops the queue until it is prepared again.
-    pub(crate) fn stop(&mut self) {
-        self.down = true;
-    }
-
-    /// Lets the memory be freed on drop.
-    ///
-    /// # Safety
-    /// The device is quiet and is not told of the ring again before [`prepare`](Self::prepare).
-    pub(crate) unsafe fn set_quiet(&mut self) {
-        // SAFETY: the caller's promise.
-        unsafe { self.ring.set_quiet(true) };
-        // SAFETY: the caller's promise.
-        unsafe { self.buffers.set_quiet(true) };
     }
 
     #[inline(always)]
@@ -265,6 +244,23 @@ impl<P: Platform> VirtioRx<P> {
             Err(Dropped::Nonsense) => self.counters.nonsense += 1,
         }
         false
+    }
+}
+
+impl<P: Platform> ReceiveHalf for VirtioRx<P> {
+    fn id(&self) -> QueueId {
+        self.id
+    }
+
+    fn stop(&mut self) {
+        self.down = true;
+    }
+
+    unsafe fn set_quiet(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.set_quiet(true) };
+        // SAFETY: the caller's promise.
+        unsafe { self.buffers.set_quiet(true) };
     }
 }
 

@@ -9,7 +9,7 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use pagewire_hal::driver::QueueId;
+use pagewire_hal::driver::{QueueId, TransmitHalf};
 use pagewire_hal::{
     Capabilities, DeviceAddress, DomainId, Fragment, NicError, Platform, PostError, QueueError,
     Token, TxFrame, TxQueue,
@@ -100,11 +100,6 @@ impl<P: Platform> VirtioTx<P> {
         self.counters
     }
 
-    /// Which queue it is.
-    pub(crate) fn id(&self) -> QueueId {
-        self.id
-    }
-
     /// Lets the control part see whether it stands still.
     pub(crate) fn watch(&self) -> Watch {
         self.progress.watch()
@@ -126,26 +121,6 @@ impl<P: Platform> VirtioTx<P> {
         self.progress.note_published(0);
         self.progress.note_consumed(0, self.counters.completed);
         parts
-    }
-
-    /// Hands back the tokens of all frames in the ring.
-    ///
-    /// # Safety
-    /// The device is quiet: its status reads 0, bus mastering is off and nothing is pending.
-    pub(crate) unsafe fn drain(&mut self, released: &mut dyn FnMut(Token)) {
-        self.down = true;
-        // SAFETY: the caller's promise.
-        unsafe { self.ring.drain(&mut |token| released(Token(token))) };
-    }
-
-    /// Lets the memory be freed on drop.
-    ///
-    /// # Safety
-    /// As [`drain`](Self::drain), and the device is not told of the ring again before
-    /// [`prepare`](Self::prepare).
-    pub(crate) unsafe fn set_quiet(&mut self) {
-        // SAFETY: the caller's promise.
-        unsafe { self.ring.set_quiet(true) };
     }
 }
 
@@ -171,6 +146,23 @@ unsafe fn write_header(first: NonNull<u8>, header: NetHeader) {
     // SAFETY: the caller's promise; a `NetHeader` is bytes, aligned to 1. Volatile, as a device
     // reads it.
     unsafe { place.cast::<NetHeader>().write_volatile(header) };
+}
+
+impl<P: Platform> TransmitHalf for VirtioTx<P> {
+    fn id(&self) -> QueueId {
+        self.id
+    }
+
+    unsafe fn drain(&mut self, released: &mut dyn FnMut(Token)) {
+        self.down = true;
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.drain(&mut |token| released(Token(token))) };
+    }
+
+    unsafe fn set_quiet(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.ring.set_quiet(true) };
+    }
 }
 
 // SAFETY: a token is handed back when the device has put the head of its chain into the used

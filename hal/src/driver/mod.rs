@@ -25,7 +25,7 @@ mod wait;
 
 pub use buffers::Buffers;
 pub use identify::identify;
-pub use pairs::{Pairs, QueueId};
+pub use pairs::{Pairs, QueueId, ReceiveHalf, TransmitHalf};
 pub use receive::{ReceiveDescriptor, RxRing};
 pub use registers::{Bar, Register, RingRegister};
 pub use state::{HANG_INTERVAL, HangWatch, State, Step};

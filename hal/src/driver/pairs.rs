@@ -1,6 +1,6 @@
 //! The pairs of queues: those that were not taken yet, and those that are lent for a reset.
 
-use crate::{NicError, QueueOwner, QueuePair};
+use crate::{NicError, QueueOwner, QueuePair, Token};
 
 /// Names a queue: its device, and its pair in that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,6 +18,40 @@ impl QueueId {
     }
 }
 
+/// The transmit half of a pair, as [`Pairs`] needs it.
+pub trait TransmitHalf {
+    /// Which queue it is.
+    fn id(&self) -> QueueId;
+
+    /// Stops the queue and hands back the tokens of all frames in the ring.
+    ///
+    /// # Safety
+    /// The device is quiet: bus mastering is off and nothing is pending.
+    unsafe fn drain(&mut self, released: &mut dyn FnMut(Token));
+
+    /// Lets the memory be freed on drop.
+    ///
+    /// # Safety
+    /// As [`drain`](Self::drain), and the device is told of the ring again only after the driver
+    /// has put it into custody as not quiet.
+    unsafe fn set_quiet(&mut self);
+}
+
+/// The receive half of a pair, as [`Pairs`] needs it.
+pub trait ReceiveHalf {
+    /// Which queue it is.
+    fn id(&self) -> QueueId;
+
+    /// Stops the queue.
+    fn stop(&mut self);
+
+    /// Lets the memory be freed on drop.
+    ///
+    /// # Safety
+    /// As for [`TransmitHalf::set_quiet`].
+    unsafe fn set_quiet(&mut self);
+}
+
 /// All pairs of a device, `N` at most: `T` and `R` are its queues.
 ///
 /// The control part holds those that were not taken, and is moved by value: it is as long as `N`
@@ -30,7 +64,7 @@ pub struct Pairs<T, R, const N: usize> {
     here: [Option<(T, R)>; N],
 }
 
-impl<T, R, const N: usize> Pairs<T, R, N> {
+impl<T: TransmitHalf, R: ReceiveHalf, const N: usize> Pairs<T, R, N> {
     /// `count` pairs, at most `N`, which `make` makes.
     ///
     /// # Errors
@@ -53,18 +87,14 @@ impl<T, R, const N: usize> Pairs<T, R, N> {
     }
 
     /// Whether `lent` are the pairs that were taken, each with its own other half, and nothing
-    /// else. `ids` says what the two halves of a pair are named.
+    /// else.
     ///
     /// # Errors
     /// [`NicError::Config`] for a pair that is none of ours, [`NicError::QueueMissing`].
-    pub fn check(
-        &self,
-        lent: &[QueuePair<'_, T, R>],
-        ids: impl Fn(&QueuePair<'_, T, R>) -> [QueueId; 2],
-    ) -> Result<(), NicError> {
+    pub fn check(&self, lent: &[QueuePair<'_, T, R>]) -> Result<(), NicError> {
         let is_ours = |pair: &QueuePair<'_, T, R>| {
-            let [tx, rx] = ids(pair);
-            tx.owner == self.owner && rx == tx
+            let id = pair.tx.id();
+            id.owner == self.owner && pair.rx.id() == id
         };
         if !lent.iter().all(is_ours) {
             return Err(NicError::Config {
@@ -72,7 +102,7 @@ impl<T, R, const N: usize> Pairs<T, R, N> {
             });
         }
         let is_missing = |(index, place): &(u16, &Option<_>)| {
-            place.is_none() && !lent.iter().any(|pair| ids(pair)[0].pair == *index)
+            place.is_none() && !lent.iter().any(|pair| pair.tx.id().pair == *index)
         };
         match (0..self.count).zip(&self.here).find(is_missing) {
             Some((index, _)) => Err(NicError::QueueMissing { index }),
@@ -93,6 +123,35 @@ impl<T, R, const N: usize> Pairs<T, R, N> {
         for (position, pair) in (0..).zip(lent) {
             with(position, pair.tx, pair.rx);
         }
+    }
+
+    /// Stops all queues and hands back all tokens, each with the position of its queue in `lent`.
+    ///
+    /// # Safety
+    /// The device is quiet: bus mastering is off and nothing is pending.
+    pub unsafe fn drain(
+        &mut self,
+        lent: &mut [QueuePair<'_, T, R>],
+        released: &mut dyn FnMut(u16, Token),
+    ) {
+        self.each(lent, |position, tx, rx| {
+            rx.stop();
+            // SAFETY: the caller's promise.
+            unsafe { tx.drain(&mut |token| released(position, token)) };
+        });
+    }
+
+    /// Lets the memory of all queues be freed on drop.
+    ///
+    /// # Safety
+    /// As for [`TransmitHalf::set_quiet`].
+    pub unsafe fn set_quiet(&mut self, lent: &mut [QueuePair<'_, T, R>]) {
+        self.each(lent, |_, tx, rx| {
+            // SAFETY: the caller's promise.
+            unsafe { tx.set_quiet() };
+            // SAFETY: the caller's promise.
+            unsafe { rx.set_quiet() };
+        });
     }
 
     /// As [`each`](Self::each), until it fails.

@@ -5,12 +5,31 @@ use super::*;
 /// The halves of a pair are their names.
 type Named = Pairs<QueueId, QueueId, 4>;
 
-fn named(count: u16) -> Named {
-    Named::new(count, |id| Ok((id, id))).expect("making a name does not fail")
+impl TransmitHalf for QueueId {
+    fn id(&self) -> QueueId {
+        *self
+    }
+
+    /// Each has one token: its number.
+    unsafe fn drain(&mut self, released: &mut dyn FnMut(Token)) {
+        released(Token(u32::from(self.pair)));
+    }
+
+    unsafe fn set_quiet(&mut self) {}
 }
 
-fn ids(pair: &QueuePair<'_, QueueId, QueueId>) -> [QueueId; 2] {
-    [*pair.tx, *pair.rx]
+impl ReceiveHalf for QueueId {
+    fn id(&self) -> QueueId {
+        *self
+    }
+
+    fn stop(&mut self) {}
+
+    unsafe fn set_quiet(&mut self) {}
+}
+
+fn named(count: u16) -> Named {
+    Named::new(count, |id| Ok((id, id))).expect("making a name does not fail")
 }
 
 fn lend(taken: &mut [(QueueId, QueueId)]) -> Vec<QueuePair<'_, QueueId, QueueId>> {
@@ -32,16 +51,16 @@ fn each_pair_is_taken_once() {
 #[test]
 fn what_was_taken_must_be_lent_and_nothing_else() {
     let mut pairs = named(3);
-    assert_eq!(pairs.check(&[], ids), Ok(()));
+    assert_eq!(pairs.check(&[]), Ok(()));
     let mut taken = [2, 0].map(|index| pairs.take(index).expect("it is there"));
     let missing = |index| Err(NicError::QueueMissing { index });
-    assert_eq!(pairs.check(&[], ids), missing(0));
-    assert_eq!(pairs.check(&lend(&mut taken[..1]), ids), missing(0));
-    assert_eq!(pairs.check(&lend(&mut taken[1..]), ids), missing(2));
-    assert_eq!(pairs.check(&lend(&mut taken), ids), Ok(()), "in any order");
+    assert_eq!(pairs.check(&[]), missing(0));
+    assert_eq!(pairs.check(&lend(&mut taken[..1])), missing(0));
+    assert_eq!(pairs.check(&lend(&mut taken[1..])), missing(2));
+    assert_eq!(pairs.check(&lend(&mut taken)), Ok(()), "in any order");
 
     let is_refused = |pairs: &Named, lent: &mut [(QueueId, QueueId)]| {
-        matches!(pairs.check(&lend(lent), ids), Err(NicError::Config { .. }))
+        matches!(pairs.check(&lend(lent)), Err(NicError::Config { .. }))
     };
     let other = named(1).take(0).expect("it is there");
     assert!(is_refused(&pairs, &mut [taken[0], taken[1], other]));
@@ -68,6 +87,20 @@ fn every_pair_is_visited_wherever_it_is() {
         Ok(())
     });
     assert_eq!((result, visited), (Err(NicError::Removed), 2));
+}
+
+#[test]
+fn tokens_come_with_the_position_of_their_queue() {
+    let mut pairs = named(3);
+    let mut taken = [2, 0].map(|index| pairs.take(index).expect("it is there"));
+    let mut tokens = Vec::new();
+    // SAFETY: there is no device.
+    unsafe {
+        pairs.drain(&mut lend(&mut taken), &mut |position, token| {
+            tokens.push((position, token.0));
+        });
+    }
+    assert_eq!(tokens, [(0, 1), (0, 2), (1, 0)]);
 }
 
 #[test]

@@ -40,6 +40,17 @@ impl<S> Step<S> {
 }
 
 impl<S> State<S> {
+    /// Whether the device may be restarted or released.
+    ///
+    /// # Errors
+    /// [`NicError::WrongPhase`] if it is not quiet.
+    pub fn check_quiet(&self) -> Result<(), NicError> {
+        match self {
+            Self::Quiet => Ok(()),
+            _ => Err(NicError::WrongPhase),
+        }
+    }
+
     /// Takes note that the device, called `name`, has failed by `error`, which is returned.
     pub fn fail(&mut self, name: &str, error: NicError) -> NicError {
         log::warn!("{name}: {error}");

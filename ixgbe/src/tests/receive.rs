@@ -241,7 +241,7 @@ fn buffers_have_the_size_that_the_mtu_needs() {
 #[test]
 fn a_stopped_queue_says_so() {
     let (_fake, _nic, _tx, mut rx) = open();
-    rx.stop();
+    pagewire_hal::driver::ReceiveHalf::stop(&mut rx);
     assert_eq!(rx.receive(1, &mut |_| {}), Err(QueueError::Down));
 }
 
