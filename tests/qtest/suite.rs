@@ -19,8 +19,13 @@ pub(crate) struct Choice {
 /// Runs the suite on `bench`; all must pass but the `quirks`. `title` says what the device is.
 ///
 /// `PAGEWIRE_SEED=n` takes that seed instead of 0, and `PAGEWIRE_CHECK=name` runs only the checks
-/// whose name contains that.
-pub(crate) fn run_suite(title: &str, bench: &mut impl Bench, choice: &Choice, quirks: &[Quirk]) {
+/// whose name contains that. Returns the report, without the quirks.
+pub(crate) fn run_suite(
+    title: &str,
+    bench: &mut impl Bench,
+    choice: &Choice,
+    quirks: &[Quirk],
+) -> Report {
     let mut options = Options::default();
     options.seed = std::env::var("PAGEWIRE_SEED").map_or(0, |seed| seed.parse().unwrap());
     options.patience = choice.patience;
@@ -48,6 +53,7 @@ pub(crate) fn run_suite(title: &str, bench: &mut impl Bench, choice: &Choice, qu
         missing.is_empty(),
         "{title}, seed {seed}: QEMU, or the driver, has changed: {missing:?}\n{report}"
     );
+    report
 }
 
 /// Takes the failures that are known out of the report; returns the checks that were run and have
