@@ -5,6 +5,7 @@ mod demo;
 mod device;
 mod error;
 mod list;
+mod logger;
 mod machine;
 mod model;
 mod receiver;
@@ -45,6 +46,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    logger::start();
     let result = match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::List(args) => list::run(&args),

@@ -33,7 +33,7 @@ pub(crate) struct Args {
 pub(crate) struct Received {
     /// What came.
     pub(crate) streams: Vec<Stream>,
-    /// Frames that the interface has received.
+    /// Frames that the interface has received meanwhile.
     pub(crate) frames: u64,
     /// Their bytes, Ethernet header included.
     pub(crate) frame_bytes: u64,
@@ -49,6 +49,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let address = SocketAddrV4::new(args.address, args.port);
     let listener = TcpListener::bind(address)
         .map_err(|error| Failure::failed(format!("cannot listen on {address}: {error}")))?;
+    // A real interface has counted before.
+    let (frames_before, bytes_before) = frames(&args.interface)?;
     print(READY)?;
     end_with_parent();
     let mut readers = Vec::new();
@@ -66,8 +68,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let (frames, frame_bytes) = frames(&args.interface)?;
     let received = Received {
         streams,
-        frames,
-        frame_bytes,
+        frames: frames.saturating_sub(frames_before),
+        frame_bytes: frame_bytes.saturating_sub(bytes_before),
         cpu_seconds: cpu_seconds(),
     };
     let line = serde_json::to_string(&received)

@@ -91,6 +91,7 @@ pub struct VfioHandle {
     eventfds: Eventfds,
     limit: u64,
     pages: Pages,
+    start: Clock,
 }
 
 impl VfioPlatform {
@@ -140,6 +141,7 @@ impl VfioPlatform {
             eventfds: self.eventfds.clone(),
             limit: self.limit,
             pages: self.pages,
+            start: self.start,
         }
     }
 
@@ -285,6 +287,12 @@ fn newest<T>(
     }
 }
 
+/// The platform's time.
+fn since(start: Clock) -> Instant {
+    let nanos = start.elapsed().as_nanos();
+    Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
 /// Into the log, and what is left of it for the driver.
 fn report(error: VfioError) -> PlatformError {
     log::error!("{error}");
@@ -353,8 +361,7 @@ unsafe impl Platform for VfioPlatform {
     }
 
     fn now(&self) -> Instant {
-        let since = self.start.elapsed().as_nanos();
-        Instant::from_nanos(u64::try_from(since).unwrap_or(u64::MAX))
+        since(self.start)
     }
 
     fn wait(&self, duration: Duration) {
@@ -385,6 +392,12 @@ impl VfioHandle {
     #[must_use]
     pub fn wait_for_interrupt(&self, timeout: Duration) -> bool {
         self.eventfds.wait(timeout)
+    }
+
+    /// Now, on the clock of the platform: what the driver's `poll` is given.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        since(self.start)
     }
 
     /// The API by which the device was opened.

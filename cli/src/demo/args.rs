@@ -30,12 +30,16 @@ Examples:
   pagewire demo --nic ixgbe --slice 700       37 fragments hold less than that: the budget binds
   pagewire demo --nic virtio --slice 700 --tx-descriptors 64
                                               a frame has more pieces than the ring takes
+  sudo pagewire demo --device 0000:03:00.0 --peer linux --peer-interface eth1
+                                              a NIC of this machine, bound with `pagewire bind`, and
+                                              a cable from it to eth1
   pagewire demo --size 1M --pcap out.pcapng   look at the frames in Wireshark")]
 pub(crate) struct Args {
     /// The device under the driver: model:e1000e, model:ixgbe or model:virtio, a software model in
     /// this process; qtest:e1000e or qtest:virtio, QEMU's own (fetched by tests/lab/get-qemu; the
     /// clock is real). Behind ixgbe, which of the family it is: ixgbe,device=sfp. Behind virtio,
-    /// its features: virtio,packed=on,event_idx=off…
+    /// its features: virtio,packed=on,event_idx=off… Or 0000:03:00.0, a NIC of this machine that was
+    /// given to user space with `pagewire bind`
     #[arg(
         long,
         value_name = "DEVICE",
@@ -52,9 +56,14 @@ pub(crate) struct Args {
     /// Bytes to generate and send, if there is no file (k, M, G: powers of 1024)
     #[arg(long, value_name = "N", value_parser = parse_size, default_value = "256M")]
     pub(crate) size: u64,
-    /// Whose TCP receives
-    #[arg(long, value_enum, default_value_t = PeerKind::Smoltcp)]
-    pub(crate) peer: PeerKind,
+    /// Whose TCP receives [default: smoltcp; linux with --peer-interface]
+    #[arg(long, value_enum)]
+    peer: Option<PeerKind>,
+    /// The interface of this machine at the other end of the NIC's cable, for a NIC that is named
+    /// by its address. It is in a network namespace of the demo's own meanwhile, and comes back
+    /// without an address; it must be down, or at least carry no address
+    #[arg(long, value_name = "INTERFACE")]
+    pub(crate) peer_interface: Option<String>,
     /// Percent of frames lost, and also reordered and duplicated unless set otherwise
     #[arg(long, value_name = "P", value_parser = parse_percent, default_value = "0",
           allow_negative_numbers = true)]
@@ -97,9 +106,9 @@ pub(crate) struct Args {
     /// The device does not cut TCP data into segments (TSO): the sender does
     #[arg(long)]
     pub(crate) no_segmentation: bool,
-    /// How far memory is contiguous for the device
-    #[arg(long, value_enum, default_value_t = DmaPage::K4)]
-    pub(crate) dma_page: DmaPage,
+    /// How far memory is contiguous for a device in software [default: 4k]
+    #[arg(long, value_enum)]
+    dma_page: Option<DmaPage>,
     /// Record all frames to a pcapng file
     #[arg(long, value_name = "OUT")]
     pub(crate) pcap: Option<PathBuf>,
@@ -119,6 +128,13 @@ impl Args {
             return Err(Failure::usage(why));
         }
         for device in self.devices() {
+            let in_software = matches!(device, DeviceName::Software(_));
+            if in_software && let Some(interface) = &self.peer_interface {
+                return Err(Failure::usage(format!(
+                    "--peer-interface {interface}: no cable leads there from {device}; it is for a \
+                     NIC of this machine (--device 0000:03:00.0)"
+                )));
+            }
             let most = device.most_queues();
             if self.queues > most {
                 return Err(Failure::usage(format!(
@@ -131,6 +147,27 @@ impl Args {
         Ok(())
     }
 
+    /// What the options ask for that a real cable has not.
+    pub(crate) fn check_cable(&self) -> Result<(), String> {
+        if self.peer_interface.is_none() || self.peer() != PeerKind::Linux {
+            return Err(
+                "a NIC of this machine sends to another interface of it, at the other end \
+                        of its cable: --peer linux --peer-interface eth1"
+                    .into(),
+            );
+        }
+        let impaired = self.loss > 0.0 || self.reorder.is_some() || self.duplicate.is_some();
+        let wrong = [
+            (impaired, "--loss, --reorder and --duplicate"),
+            (self.pcap.is_some(), "--pcap"),
+            (self.dma_page.is_some(), "--dma-page"),
+        ];
+        match wrong.iter().find(|(given, _)| *given) {
+            Some((_, option)) => Err(format!("{option} are for devices in software")),
+            None => Ok(()),
+        }
+    }
+
     /// TCP connections.
     pub(crate) fn connections(&self) -> u16 {
         self.connections.unwrap_or(self.queues)
@@ -138,12 +175,16 @@ impl Args {
 
     /// Whose TCP receives.
     pub(crate) fn peer(&self) -> PeerKind {
-        self.peer
+        let usual = match self.peer_interface {
+            Some(_) => PeerKind::Linux,
+            None => PeerKind::Smoltcp,
+        };
+        self.peer.unwrap_or(usual)
     }
 
     /// How far memory is contiguous for the device.
     pub(crate) fn dma_page(&self) -> DmaPage {
-        self.dma_page
+        self.dma_page.unwrap_or(DmaPage::K4)
     }
 
     /// The devices, one after the other.

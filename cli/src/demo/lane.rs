@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pagewire::drivers::{AnyRx, AnyTx};
-use pagewire::hal::{Instant, Platform, PortPair, QueueError, RegionId, RxChecksum, RxQueue};
+use pagewire::hal::{
+    Granule, Instant, Platform, PortPair, QueueError, Region, RegionId, RxChecksum, RxQueue,
+};
 use pagewire::tcp::{ConnectError, ConnectionId, Slice, Stack, State};
 use sha2::{Digest, Sha256};
 
@@ -128,6 +130,11 @@ impl<M: Machine> Lane<M> {
         let port = self.stack.addresses(id).map_or(0, |(own, _)| own.port());
         self.feeds.push(Feed::new(id, port));
         Ok(port)
+    }
+
+    /// How far the input is contiguous for the device.
+    pub(super) fn granule(&self) -> Granule {
+        self.sealed.translation().granule()
     }
 
     /// Ends the connections' lives at the sender.

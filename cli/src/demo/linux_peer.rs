@@ -1,9 +1,9 @@
-//! The receiver in the kernel: a child process behind a TAP, in a network namespace that has no
-//! name, so that it is gone when the child and the TAP are, however this process ends.
+//! The receiver in the kernel: a child process behind a TAP, or behind an interface of this machine,
+//! in a network namespace that has no name, so that it is gone when the child and the TAP are,
+//! however this process ends.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -11,12 +11,14 @@ use std::time::Duration;
 use pagewire::hal::Instant;
 
 use super::args::Args;
+use super::borrowed::Borrowed;
+use super::namespace::Namespace;
 use super::peer::{Arrived, Peer, PeerError};
 use crate::error::Failure;
 use crate::receiver::{READY, Received};
 
 /// Name of the TAP inside its namespace, where it is alone.
-const INTERFACE: &str = "pagewire0";
+const TAP: &str = "pagewire0";
 
 /// The child, and what it has said.
 pub(crate) struct LinuxPeer {
@@ -24,32 +26,56 @@ pub(crate) struct LinuxPeer {
     _stdin: Option<ChildStdin>,
     stdout: Option<BufReader<ChildStdout>>,
     received: Option<Received>,
+    /// Its interface, if that is not a TAP. It goes back when the child has ended.
+    interface: Option<Borrowed>,
 }
 
 impl LinuxPeer {
     /// Makes a namespace and, with `open`, a TAP in it, starts the child there, and returns when
     /// it listens.
-    pub(crate) fn start<T: Send + 'static>(
+    pub(crate) fn behind_tap<T: Send + 'static>(
         (address, prefix_len): (SocketAddrV4, u8),
         args: &Args,
         open: impl FnOnce(&str) -> std::io::Result<T> + Send + 'static,
     ) -> Result<(T, Self), Failure> {
         let (mtu, connections) = (args.mtu, args.connections());
-        // The namespace is the thread's: the rest of the process stays where it is, and the
-        // child inherits it from the thread that starts it.
-        let worker = std::thread::spawn(move || {
-            let tap = private_tap(*address.ip(), prefix_len, mtu, open)?;
-            Ok((tap, Self::spawn(address, connections)?))
-        });
-        let started: Result<_, Failure> = worker
-            .join()
-            .unwrap_or_else(|_| Err(Failure::failed("the peer's thread panicked")));
-        let (tap, mut peer) = started?;
+        let (tap, mut peer) = in_a_thread(move || {
+            let tap = private_tap((*address.ip(), prefix_len), mtu, open)?;
+            Ok((tap, Self::spawn(address, connections, TAP)?))
+        })?;
         peer.await_ready()?;
         Ok((tap, peer))
     }
 
-    fn spawn(address: SocketAddrV4, connections: u16) -> Result<Self, Failure> {
+    /// The same with an interface of this machine instead of a TAP.
+    pub(crate) fn behind(
+        interface: &str,
+        (address, prefix_len): (SocketAddrV4, u8),
+        args: &Args,
+    ) -> Result<Self, Failure> {
+        let (mtu, connections) = (args.mtu, args.connections());
+        let interface = interface.to_owned();
+        let mut peer = in_a_thread(move || {
+            let interface = Borrowed::take(&interface)?;
+            let name = interface.name();
+            let configured =
+                interface
+                    .namespace()
+                    .configure(name, (*address.ip(), prefix_len), mtu);
+            configured.map_err(|error| {
+                Failure::usage(format!(
+                    "--peer-interface {name}: cannot give it an address and the MTU {mtu}: {error}"
+                ))
+            })?;
+            let mut peer = Self::spawn(address, connections, name)?;
+            peer.interface = Some(interface);
+            Ok(peer)
+        })?;
+        peer.await_ready()?;
+        Ok(peer)
+    }
+
+    fn spawn(address: SocketAddrV4, connections: u16, interface: &str) -> Result<Self, Failure> {
         let failed = |error| Failure::failed(format!("cannot start the receiver: {error}"));
         let program = std::env::current_exe().map_err(failed)?;
         let mut child = Command::new(program)
@@ -57,7 +83,7 @@ impl LinuxPeer {
             .args(["--address", &address.ip().to_string()])
             .args(["--port", &address.port().to_string()])
             .args(["--connections", &connections.to_string()])
-            .args(["--interface", INTERFACE])
+            .args(["--interface", interface])
             // A process group of its own: Ctrl-C and timeout(1) are for us; it ends with us.
             .process_group(0)
             .stdin(Stdio::piped())
@@ -71,6 +97,7 @@ impl LinuxPeer {
             _stdin: stdin,
             stdout,
             received: None,
+            interface: None,
         })
     }
 
@@ -125,6 +152,10 @@ impl Peer for LinuxPeer {
         }))
     }
 
+    fn has_link(&mut self) -> bool {
+        self.interface.as_ref().is_none_or(Borrowed::has_link)
+    }
+
     fn foreign_cpu_seconds(&self) -> f64 {
         self.received
             .as_ref()
@@ -140,10 +171,19 @@ impl Drop for LinuxPeer {
     }
 }
 
+/// Runs `work` in a thread that may move into another network namespace: the rest of the process
+/// stays where it is, and a child inherits it from the thread that starts it.
+fn in_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let worker = std::thread::spawn(work);
+    let panicked = |_| Err(Failure::failed("the peer's thread panicked"));
+    worker.join().unwrap_or_else(panicked)
+}
+
 /// Moves this thread into a new network namespace and makes a TAP there, with an address, up.
 fn private_tap<T>(
-    address: Ipv4Addr,
-    prefix_len: u8,
+    address: (Ipv4Addr, u8),
     mtu: u16,
     open: impl FnOnce(&str) -> std::io::Result<T>,
 ) -> Result<T, Failure> {
@@ -153,74 +193,11 @@ fn private_tap<T>(
              CAP_NET_ADMIN, and /dev/net/tun; --peer smoltcp needs nothing)"
         ))
     };
-    // SAFETY: a new network namespace for this thread alone changes no memory and no file
-    // descriptor; the thread ends soon.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
-        .map_err(|error| refused("make a network namespace", error.into()))?;
-    let tap = open(INTERFACE).map_err(|error| refused("make a TAP", error))?;
-    configure(address, prefix_len, mtu).map_err(|error| refused("configure the TAP", error))?;
+    let namespace =
+        Namespace::enter_new().map_err(|error| refused("make a network namespace", error))?;
+    let tap = open(TAP).map_err(|error| refused("make a TAP", error))?;
+    namespace
+        .configure(TAP, address, mtu)
+        .map_err(|error| refused("configure the TAP", error))?;
     Ok(tap)
-}
-
-/// Address, netmask, MTU and "up" for the TAP, by the calls of netdevice(7).
-fn configure(address: Ipv4Addr, prefix_len: u8, mtu: u16) -> std::io::Result<()> {
-    use rustix::net::{AddressFamily, SocketType, socket};
-    let control = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    let mask = Ipv4Addr::from(
-        u32::MAX
-            .checked_shl(32 - u32::from(prefix_len))
-            .unwrap_or(0),
-    );
-    let call = |request, union| -> std::io::Result<()> {
-        let mut interface = libc::ifreq {
-            ifr_name: [0; libc::IFNAMSIZ],
-            ifr_ifru: union,
-        };
-        for (to, from) in interface.ifr_name.iter_mut().zip(INTERFACE.bytes()) {
-            *to = from as libc::c_char;
-        }
-        // SAFETY: the request reads an `ifreq`, which lives through the call; the descriptor is
-        // an open socket.
-        let result = unsafe { libc::ioctl(control.as_raw_fd(), request, &raw mut interface) };
-        if result < 0 {
-            Err(std::io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
-    };
-    let up = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    call(
-        libc::SIOCSIFADDR,
-        libc::__c_anonymous_ifr_ifru {
-            ifru_addr: sockaddr(address),
-        },
-    )?;
-    call(
-        libc::SIOCSIFNETMASK,
-        libc::__c_anonymous_ifr_ifru {
-            ifru_netmask: sockaddr(mask),
-        },
-    )?;
-    call(
-        libc::SIOCSIFMTU,
-        libc::__c_anonymous_ifr_ifru {
-            ifru_mtu: i32::from(mtu),
-        },
-    )?;
-    call(
-        libc::SIOCSIFFLAGS,
-        libc::__c_anonymous_ifr_ifru { ifru_flags: up },
-    )
-}
-
-/// An IPv4 address as these calls take it.
-fn sockaddr(address: Ipv4Addr) -> libc::sockaddr {
-    let mut data = [0; 14];
-    for (to, from) in data.iter_mut().skip(2).zip(address.octets()) {
-        *to = from as libc::c_char;
-    }
-    libc::sockaddr {
-        sa_family: libc::AF_INET as libc::sa_family_t,
-        sa_data: data,
-    }
 }

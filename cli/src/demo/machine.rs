@@ -9,6 +9,7 @@ use pagewire_models::Wire;
 
 use super::args::Args;
 use super::input::Sealed;
+use super::report::Vfio;
 use crate::error::Failure;
 
 /// What the NIC's wire ends in.
@@ -18,6 +19,8 @@ pub(crate) enum FarEnd {
     /// A TAP interface with a virtio-net header, which the device reads and writes by itself: the
     /// kernel behind it then gets checksums and segments to make as the device got them.
     Tap(OwnedFd),
+    /// Another interface of this machine: a real cable carries the frames.
+    Cable,
 }
 
 /// A device's surroundings.
@@ -31,6 +34,9 @@ pub(crate) trait Machine: Sized {
 
     /// Whether the device can have a TAP interface by itself.
     const TAKES_TAP: bool = false;
+
+    /// Whether the device has a wire of its own: a real cable.
+    const HAS_CABLE: bool = false;
 
     /// What speaks against `device` or an input of `input_len` bytes, before any work is done.
     fn check(args: &Args, device: &Self::Device, input_len: u64) -> Result<(), Failure> {
@@ -47,8 +53,8 @@ pub(crate) trait Machine: Sized {
         far: FarEnd,
     ) -> Result<(Self, Self::Platform), Failure>;
 
-    /// For the report.
-    fn about(args: &Args, device: &Self::Device) -> About;
+    /// For the report; `driver` is the driver's name.
+    fn about(&self, args: &Args, device: &Self::Device, driver: &str) -> About;
 
     /// Called once when everything is built: from here on time counts.
     fn start_clock(&mut self) {}
@@ -78,6 +84,11 @@ pub(crate) trait Machine: Sized {
 
     /// What is known of the device's doings.
     fn seen(&self) -> Seen;
+
+    /// How VFIO has the device, if it has.
+    fn vfio(&self) -> Option<Vfio> {
+        None
+    }
 }
 
 /// A device for people.

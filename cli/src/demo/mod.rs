@@ -2,12 +2,15 @@
 //! ours; at the end both sides compare what they have seen.
 
 mod args;
+mod borrowed;
 mod crew;
 mod input;
 mod lane;
+mod link;
 mod linux_peer;
 mod machine;
 mod model_machine;
+mod namespace;
 mod outcome;
 mod peer;
 mod qtest_machine;
@@ -16,6 +19,7 @@ mod smoltcp_peer;
 mod stopwatch;
 mod table;
 mod transfer;
+mod vfio_machine;
 mod wires;
 mod world;
 
@@ -33,6 +37,7 @@ pub(crate) use peer::Stream;
 use qtest_machine::QtestMachine;
 use report::Report;
 use transfer::Transfer;
+use vfio_machine::VfioMachine;
 use world::World;
 
 use crate::device::DeviceName;
@@ -89,10 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 fn transfer(args: &Args, name: &DeviceName, stop: &AtomicBool) -> Result<Report, Failure> {
     let nic = match name {
         DeviceName::Software(nic) => nic,
-        DeviceName::Pci(_) => {
-            let why = format!("{name}: the demo drives NICs in software only");
-            return Err(Failure::usage(why));
-        }
+        DeviceName::Pci(address) => return on::<VfioMachine>(args, name, address, stop),
     };
     match (nic.backend, nic.nic) {
         (Backend::Model, NicKind::E1000e) => on::<ModelMachine<E1000e82574>>(args, name, nic, stop),
@@ -111,5 +113,14 @@ fn on<M: Machine>(
     M::check(args, device, Input::expected_len(args))?;
     let (input, sealed) = Input::prepare(args, stop)?;
     let mut world = World::<M>::build(args, name, device, sealed)?;
-    Transfer::new(args, &input, stop).run(&mut world)
+    let link = match &args.peer_interface {
+        Some(interface) => world.await_link(name, interface, stop),
+        None => Ok(()),
+    };
+    let report = link.and_then(|()| Transfer::new(args, &input, stop).run(&mut world));
+    if report.is_err() {
+        // What went wrong is told already; that the device stands still helps whoever has it next.
+        let _ = world.shut_down();
+    }
+    report
 }

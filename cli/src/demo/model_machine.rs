@@ -113,7 +113,7 @@ impl<D: Model> Machine for ModelMachine<D> {
         Ok((machine, attached.platform))
     }
 
-    fn about(args: &Args, device: &SoftwareNic) -> About {
+    fn about(&self, args: &Args, device: &SoftwareNic, _: &str) -> About {
         About {
             device: device.description(),
             mapping: "mapping its pages, once",

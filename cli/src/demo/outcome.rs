@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pagewire::hal::Nic;
+use pagewire::hal::{Granule, Nic};
 use pagewire::tcp::{ConnectionStats, LentTimes};
 
-use super::args::{Args, DmaPage, PeerKind};
+use super::args::{Args, PeerKind};
 use super::lane::{Feed, Lane};
 use super::machine::{Machine, Seen};
 use super::peer::Arrived;
@@ -14,7 +14,7 @@ use super::report::{
     Bytes, Checksums, Connection, Digests, Frames, FramesArrived, Limits, Pages, Queue, Report,
     Requests, Retransmissions, Segments, Time,
 };
-use super::table::grouped;
+use super::table::{grouped, size};
 use super::transfer::Transfer;
 use super::world::{PAGE, World};
 use crate::error::{Failure, shown};
@@ -62,7 +62,8 @@ impl Transfer<'_> {
             opened: world.nic.describe().to_string(),
             input_mapped_by: world.about.mapping,
             device_cpu: world.about.cpu,
-            peer: peer_name(self.args.peer()).into(),
+            vfio: world.machine.vfio(),
+            peer: peer_name(self.args),
             input: input_name(self.args, self.input.len),
             seed: self.args.seed,
             limits,
@@ -137,7 +138,7 @@ fn limits<M: Machine>(args: &Args, world: &World<M>) -> Limits {
     Limits {
         max_fragments: capabilities.max_fragments,
         mtu: args.mtu,
-        dma_page: page_name(args.dma_page()).into(),
+        dma_page: page_name(world.granule()),
         slice: args.slice,
         device_checksums: !capabilities.tx_checksum.is_empty(),
     }
@@ -264,21 +265,21 @@ fn digests(connections: &[Connection]) -> Digests {
     }
 }
 
-fn peer_name(peer: PeerKind) -> &'static str {
-    match peer {
-        PeerKind::Smoltcp => "smoltcp's TCP, in this process",
-        PeerKind::Linux => "the kernel's TCP, over a TAP in a network namespace",
+fn peer_name(args: &Args) -> String {
+    match (args.peer(), &args.peer_interface) {
+        (PeerKind::Smoltcp, _) => "smoltcp's TCP, in this process".into(),
+        (PeerKind::Linux, None) => "the kernel's TCP, over a TAP in a network namespace".into(),
+        (PeerKind::Linux, Some(interface)) => {
+            format!("the kernel's TCP, behind {interface} in a network namespace")
+        }
     }
 }
 
-fn page_name(page: DmaPage) -> &'static str {
-    match page {
-        DmaPage::K4 => "4 KiB",
-        DmaPage::K16 => "16 KiB",
-        DmaPage::K64 => "64 KiB",
-        DmaPage::M2 => "2 MiB",
-        DmaPage::Contiguous => "contiguous",
+fn page_name(granule: Granule) -> String {
+    if granule == Granule::CONTIGUOUS {
+        return "contiguous".into();
     }
+    size(granule.bytes())
 }
 
 fn input_name(args: &Args, len: u64) -> String {

@@ -49,6 +49,11 @@ pub(crate) trait Peer {
     /// What arrived, once all streams have ended.
     fn arrived(&mut self) -> Result<Option<Arrived>, PeerError>;
 
+    /// Whether its interface sees a link.
+    fn has_link(&mut self) -> bool {
+        true
+    }
+
     /// CPU seconds spent outside this process.
     fn foreign_cpu_seconds(&self) -> f64 {
         0.0

@@ -75,6 +75,7 @@ impl Machine for QtestMachine {
                 options.netdev = Netdev::Tap(tap.into());
                 None
             }
+            FarEnd::Cable => return Err(failed(&"no cable leads there")),
         };
         let mut qtest = Qtest::start(&options).map_err(|error| failed(&error))?;
         let platform = qtest.take_platform();
@@ -91,7 +92,7 @@ impl Machine for QtestMachine {
         Ok((Self { qtest, line }, platform))
     }
 
-    fn about(args: &Args, device: &SoftwareNic) -> About {
+    fn about(&self, args: &Args, device: &SoftwareNic, _: &str) -> About {
         About {
             device: device.description(),
             mapping: "one copy into the memory that is shared with QEMU",

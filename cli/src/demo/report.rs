@@ -8,6 +8,8 @@ pub(crate) struct Report {
     pub(crate) nic: String,
     /// The device, and what was agreed on with it where that is done.
     pub(crate) opened: String,
+    /// How VFIO has the device; null for one in software.
+    pub(crate) vfio: Option<Vfio>,
     pub(crate) peer: String,
     pub(crate) input: String,
     /// How the input became reachable for the device, before the first byte was sent.
@@ -34,6 +36,16 @@ pub(crate) struct Report {
     pub(crate) device_cpu: &'static str,
     /// What is not as it must be; empty if all is well.
     pub(crate) faults: Vec<String>,
+}
+
+/// A NIC of this machine.
+#[derive(Debug, Serialize)]
+pub(crate) struct Vfio {
+    /// `cdev` (the device's file, with iommufd) or `group`.
+    pub(crate) api: &'static str,
+    /// Bytes that are mapped for the device and so pinned: the input (twice where its pages are kept
+    /// apart), rings and buffers.
+    pub(crate) locked_bytes: u64,
 }
 
 /// What bound the sender.

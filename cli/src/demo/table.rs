@@ -1,6 +1,6 @@
 //! The report for people: a table of names and values.
 
-use super::report::{Limits, Queue, Report, Requests};
+use super::report::{Limits, Queue, Report, Requests, Vfio};
 
 /// Ranges of fragments that get a row, from the number after the one before: whole pages of 64 KiB
 /// and a header make 18 at most.
@@ -100,6 +100,11 @@ impl Report {
                 format!("{} of {}", grouped(pages.pinned_at_most), size(pages.page))
             ),
             ("  now", grouped(pages.pinned_now)),
+        ]);
+        if let Some(vfio) = &self.vfio {
+            rows.extend(table![("memory locked for the NIC", vfio.text())]);
+        }
+        rows.extend(table![
             (
                 "pages lent for",
                 format!(
@@ -212,6 +217,12 @@ impl Requests {
     }
 }
 
+impl Vfio {
+    fn text(&self) -> String {
+        format!("{} KiB, by {}", grouped(self.locked_bytes >> 10), self.api)
+    }
+}
+
 impl Limits {
     fn text(&self) -> String {
         let slice = self
@@ -293,7 +304,8 @@ fn micros(micros: f64) -> String {
     }
 }
 
-fn size(bytes: usize) -> String {
+/// Bytes of a page.
+pub(super) fn size(bytes: usize) -> String {
     if bytes >= 1 << 20 {
         format!("{} MiB", bytes >> 20)
     } else {

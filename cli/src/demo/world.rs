@@ -63,13 +63,21 @@ impl<M: Machine> World<M> {
         device: &M::Device,
         sealed: Sealed,
     ) -> Result<Self, Failure> {
+        let len = sealed.bytes().len() as u64;
+        let (mut machine, platform, far) = if M::HAS_CABLE {
+            // First the device: what is wrong with it is told before the receiver asks for more.
+            let (machine, platform) = M::build(args, device, len, FarEnd::Cable)?;
+            (machine, platform, Far::by_cable(args)?)
+        } else {
+            let (far, end) = far::<M>(args)?;
+            let (machine, platform) = M::build(args, device, len, end)?;
+            (machine, platform, far)
+        };
         let Far {
             peer,
-            end,
             cable,
             readable,
-        } = far::<M>(args)?;
-        let (mut machine, platform) = M::build(args, device, sealed.bytes().len() as u64, end)?;
+        } = far;
         let failed = |error: NicError| Failure::failed(format!("{name}: {error}"));
         let mut nic = AnyNic::open(platform, &driver_config(args, name)).map_err(failed)?;
         let sealed = machine.register(sealed)?;
@@ -87,15 +95,22 @@ impl<M: Machine> World<M> {
             lanes.push(Lane::new(index.into(), rx, stack, &sealed, longest)?);
         }
         machine.start_clock();
+        let about = machine.about(args, device, nic.name());
         Ok(Self {
             nic,
             lanes,
             peer,
             cable,
-            about: M::about(args, device),
+            about,
             readable,
             machine,
         })
+    }
+
+    /// How far the input is contiguous for the device.
+    pub(crate) fn granule(&self) -> Granule {
+        let lane = self.lanes.first();
+        lane.map_or(Granule::CONTIGUOUS, |lane| lane.granule())
     }
 
     /// Now, for everybody.
@@ -167,16 +182,28 @@ fn sleep<M: Machine>(machine: &M, peer: Option<&OwnedFd>, longest: Duration) {
     let _ = poll(&mut fds, timeout.ok().as_ref());
 }
 
-/// The receiver, the far end of the NIC's wire and the cable before it, and what tells that the
-/// peer has sent a frame.
+/// The receiver, the cable before it, and what tells that the peer has sent a frame.
 struct Far {
     peer: Box<dyn Peer>,
-    end: FarEnd,
     cable: Cable,
     readable: Option<OwnedFd>,
 }
 
-fn far<M: Machine>(args: &Args) -> Result<Far, Failure> {
+impl Far {
+    /// The kernel behind another interface of this machine.
+    fn by_cable(args: &Args) -> Result<Self, Failure> {
+        let interface = args.peer_interface.as_deref().unwrap_or_default();
+        let peer = LinuxPeer::behind(interface, (REMOTE, PREFIX_LEN), args)?;
+        Ok(Self {
+            peer: Box::new(peer),
+            cable: Cable::default(),
+            readable: None,
+        })
+    }
+}
+
+/// What is at the far end of a wire in software, and that end.
+fn far<M: Machine>(args: &Args) -> Result<(Far, FarEnd), Failure> {
     let (peer, far, readable): (Box<dyn Peer>, Box<dyn Wire>, _) = match args.peer() {
         PeerKind::Smoltcp => {
             let (near, far) = pair();
@@ -185,16 +212,16 @@ fn far<M: Machine>(args: &Args) -> Result<Far, Failure> {
             (Box::new(peer), Box::new(near), None)
         }
         PeerKind::Linux if M::TAKES_TAP && !Cable::is_wanted(args) => {
-            let (tap, peer) = LinuxPeer::start((REMOTE, PREFIX_LEN), args, open_vnet_tap)?;
-            return Ok(Far {
+            let (tap, peer) = LinuxPeer::behind_tap((REMOTE, PREFIX_LEN), args, open_vnet_tap)?;
+            let far = Far {
                 peer: Box::new(peer),
-                end: FarEnd::Tap(tap),
                 cable: Cable::default(),
                 readable: None,
-            });
+            };
+            return Ok((far, FarEnd::Tap(tap)));
         }
         PeerKind::Linux => {
-            let (tap, peer) = LinuxPeer::start((REMOTE, PREFIX_LEN), args, Tap::open)?;
+            let (tap, peer) = LinuxPeer::behind_tap((REMOTE, PREFIX_LEN), args, Tap::open)?;
             let readable = tap.as_fd().try_clone_to_owned();
             let readable =
                 readable.map_err(|error| Failure::failed(format!("the TAP: {error}")))?;
@@ -202,12 +229,12 @@ fn far<M: Machine>(args: &Args) -> Result<Far, Failure> {
         }
     };
     let (cable, near) = Cable::lay(far, args)?;
-    Ok(Far {
+    let far = Far {
         peer,
-        end: FarEnd::Wire(near),
         cable,
         readable,
-    })
+    };
+    Ok((far, FarEnd::Wire(near)))
 }
 
 fn driver_config(args: &Args, device: &DeviceName) -> Config {

@@ -49,6 +49,16 @@ impl Interface {
         own.map(|name| Self::read(system, name, network)).collect()
     }
 
+    /// The interface of this name, of whatever device; `None` if there is none.
+    #[must_use]
+    pub fn named(system: &dyn System, name: &str, network: &Network) -> Option<Self> {
+        let there = is_interface_name(name)
+            && system
+                .names(&format!("/sys/class/net/{name}"))
+                .is_ok_and(|inside| !inside.is_empty());
+        there.then(|| Self::read(system, name.to_owned(), network))
+    }
+
     fn read(system: &dyn System, name: String, network: &Network) -> Self {
         let folder = format!("/sys/class/net/{name}");
         let flags = hexadecimal(system, &format!("{folder}/flags"));

@@ -125,6 +125,14 @@ impl Verdict {
         verdict
     }
 
+    /// Judges an interface alone: whether a connection would be cut if it were taken away.
+    #[must_use]
+    pub fn of_interface(interface: &Interface, network: &Network) -> Self {
+        let mut verdict = Self::default();
+        verdict.interface(interface, network);
+        verdict
+    }
+
     /// Judges the group of a device that VFIO has already: whether it can be opened.
     #[must_use]
     pub fn of_bound(nic: &Nic) -> Self {

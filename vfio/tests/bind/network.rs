@@ -1,6 +1,8 @@
 //! Interfaces that carry something, and those that do not.
 
-use pagewire_vfio::bind::{DeviceName, Missing, Note, Played, Refusal, find};
+use pagewire_vfio::bind::{
+    DeviceName, Interface, Missing, Network, Note, Played, Refusal, Verdict, find,
+};
 
 use crate::tree::{NIC, Tree};
 use crate::{bound, codes, forced};
@@ -187,4 +189,25 @@ fn devices_are_found_by_their_interface() {
     let below = vec!["eth2".into()];
     let interface = "bond0".into();
     assert_eq!(found("bond0"), Err(Missing::NotPci { interface, below }));
+}
+
+#[test]
+fn an_interface_is_judged_by_its_name_alone() {
+    let tree = up();
+    tree.ipv4("eth1", [192, 168, 1, 5]);
+    tree.above("br0", "eth1");
+    tree.default_route_v6("br0");
+    tree.interface("eth2", "0000:09:00.0", false);
+    let system = Played::new(tree.path()).unwrap();
+    let network = Network::read(&system);
+    let named = |name: &str| Interface::named(&system, name, &network);
+    let codes = |name: &str| -> Vec<_> {
+        let verdict = Verdict::of_interface(&named(name).unwrap(), &network);
+        verdict.refusals.iter().map(Refusal::code).collect()
+    };
+    assert_eq!(codes("eth1"), ["has-address", "default-route"]);
+    assert_eq!(codes("eth2"), [""; 0], "it is down");
+    for nobody in ["eth9", "", "..", "../net/eth1", "eth1/"] {
+        assert_eq!(named(nobody), None, "{nobody}");
+    }
 }
