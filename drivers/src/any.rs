@@ -106,6 +106,42 @@ impl<P: Platform> AnyNic<P> {
         }
     }
 
+    /// Lets what is transmitted come back from the MAC, while nothing leaves and the link is forced;
+    /// or ends that. A reset ends it as well. For self-tests.
+    ///
+    /// # Errors
+    /// [`NicError::NotOffered`] for virtio-net, which has no such thing.
+    pub fn set_loopback(&mut self, on: bool) -> Result<(), NicError> {
+        match self {
+            Self::E1000e(nic) => nic.set_loopback(on),
+            Self::Ixgbe(nic) => nic.set_loopback(on),
+            Self::Virtio(_) => {
+                return Err(NicError::NotOffered {
+                    what: "loopback of its own",
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an MSI-X vector fire without a cause of its own. Nothing happens if there is no such
+    /// vector, or interrupts are off. For self-tests.
+    ///
+    /// # Errors
+    /// [`NicError::NotOffered`] for virtio-net, which has no such thing.
+    pub fn fire_vector(&mut self, vector: u16) -> Result<(), NicError> {
+        match self {
+            Self::E1000e(nic) => nic.fire_vector(vector),
+            Self::Ixgbe(nic) => nic.fire_vector(vector),
+            Self::Virtio(_) => {
+                return Err(NicError::NotOffered {
+                    what: "register that sets an interrupt cause",
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// The device's name, and what was negotiated with it where that is done.
     #[must_use]
     pub fn describe(&self) -> Description {

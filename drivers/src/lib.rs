@@ -20,11 +20,12 @@
 //! one has tried is opened on request only.
 //!
 //! # What stands on any NIC
-//! With the feature `smoltcp`, the module of that name puts that stack on any `Nic`.
+//! With the feature `smoltcp`, the module of that name puts that stack on any `Nic`. With the feature
+//! `selftest`, the module of that name tests a device for what this project promises of it.
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(feature = "smoltcp")]
+#[cfg(any(feature = "smoltcp", feature = "selftest"))]
 extern crate alloc;
 #[cfg(test)]
 extern crate std;
@@ -36,6 +37,8 @@ mod pairs;
 mod queues;
 mod table;
 
+#[cfg(feature = "selftest")]
+pub mod selftest;
 #[cfg(feature = "smoltcp")]
 #[forbid(unsafe_code)]
 pub mod smoltcp;

@@ -10,7 +10,7 @@
 
 use pagewire_hal::{Causes, Platform, Registers};
 
-use crate::regs::{Bar, CTRL_EXT, Cause, CtrlExt, EIAC, IAM, ICR, IMC, IMS, IVAR, Ivar};
+use crate::regs::{Bar, CTRL_EXT, Cause, CtrlExt, EIAC, IAM, ICR, ICS, IMC, IMS, IVAR, Ivar};
 
 /// Vectors that the driver has use for.
 pub(crate) const VECTORS: u16 = 3;
@@ -71,6 +71,15 @@ pub(crate) fn program<R: Registers>(registers: &Bar<R>, vectors: Vectors) {
 /// Masks everything.
 pub(crate) fn mask<R: Registers>(registers: &Bar<R>) {
     registers.write(IMC, u32::MAX);
+}
+
+/// Sets the causes of `vector`, as if they had come up.
+pub(crate) fn fire<R: Registers>(registers: &Bar<R>, vectors: Vectors, vector: u16) {
+    let mut causes = Cause::empty();
+    causes.set(Cause::RXQ0, vector == vectors.receive());
+    causes.set(Cause::TXQ0, vector == vectors.transmit());
+    causes.set(Cause::OTHER | Cause::LSC, vector == vectors.other());
+    registers.write(ICS, causes.bits());
 }
 
 /// What has fired since the last time; lets it fire again.

@@ -36,6 +36,7 @@ mod link;
 mod regs;
 mod reset;
 mod rx;
+mod selftest;
 mod statistics;
 mod tx;
 

@@ -22,6 +22,8 @@ pub(crate) const CTRL_EXT: Register = Register(0x0_0018);
 pub(crate) const MDIC: Register = Register(0x0_0020);
 /// Interrupt causes, see [`Cause`]; cleared by reading or by writing ones, on conditions.
 pub(crate) const ICR: Register = Register(0x0_00C0);
+/// Interrupt causes: ones that are written are set as if they had come up.
+pub(crate) const ICS: Register = Register(0x0_00C8);
 /// Interrupt mask: ones that are written let causes interrupt.
 pub(crate) const IMS: Register = Register(0x0_00D0);
 /// Interrupt mask: ones that are written stop causes from interrupting.
@@ -141,10 +143,16 @@ bitflags! {
     /// Bits of [`CTRL`].
     #[derive(Clone, Copy)]
     pub(crate) struct Ctrl: u32 {
+        /// Full duplex, where it is forced.
+        const FD = 1 << 0;
         /// Blocks new requests of the device on the bus.
         const GIO_MASTER_DISABLE = 1 << 2;
         /// Sets the link up.
         const SLU = 1 << 6;
+        /// Speed, where it is forced: bits 9:8.
+        const SPEED = 0b11 << 8;
+        /// 1000 Mbit/s (`E1000_CTRL_SPD_1000`).
+        const SPEED_1000 = 0b10 << 8;
         /// Speed is forced.
         const FRCSPD = 1 << 11;
         /// Duplex is forced.
@@ -252,6 +260,10 @@ bitflags! {
         const MPE = 1 << 4;
         /// Frames of more than 1522 bytes.
         const LPE = 1 << 5;
+        /// Loopback: bits 7:6 (8254x manual 13.4.22).
+        const LBM = 0b11 << 6;
+        /// What is transmitted comes back from the MAC, and nothing leaves (`E1000_RCTL_LBM_MAC`).
+        const LBM_MAC = 0b01 << 6;
         /// Broadcast frames.
         const BAM = 1 << 15;
         /// Low bit of the buffer size: with BSEX 16384 bytes.

@@ -230,6 +230,8 @@ bitflags! {
     /// Bits of [`AUTOC`](crate::regs::AUTOC).
     #[derive(Clone, Copy)]
     pub(crate) struct Autoc: u32 {
+        /// The link is up whatever the lanes say (`AUTOC_FLU`).
+        const FORCE_LINK = 1 << 0;
         /// Negotiates again; clears itself (`AUTOC_AN_RESTART`).
         const RESTART_AN = 1 << 12;
         /// Link mode: 10 Gbit/s on one lane (`AUTOC_LMS_10G_SERIAL`).
@@ -359,6 +361,8 @@ bitflags! {
 pub(crate) const RXEN: u32 = 1 << 0;
 /// [`DMATXCTL`](crate::regs::DMATXCTL): transmit DMA is on (`DMATXCTL_TE`).
 pub(crate) const TX_ENABLE: u32 = 1 << 0;
+/// [`MACC`](crate::regs::MACC): the link of an X540 is up whatever its PHY says (`MACC_FLU`).
+pub(crate) const MACC_FORCE_LINK: u32 = 1 << 0;
 /// [`SECRXSTAT`](crate::regs::SECRXSTAT): the receive data path is empty (`SECRXSTAT_SECRX_RDY`).
 pub(crate) const SECRX_READY: u32 = 1 << 0;
 /// [`RSCDBU`](crate::regs::RSCDBU): no acknowledgement is joined (`RSCDBU_RSCACKDIS`).

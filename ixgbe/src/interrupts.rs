@@ -14,7 +14,8 @@ use pagewire_hal::{Causes, Platform, Registers};
 
 use crate::bits::{Cause, Eitr, Gpie, Ivar};
 use crate::regs::{
-    Bar, EIAC, EIAM_EX, EICR, EIMC, EIMC_EX, EIMS, EIMS_EX, EITR, EITR_HIGH, GPIE, IVAR, IVAR_MISC,
+    Bar, EIAC, EIAM_EX, EICR, EICS_EX, EIMC, EIMC_EX, EIMS, EIMS_EX, EITR, EITR_HIGH, GPIE, IVAR,
+    IVAR_MISC,
 };
 
 /// Vectors with a moderation register below [`EITR_HIGH`] (`ixgbe_type.h`, `IXGBE_EITR`).
@@ -88,6 +89,13 @@ pub(crate) fn mask<R: Registers>(registers: &Bar<R>) {
 pub(crate) fn clear<R: Registers>(registers: &Bar<R>) {
     mask(registers);
     registers.read(EICR);
+}
+
+/// Sets the cause of `vector`, from 0 to 63, as if it had come up (Linux
+/// `ixgbe_irq_rearm_queues`).
+pub(crate) fn fire<R: Registers>(registers: &Bar<R>, vector: u16) {
+    let half = u32::from(vector / 32);
+    registers.write(EICS_EX.at(half), 1 << (vector % 32));
 }
 
 /// What has fired since the last time; lets it fire again.

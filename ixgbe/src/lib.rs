@@ -59,6 +59,7 @@ mod regs;
 mod reset;
 mod rss;
 mod rx;
+mod selftest;
 mod semaphore;
 mod sfp;
 mod statistics;
@@ -363,7 +364,7 @@ impl<P: Platform> Ixgbe<P> {
 }
 
 /// Which PHY is that of this port.
-fn port<R: pagewire_hal::Registers>(registers: &Bar<R>) -> Resource {
+pub(crate) fn port<R: pagewire_hal::Registers>(registers: &Bar<R>) -> Resource {
     if registers.read(STATUS) & Status::LAN_1.bits() != 0 {
         Resource::Phy1
     } else {

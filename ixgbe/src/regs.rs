@@ -86,6 +86,9 @@ pub(crate) const IVAR: Register = Register(0x0_0900);
 /// Which other cause goes to which vector: timer in byte 0, the rest in byte 1. (Linux
 /// `ixgbe_set_ivar`.)
 pub(crate) const IVAR_MISC: Register = Register(0x0_0A00);
+/// Interrupt causes by vector, 0 to 31 here and 32 to 63 in the next one: ones that are written are
+/// set as if they had come up.
+pub(crate) const EICS_EX: Register = Register(0x0_0A90);
 /// [`EIMS`] by vector: 0 to 31 here, 32 to 63 in the next one.
 pub(crate) const EIMS_EX: Register = Register(0x0_0AA0);
 /// [`EIMC`] by vector (8.2.3.5.9).
@@ -132,6 +135,8 @@ pub(crate) const HLREG0: Register = Register(0x0_4240);
 /// Longest frame with frame check sequence, in bytes, in bits 31:16; counts if
 /// [`Hlreg0::JUMBOEN`](crate::bits::Hlreg0::JUMBOEN) is set (4.6.7; `MHADD_MFS_MASK`).
 pub(crate) const MAXFRS: Register = Register(0x0_4268);
+/// Forces the link of an X540: see [`MACC_FORCE_LINK`](crate::bits::MACC_FORCE_LINK).
+pub(crate) const MACC: Register = Register(0x0_4330);
 /// MAC flow control, see [`Mflcn`](crate::bits::Mflcn) (8.2.3.22.34).
 pub(crate) const MFLCN: Register = Register(0x0_4294);
 /// Negotiation, see [`Autoc`](crate::bits::Autoc) (8.2.3.22.19).

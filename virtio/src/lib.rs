@@ -83,6 +83,7 @@ mod regs;
 mod reset;
 mod ring;
 mod rx;
+mod selftest;
 mod shadow;
 mod split;
 mod tx;

@@ -9,10 +9,12 @@
 //! - [`RxRing`] and [`TxRing`] are what is the same in queues whose device marks descriptors as
 //!   done and is told of them by a tail register. [`Buffers`] serve any receive queue.
 //! - [`Vectors`] says which MSI-X vector is whose.
+//! - [`check_storing`] is for self-tests: whether registers hold what is written.
 //! - [`State`] and [`Step`] are the way to quiet, [`HangWatch`] the reason to go there.
 //! - [`intel`] is what two families of one maker share, as that has to be somewhere once.
 
 mod buffers;
+mod check;
 mod identify;
 pub mod intel;
 mod pairs;
@@ -24,6 +26,7 @@ mod vectors;
 mod wait;
 
 pub use buffers::Buffers;
+pub use check::{RegisterError, StoringRegisters, WrongRegister, check_storing};
 pub use identify::identify;
 pub use pairs::{Pairs, QueueId, ReceiveHalf, TransmitHalf};
 pub use receive::{ReceiveDescriptor, RxRing};

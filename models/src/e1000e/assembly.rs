@@ -237,9 +237,7 @@ impl Assembly {
             }
         }
         count(&self.buffer, work);
-        if !qemu.sends_without_link || work.wire.carrier() {
-            work.wire.transmit(&mut self.buffer, work.pace.now);
-        }
+        work.send(&mut self.buffer);
     }
 
     /// Whether the frame goes on the wire; if not, it has been reported, where it is a fault.

@@ -184,6 +184,8 @@ pub(super) mod rctl {
     pub(crate) const MPE: u32 = 1 << 4;
     pub(crate) const LPE: u32 = 1 << 5;
     pub(crate) const LBM: u32 = 0b11 << 6;
+    /// The MAC sends back to itself; the other two values are reserved here (8254x SDM 13.4.22).
+    pub(crate) const LBM_MAC: u32 = 0b01 << 6;
     pub(crate) const RDMTS_SHIFT: u32 = 8;
     pub(crate) const DTYP: u32 = 0b11 << 10;
     pub(crate) const MO_SHIFT: u32 = 12;

@@ -39,6 +39,7 @@ impl E1000e82574 {
             queue.reset();
         }
         self.receive.reset();
+        self.looped.clear();
         self.context = None;
         self.eerd = None;
         self.mdic = None;
@@ -336,11 +337,13 @@ impl E1000e82574 {
         for (bits, what) in [
             (rctl::DTYP, "packet split (RCTL.DTYP)"),
             (rctl::VFE, "the VLAN filter (RCTL.VFE)"),
-            (rctl::LBM, "loopback (RCTL.LBM)"),
         ] {
             if value & bits != 0 {
                 self.violation(format!("{what} is not modelled"));
             }
+        }
+        if !matches!(value & rctl::LBM, 0 | rctl::LBM_MAC) {
+            self.violation(format!("RCTL {value:#x}: a reserved loopback mode"));
         }
         let before = self.registers.get(offset::RCTL);
         let stays = value & before & rctl::EN != 0;

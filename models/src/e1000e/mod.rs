@@ -4,10 +4,10 @@
 //! EEPROM behind EERD, the PHY behind MDIC, semaphores, the link; two transmit queues with legacy
 //! and data descriptors, gather and checksum insertion; one receive queue with legacy and
 //! extended descriptors, the address filter and checksum verification; MSI-X interrupts;
-//! statistics.
+//! statistics; loopback by the MAC.
 //!
 //! Not modelled, and reported if used: TCP segmentation, VLAN insertion and stripping, the VLAN
-//! filter, packet split, receive side scaling, loopback, frames without IFCS. Not modelled, and
+//! filter, packet split, receive side scaling, frames without IFCS. Not modelled, and
 //! silent: legacy interrupts and MSI, flow control, half duplex, management, wake-up, flash, time
 //! stamps, interrupt delay timers. Their registers store what is written.
 //!
@@ -38,6 +38,7 @@ mod violations;
 mod work;
 mod write_back;
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use pagewire_hal::Instant;
@@ -47,7 +48,7 @@ pub use hostile::{Hostile, Lie, LieCounters, Lies};
 pub use latitude::{Latitude, ModelConfig};
 pub use statistics::{Counters, HISTOGRAM};
 
-use bits::{cause, ctrl, offset, status};
+use bits::{cause, ctrl, offset, rctl, status};
 use hostile::Liar;
 use interrupts::{Interrupts, Sending};
 use nvm::Nvm;
@@ -92,6 +93,8 @@ pub struct E1000e82574 {
     counters: Counters,
     transmit: [TxQueue; 2],
     receive: RxQueue,
+    /// Frames on the way from the transmitter to the receiver (RCTL.LBM).
+    looped: VecDeque<Vec<u8>>,
     context: Option<Context>,
     engine: Engine,
     /// CTRL.RST is set until then.
@@ -143,6 +146,7 @@ impl E1000e82574 {
             counters: Counters::default(),
             transmit: [TxQueue::new(0), TxQueue::new(1)],
             receive: RxQueue::new(),
+            looped: VecDeque::new(),
             context: None,
             engine: Engine::Running,
             reset: None,
@@ -300,9 +304,12 @@ impl E1000e82574 {
     /// Lets both halves of the DMA engine work.
     fn run_queues(&mut self, bus: &mut dyn Bus) -> bool {
         let gate = self.gate();
+        let loops = self.registers.get(offset::RCTL) & rctl::LBM == rctl::LBM_MAC;
+        let link = self.link || loops;
         let mut work = Work {
             bus,
             wire: &mut *self.wire,
+            looped: loops.then_some(&mut self.looped),
             pace: self.pace,
             latitude: self.config.latitude,
             registers: &self.registers,
@@ -317,9 +324,9 @@ impl E1000e82574 {
         };
         let mut busy = false;
         for queue in &mut self.transmit {
-            busy |= queue.step(gate, self.link, &mut self.context, &mut work);
+            busy |= queue.step(gate, link, &mut self.context, &mut work);
         }
-        busy |= self.receive.step(gate, self.link, &mut work);
+        busy |= self.receive.step(gate, link, &mut work);
         let causes = work.causes;
         self.interrupts.raise(causes);
         busy

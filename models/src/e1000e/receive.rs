@@ -158,7 +158,7 @@ impl RxQueue {
                 }
             } else if !link || gate == Gate::Finish || !self.is_open(usable, size, work) {
                 break;
-            } else if self.waiting || work.wire.receive(&mut self.frame, work.pace.now) {
+            } else if self.waiting || work.next_frame(&mut self.frame) {
                 self.accept(enabled, usable, size, work);
                 if self.waiting {
                     break;

@@ -317,6 +317,24 @@ fn nothing_is_sent_without_a_link() {
     rig.expect_clean();
 }
 
+#[test]
+fn loopback_sends_frames_to_the_receiver() {
+    let mut rig = Rig::plain();
+    rig.lanes.lock().unwrap().cut = true;
+    rig.start_receive(1 << 3 | 1 << 6);
+    rig.give(4);
+    let frame = pattern(64, 14);
+    let address = rig.put(PAYLOAD, &frame);
+    let index = rig.push(data(address, 64, LAST, 0));
+    rig.doorbell();
+    rig.until_done(index);
+    rig.steps(10);
+    assert!(rig.sent().is_empty());
+    assert_eq!(rig.buffer(0)[..64], frame);
+    assert_eq!(rig.rx(0).status & 1, 1, "DD");
+    rig.expect_clean();
+}
+
 /// The soak: frames of random pieces over a ring that wraps, with every latitude. Every frame
 /// arrives whole and in order, DDs come in order, and a piece is overwritten as soon as its
 /// frame is known to be done.

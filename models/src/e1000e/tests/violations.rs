@@ -177,8 +177,8 @@ fn what_is_not_modelled_is_said() {
     rig.expect_violation("packet split");
     rig.write(0x0100, 1 << 18);
     rig.expect_violation("VLAN filter");
-    rig.write(0x0100, 1 << 6);
-    rig.expect_violation("loopback");
+    rig.write(0x0100, 3 << 6);
+    rig.expect_violation("reserved loopback mode");
     rig.write(0x5818, 1);
     rig.expect_violation("receive side scaling");
 }
