@@ -37,11 +37,66 @@ pub trait Device: Send {
     }
     /// MSI-X vectors that the device has; 0 if none.
     fn vectors(&self) -> u16;
+    /// Whether the device asserts its interrupt pin (INTx), which it does as long as there is a
+    /// cause and MSI-X is off; `false` where the pin is not modelled.
+    fn interrupt_pin(&self) -> bool {
+        false
+    }
     /// Does what is due: fetches descriptors, moves frames, writes back, interrupts. Returns
     /// whether anything was done.
     fn step(&mut self, bus: &mut dyn Bus, now: Instant) -> bool;
     /// What the driver did that the specification forbids, in words, since this was last asked.
     fn take_violations(&mut self) -> Vec<String>;
+}
+
+impl<D: Device + ?Sized> Device for Box<D> {
+    fn config_read(&mut self, offset: u16) -> u32 {
+        (**self).config_read(offset)
+    }
+
+    fn config_write(&mut self, offset: u16, value: u32) {
+        (**self).config_write(offset, value);
+    }
+
+    fn bar_len(&self, index: u8) -> Option<u32> {
+        (**self).bar_len(index)
+    }
+
+    fn read(&mut self, bar: u8, offset: u32, now: Instant) -> u32 {
+        (**self).read(bar, offset, now)
+    }
+
+    fn write(&mut self, bar: u8, offset: u32, value: u32, now: Instant) {
+        (**self).write(bar, offset, value, now);
+    }
+
+    fn read_narrow(&mut self, bar: u8, offset: u32, width: u32, now: Instant) -> Option<u16> {
+        (**self).read_narrow(bar, offset, width, now)
+    }
+
+    fn write_narrow(&mut self, bar: u8, offset: u32, width: u32, value: u16, now: Instant) -> bool {
+        (**self).write_narrow(bar, offset, width, value, now)
+    }
+
+    fn is_doorbell(&self, bar: u8, offset: u32) -> bool {
+        (**self).is_doorbell(bar, offset)
+    }
+
+    fn vectors(&self) -> u16 {
+        (**self).vectors()
+    }
+
+    fn interrupt_pin(&self) -> bool {
+        (**self).interrupt_pin()
+    }
+
+    fn step(&mut self, bus: &mut dyn Bus, now: Instant) -> bool {
+        (**self).step(bus, now)
+    }
+
+    fn take_violations(&mut self) -> Vec<String> {
+        (**self).take_violations()
+    }
 }
 
 /// What a device model reaches: memory through the IOMMU, and its interrupt vectors.

@@ -19,6 +19,8 @@ mod pace;
 pub mod qtest;
 #[cfg(test)]
 mod rig;
+#[cfg(all(target_os = "linux", feature = "vfio-user"))]
+pub mod vfio_user;
 mod violations;
 pub mod virtio;
 pub mod wire;

@@ -67,7 +67,7 @@ impl BusState {
             .is_some_and(std::mem::take)
     }
 
-    fn fault(&mut self, fault: DmaFault, address: u64, len: usize) -> DmaFault {
+    pub(crate) fn fault(&mut self, fault: DmaFault, address: u64, len: usize) -> DmaFault {
         self.counters.faults += 1;
         let what = if fault.write { "write" } else { "read" };
         let DmaFault { address: at, .. } = fault;
