@@ -9,6 +9,7 @@ mod logger;
 mod machine;
 mod model;
 mod receiver;
+mod serve_model;
 mod software;
 mod unbind;
 
@@ -39,6 +40,8 @@ enum Command {
     Bind(bind::Args),
     /// Give a NIC back to the kernel driver that it had
     Unbind(unbind::Args),
+    /// Be a NIC: serve a software model to QEMU, or to a driver, over a vfio-user socket
+    Model(serve_model::Args),
     /// The receiving end of `demo --peer linux`: started by it, in a network namespace
     #[command(name = "__receive", hide = true)]
     Receive(receiver::Args),
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::List(args) => list::run(&args),
         Command::Bind(args) => bind::run(&args),
         Command::Unbind(args) => unbind::run(&args),
+        Command::Model(args) => serve_model::run(&args),
         Command::Receive(args) => receiver::run(&args),
     };
     match result {

@@ -99,7 +99,8 @@ impl<D: Device> Function<D> {
         // A BAR is shorter than 4 GiB.
         let offset = u32::try_from(offset).map_err(|_| Errno::INVAL)?;
         let width = if len >= 4 { 4 } else { len as u32 };
-        let aligned = width > 0 && offset.is_multiple_of(width) && len as u32 % width == 0;
+        let aligned =
+            width > 0 && offset.is_multiple_of(width) && (len as u32).is_multiple_of(width);
         if !aligned || width == 3 {
             let text = format!("{len} bytes accessed at {offset:#x} of BAR {bar}");
             self.bus.violation(text);

@@ -136,6 +136,7 @@ impl Memory {
     }
 
     /// How many maps there are.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.maps.len()
     }

@@ -1,0 +1,365 @@
+//! `pagewire model`: a software NIC behind a vfio-user socket.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Instant;
+
+use clap::ValueEnum;
+use pagewire_models::e1000e::{self, E1000e82574};
+use pagewire_models::ixgbe::{self, Ixgbe82599, Rules};
+use pagewire_models::vfio_user::{Event, Server};
+use pagewire_models::virtio::{self, VirtioNet};
+use pagewire_models::wire::{
+    Passed, Recorder, Recording, SharedWire, Silent, Tally, TallyHandle, Tap,
+};
+use pagewire_models::{Device, Wire};
+use serde::Serialize;
+
+use crate::device::{DeviceName, NicKind};
+use crate::error::{Failure, print, shown};
+
+/// Violations that are printed one by one; more are only counted.
+const MOST_PRINTED: u64 = 100;
+
+/// Options of `pagewire model`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  pagewire model ixgbe --socket /run/nic.sock --wire none
+      an 82599 without a cable; QEMU gets it by
+      -object memory-backend-memfd,id=ram,size=512M,share=on -machine memory-backend=ram
+      -device '{\"driver\":\"vfio-user-pci\",\"socket\":{\"path\":\"/run/nic.sock\",\"type\":\"unix\"}}'
+  sudo pagewire model e1000e --socket nic.sock --wire tap:tap0
+      an 82574L whose wire is a network interface of this machine
+  pagewire model virtio,packed=on --socket a.sock --wire pair:/tmp/wire
+  pagewire model ixgbe,device=x540t --socket b.sock --wire pair:/tmp/wire
+      two NICs, and more if you like, on one wire
+  pagewire model ixgbe --socket nic.sock --wire pcap:out.pcapng
+      what the driver sends goes into a file
+
+It runs until Ctrl-C, and removes the socket then. Exit status: 0 ended so, 1 the driver violated
+a specification, 2 it could not run.")]
+pub(crate) struct Args {
+    /// The NIC: e1000e (82574L), ixgbe (82599; or ixgbe,device=xaui, sfp, x540t), virtio (or with
+    /// features, as QEMU names them: virtio,packed=on,event_idx=off…)
+    #[arg(value_name = "NIC", value_parser = parse_nic)]
+    nic: DeviceName,
+    /// The socket; one that a killed server has left is replaced
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+    /// What the NIC is plugged into: tap:NAME (an interface of this machine, made if it is not
+    /// there), pair:DIRECTORY (other models with the same directory), pcap:FILE (what is sent is
+    /// recorded), none (no cable)
+    #[arg(long, value_name = "WIRE")]
+    wire: WireName,
+    /// Take every freedom that the specification leaves to hardware, drawn from this seed; without
+    /// it the NIC is the most obliging one
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// What a driver may do although the datasheet forbids it
+    #[arg(long, value_enum, value_name = "WHAT")]
+    permit: Vec<Permit>,
+    /// What happens when the driver violates the specification
+    #[arg(long, value_enum, default_value_t = Violations::Report)]
+    violations: Violations,
+    /// Print one JSON object at the end
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is no violation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Permit {
+    /// What Linux's own driver does (ixgbe leaves some tables and bits as they are)
+    Linux,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Violations {
+    /// Print it and go on
+    Report,
+    /// Print it and end
+    Stop,
+}
+
+/// What a NIC is plugged into.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum WireName {
+    Tap(String),
+    Pair(PathBuf),
+    Pcap(PathBuf),
+    None,
+}
+
+impl FromStr for WireName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("tap", name)) if !name.is_empty() => Ok(Self::Tap(name.into())),
+            Some(("pair", place)) if !place.is_empty() => Ok(Self::Pair(place.into())),
+            Some(("pcap", file)) if !file.is_empty() => Ok(Self::Pcap(file.into())),
+            None if text == "none" => Ok(Self::None),
+            _ => Err("wires are tap:NAME, pair:DIRECTORY, pcap:FILE and none".into()),
+        }
+    }
+}
+
+fn parse_nic(text: &str) -> Result<DeviceName, String> {
+    let device = format!("model:{text}").parse::<DeviceName>();
+    device.map_err(|error| {
+        if error.starts_with("devices are") {
+            "NICs are e1000e, ixgbe and virtio".into()
+        } else {
+            error
+        }
+    })
+}
+
+/// A wire, and what is left to us when the device has it.
+struct Plugged {
+    wire: Box<dyn Wire>,
+    tally: TallyHandle,
+    /// Readable when a frame has arrived.
+    wake: Vec<OwnedFd>,
+    recording: Option<Recording<BufWriter<File>>>,
+}
+
+/// What has happened until the end.
+#[derive(Serialize, Default)]
+struct Report {
+    nic: String,
+    clients: u64,
+    refused_clients: u64,
+    sent_frames: u64,
+    sent_bytes: u64,
+    received_frames: u64,
+    received_bytes: u64,
+    interrupts: u64,
+    dma_faults: u64,
+    seconds: f64,
+    violations: u64,
+    /// The first of them.
+    violation_texts: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let plugged = plug(&args.wire)?;
+    let (tally, recording) = (plugged.tally, plugged.recording);
+    let device = build(args, plugged.wire);
+    let server = Server::bind(&args.socket, device, plugged.wake);
+    let mut server = server.map_err(|error| Failure::usage(error.to_string()))?;
+    let stop = stopped_by_signals()?;
+    say(
+        args,
+        &format!("serving {} at {}", args.nic, shown(&args.socket)),
+    );
+    let start = Instant::now();
+    let mut report = Report {
+        nic: args.nic.to_string().replacen("model:", "", 1),
+        ..Report::default()
+    };
+    let served = server.run(stop.as_fd(), &mut |event| on(args, event, &mut report));
+    report.seconds = start.elapsed().as_secs_f64();
+    let counters = server.counters();
+    // Here and now, whatever else fails.
+    drop(server);
+    let finished = recording.map_or(Ok(None), |recording| recording.finish());
+    (report.interrupts, report.dma_faults) = (counters.interrupts, counters.faults);
+    conclude(args, &mut report, tally.passed())?;
+    served.map_err(|error| Failure::failed(error.to_string()))?;
+    finished.map_err(|error| Failure::failed(format!("the recording is not complete: {error}")))?;
+    match report.violations {
+        0 => Ok(()),
+        1 => Err(Failure::failed(
+            "the driver violated the specification once",
+        )),
+        many => Err(Failure::failed(format!(
+            "the driver violated the specification {many} times"
+        ))),
+    }
+}
+
+/// Prints what happens, where it is not one JSON object at the end.
+fn say(args: &Args, line: &str) {
+    if !args.json {
+        // A reader that has gone is no reason to end a NIC.
+        let _ = print(line);
+    }
+}
+
+fn on(args: &Args, event: Event, report: &mut Report) -> ControlFlow<()> {
+    match event {
+        Event::Connected => {
+            report.clients += 1;
+            say(args, "a client has come");
+        }
+        Event::Disconnected(why) => say(args, &why.to_string()),
+        Event::Refused => {
+            report.refused_clients += 1;
+            say(args, "a second client was turned away");
+        }
+        Event::Violation(text) => {
+            report.violations += 1;
+            if report.violations <= MOST_PRINTED {
+                say(args, &format!("violation: {text}"));
+                report.violation_texts.push(text);
+            }
+            if args.violations == Violations::Stop {
+                return ControlFlow::Break(());
+            }
+        }
+        _ => {}
+    }
+    ControlFlow::Continue(())
+}
+
+fn conclude(args: &Args, report: &mut Report, passed: Passed) -> Result<(), Failure> {
+    report.sent_frames = passed.sent_frames;
+    report.sent_bytes = passed.sent_bytes;
+    report.received_frames = passed.received_frames;
+    report.received_bytes = passed.received_bytes;
+    if args.json {
+        let text = serde_json::to_string(&report);
+        return print(&text.map_err(|error| Failure::failed(error.to_string()))?);
+    }
+    print(&format!(
+        "sent {} frames ({} bytes), received {} frames ({} bytes)",
+        report.sent_frames, report.sent_bytes, report.received_frames, report.received_bytes
+    ))?;
+    print(&format!(
+        "{} clients, {} interrupts, {} DMA faults, {} violations in {:.1} s",
+        report.clients, report.interrupts, report.dma_faults, report.violations, report.seconds
+    ))
+}
+
+/// Readable as soon as the program was asked to end.
+fn stopped_by_signals() -> Result<UnixStream, Failure> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let cannot = |error| Failure::failed(format!("cannot wait for signals: {error}"));
+    let (stop, signalled) = UnixStream::pair().map_err(cannot)?;
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let signalled = signalled.try_clone().map_err(cannot)?;
+        signal_hook::low_level::pipe::register(signal, signalled).map_err(cannot)?;
+    }
+    Ok(stop)
+}
+
+/// Makes the wire.
+fn plug(name: &WireName) -> Result<Plugged, Failure> {
+    let failed = |error: std::io::Error| Failure::usage(format!("no wire: {error}"));
+    let copy = |file: &dyn AsFd| file.as_fd().try_clone_to_owned().map_err(failed);
+    Ok(match name {
+        WireName::Tap(name) => {
+            let tap = Tap::open(name).map_err(failed)?;
+            let wake = copy(&tap)?;
+            plugged(tap, vec![wake])
+        }
+        WireName::Pair(directory) => {
+            let wire = SharedWire::join(directory).map_err(|error| in_place(directory, &error))?;
+            let wake = copy(&wire)?;
+            plugged(wire, vec![wake])
+        }
+        WireName::Pcap(path) => {
+            let file = File::create(path).map_err(|error| in_place(path, &error))?;
+            let recorder = Recorder::new(Silent::new(), BufWriter::new(file)).map_err(failed)?;
+            let recording = recorder.recording();
+            let mut plugged = plugged(recorder, Vec::new());
+            plugged.recording = Some(recording);
+            plugged
+        }
+        WireName::None => plugged(Silent::unplugged(), Vec::new()),
+    })
+}
+
+fn in_place(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::usage(format!("no wire: {}: {error}", shown(path)))
+}
+
+fn plugged(wire: impl Wire + 'static, wake: Vec<OwnedFd>) -> Plugged {
+    let wire = Tally::new(wire);
+    Plugged {
+        tally: wire.handle(),
+        wire: Box::new(wire),
+        wake,
+        recording: None,
+    }
+}
+
+/// Makes the NIC.
+fn build(args: &Args, wire: Box<dyn Wire>) -> Box<dyn Device> {
+    let device = &args.nic;
+    let seed = args.seed.unwrap_or(0);
+    match device.nic {
+        NicKind::E1000e => {
+            let mut config = e1000e::ModelConfig {
+                seed,
+                ..Default::default()
+            };
+            if args.seed.is_none() {
+                config.latitude = e1000e::Latitude::none();
+            }
+            Box::new(E1000e82574::new(config, wire))
+        }
+        NicKind::Ixgbe => {
+            let mut config = ixgbe::ModelConfig {
+                seed,
+                device: device.ixgbe(),
+                ..Default::default()
+            };
+            if args.seed.is_none() {
+                config.latitude = ixgbe::Latitude::none();
+            }
+            if args.permit.contains(&Permit::Linux) {
+                config.rules = Rules::linux();
+            }
+            Box::new(Ixgbe82599::new(config, wire))
+        }
+        NicKind::Virtio => {
+            let options = device.virtio();
+            let usual = virtio::ModelConfig::default();
+            let mut config = virtio::ModelConfig {
+                seed,
+                offers: device.offers(),
+                mac: options.mac.map_or(usual.mac, |mac| mac.0),
+                mtu: options.host_mtu.unwrap_or(usual.mtu),
+                pairs: options.queue_pairs,
+                queue_size: options.tx_queue_size,
+                ..usual
+            };
+            if args.seed.is_none() {
+                config.latitude = virtio::Latitude::none();
+            }
+            Box::new(VirtioNet::new(config, wire))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wires_are_read_by_their_names() {
+        assert_eq!("none".parse(), Ok(WireName::None));
+        assert_eq!("tap:t0".parse(), Ok(WireName::Tap("t0".into())));
+        assert_eq!("pair:/a:b".parse(), Ok(WireName::Pair("/a:b".into())));
+        assert_eq!("pcap:x".parse(), Ok(WireName::Pcap("x".into())));
+        for bad in ["", "tap", "tap:", "none:", "socket:x"] {
+            let error = bad.parse::<WireName>().unwrap_err();
+            assert!(error.contains("pair:DIRECTORY"), "{error}");
+        }
+    }
+
+    #[test]
+    fn nics_are_read_as_models() {
+        assert_eq!(parse_nic("ixgbe,device=x540t").unwrap().nic, NicKind::Ixgbe);
+        assert!(parse_nic("e100").unwrap_err().contains("NICs are"));
+        assert!(parse_nic("ixgbe,device=x").unwrap_err().contains("x540t"));
+    }
+}
