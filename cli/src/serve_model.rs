@@ -20,8 +20,8 @@ use pagewire_models::wire::{
 use pagewire_models::{Device, Wire};
 use serde::Serialize;
 
-use crate::device::{DeviceName, NicKind};
 use crate::error::{Failure, print, shown};
+use crate::software::{NicKind, SoftwareNic};
 
 /// Violations that are printed one by one; more are only counted.
 const MOST_PRINTED: u64 = 100;
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// The NIC: e1000e (82574L), ixgbe (82599; or ixgbe,device=xaui, sfp, x540t), virtio (or with
     /// features, as QEMU names them: virtio,packed=on,event_idx=off…)
     #[arg(value_name = "NIC", value_parser = parse_nic)]
-    nic: DeviceName,
+    nic: SoftwareNic,
     /// The socket; one that a killed server has left is replaced
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
@@ -110,10 +110,10 @@ impl FromStr for WireName {
     }
 }
 
-fn parse_nic(text: &str) -> Result<DeviceName, String> {
-    let device = format!("model:{text}").parse::<DeviceName>();
+fn parse_nic(text: &str) -> Result<SoftwareNic, String> {
+    let device = format!("model:{text}").parse::<SoftwareNic>();
     device.map_err(|error| {
-        if error.starts_with("devices are") {
+        if error.starts_with("NICs in software are") {
             "NICs are e1000e, ixgbe and virtio".into()
         } else {
             error
