@@ -316,6 +316,13 @@ impl Client {
         Ok(())
     }
 
+    /// Ends the connection: the server sees it at once, and every further call fails.
+    pub fn hang_up(&mut self) {
+        self.is_over = true;
+        // It may have gone already.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+    }
+
     /// Whether the connection is over.
     #[must_use]
     pub fn is_over(&self) -> bool {

@@ -39,12 +39,17 @@ impl Chunk {
         let bytes = len as u64;
         let (space, limit) = (&arena.space, arena.limit);
         space.has_room(bytes, limit)?;
-        let pages = Pages::new(len, arena.huge)
-            .map_err(|errno| VfioError::system("cannot get memory for the device", errno))?;
+        let pages = if space.iommu().wants_files() {
+            Pages::shared(len)
+        } else {
+            Pages::new(len, arena.huge)
+        };
+        let pages =
+            pages.map_err(|errno| VfioError::system("cannot get memory for the device", errno))?;
         // SAFETY: the pages are unmapped in `drop` only, after the mapping, and not if that has
         // failed. Whatever the device does with them: they are handed out by pointers only, to
         // whom `DmaMemory` tells that the device reaches them.
-        let mapping = unsafe { space.map(pages.base(), bytes, Access::ReadWrite, limit) }?;
+        let mapping = unsafe { space.map(pages.source(), bytes, Access::ReadWrite, limit) }?;
         let whole = Ranges::new([0..=bytes - 1], UNIT);
         log::debug!(
             "{len} bytes at {:?} for the device, in {} pages",

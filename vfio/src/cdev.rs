@@ -5,7 +5,6 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
 
 use iommufd_bindings::{
     iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA as FIXED_IOVA,
@@ -15,7 +14,7 @@ use iommufd_bindings::{
 use rustix::io::Errno;
 
 use crate::ioctl;
-use crate::iommu::{Access, Api, Iommu};
+use crate::iommu::{Access, Api, Iommu, Source};
 use crate::sysfs::Machine;
 use crate::{PciAddress, VfioError};
 
@@ -98,8 +97,8 @@ fn open_file(path: &Path) -> Result<OwnedFd, VfioError> {
 }
 
 impl Iommu for Ioas {
-    fn api(&self) -> Api {
-        Api::Cdev
+    fn api(&self) -> Option<Api> {
+        Some(Api::Cdev)
     }
 
     fn usable(&self) -> Vec<RangeInclusive<u64>> {
@@ -112,7 +111,7 @@ impl Iommu for Ioas {
 
     unsafe fn map(
         &self,
-        memory: NonNull<u8>,
+        memory: Source<'_>,
         len: u64,
         iova: u64,
         access: Access,
@@ -121,7 +120,11 @@ impl Iommu for Ioas {
             Access::Read => READABLE,
             Access::ReadWrite => READABLE | WRITEABLE,
         };
-        let place = (memory.as_ptr().expose_provenance() as u64, len, iova);
+        let place = (
+            memory.pointer.as_ptr().expose_provenance() as u64,
+            len,
+            iova,
+        );
         // SAFETY: the caller's promise.
         unsafe { ioctl::ioas_map(self.iommufd.as_fd(), self.id, FIXED_IOVA | access, place) }
     }

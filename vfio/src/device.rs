@@ -171,8 +171,9 @@ impl Device {
         let own = own.map(|hit| hit.owner);
         let is_foreign = |hit: &&answers::Hit| match iommu.api() {
             // Functions of our own group are ours: nobody else can open it.
-            Api::Group => Some(hit.owner) != own,
-            Api::Cdev => hit.owner == u32::MAX,
+            Some(Api::Group) => Some(hit.owner) != own,
+            Some(Api::Cdev) => hit.owner == u32::MAX,
+            None => true,
         };
         let others: Vec<PciAddress> = hit
             .iter()

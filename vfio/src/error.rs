@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use pagewire_hal::PlatformError;
+use pagewire_vfio_user::ClientError;
 use rustix::io::Errno;
 
 use crate::bind::Holder;
@@ -84,6 +85,8 @@ pub enum VfioError {
         /// The others.
         others: Vec<PciAddress>,
     },
+    /// The device is behind a vfio-user socket, and there is something wrong with it.
+    User(ClientError),
     /// The kernel says what it must not.
     Nonsense(&'static str),
     /// A system call failed.
@@ -173,6 +176,7 @@ impl fmt::Display for VfioError {
                 "{address} cannot be reset, neither alone nor with its bus: unbind and bind it again"
             ),
             Self::ResetHitsOthers { address, others } => resets_others(f, *address, others),
+            Self::User(error) => error.fmt(f),
             Self::Nonsense(what) => write!(f, "the kernel's VFIO says what it must not: {what}"),
             Self::System { doing, errno } => {
                 write!(f, "{doing}: {}", Errno::from_raw_os_error(*errno))
@@ -267,6 +271,9 @@ impl From<VfioError> for PlatformError {
                 Self::OutOfMemory
             }
             VfioError::System { errno, .. } => Self::System(errno),
+            VfioError::User(ClientError::Gone | ClientError::Silent) => {
+                Self::System(Errno::NODEV.raw_os_error())
+            }
             _ => Self::System(Errno::INVAL.raw_os_error()),
         }
     }

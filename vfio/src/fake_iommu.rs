@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use crate::iommu::{Access, Api, Iommu};
+use crate::iommu::{Access, Api, Iommu, Source};
 use crate::space::lock;
 
 /// What a call fails with, after how many that succeed.
@@ -86,8 +85,8 @@ impl FakeIommu {
 }
 
 impl Iommu for FakeIommu {
-    fn api(&self) -> Api {
-        Api::Group
+    fn api(&self) -> Option<Api> {
+        Some(Api::Group)
     }
 
     fn usable(&self) -> Vec<RangeInclusive<u64>> {
@@ -100,13 +99,13 @@ impl Iommu for FakeIommu {
 
     unsafe fn map(
         &self,
-        memory: NonNull<u8>,
+        memory: Source<'_>,
         len: u64,
         iova: u64,
         access: Access,
     ) -> Result<(), Errno> {
         self.books.map.check()?;
-        let aligned = [memory.addr().get() as u64, len, iova]
+        let aligned = [memory.pointer.addr().get() as u64, len, iova]
             .iter()
             .all(|value| value.is_multiple_of(self.page));
         let last = iova + (len - 1);
@@ -120,7 +119,7 @@ impl Iommu for FakeIommu {
         if let Some((before, other)) = mapped.range(..=last).next_back() {
             assert!(before + other.len <= iova, "{iova:#x} is mapped twice");
         }
-        let memory = memory.addr().get();
+        let memory = memory.pointer.addr().get();
         mapped.insert(
             iova,
             Mapped {

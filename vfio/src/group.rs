@@ -11,14 +11,13 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::ptr::NonNull;
 
 use pci_driver::backends::vfio::VfioContainer;
 use pci_driver::regions::Permissions;
 use rustix::io::Errno;
 
 use crate::ioctl;
-use crate::iommu::{Access, Api, Iommu};
+use crate::iommu::{Access, Api, Iommu, Source};
 use crate::sysfs::Machine;
 use crate::{PciAddress, VfioError};
 
@@ -146,8 +145,8 @@ fn errno_of(error: &io::Error) -> Errno {
 }
 
 impl Iommu for Container {
-    fn api(&self) -> Api {
-        Api::Group
+    fn api(&self) -> Option<Api> {
+        Some(Api::Group)
     }
 
     fn usable(&self) -> Vec<RangeInclusive<u64>> {
@@ -164,7 +163,7 @@ impl Iommu for Container {
 
     unsafe fn map(
         &self,
-        memory: NonNull<u8>,
+        memory: Source<'_>,
         len: u64,
         iova: u64,
         access: Access,
@@ -174,7 +173,7 @@ impl Iommu for Container {
             Access::ReadWrite => Permissions::ReadWrite,
         };
         let len = usize::try_from(len).map_err(|_| Errno::INVAL)?;
-        let memory = memory.as_ptr();
+        let memory = memory.pointer.as_ptr();
         // The device writes through the address.
         let _exposed = memory.expose_provenance();
         let iommu = self.container.iommu();

@@ -62,10 +62,35 @@ pub(crate) enum Access {
     ReadWrite,
 }
 
-/// The address space of a device, by either API: what the rest of this crate is written against.
+/// Memory that is to be mapped for a device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    /// Where it is in this process.
+    pub(crate) pointer: NonNull<u8>,
+    /// The file whose first byte is there, if it is memory of a file.
+    pub(crate) file: Option<BorrowedFd<'a>>,
+}
+
+impl From<NonNull<u8>> for Source<'_> {
+    /// Memory of this process alone.
+    fn from(pointer: NonNull<u8>) -> Self {
+        Self {
+            pointer,
+            file: None,
+        }
+    }
+}
+
+/// The address space of a device, by either API or over a socket: what the rest of this crate is
+/// written against.
 pub(crate) trait Iommu: fmt::Debug + Send + Sync {
-    /// The API behind it.
-    fn api(&self) -> Api;
+    /// The kernel's API behind it; `None` if it is not the kernel's.
+    fn api(&self) -> Option<Api>;
+
+    /// Whether only memory of files can be mapped, as the device is in another process.
+    fn wants_files(&self) -> bool {
+        false
+    }
 
     /// The addresses that can be mapped, without those of other uses (the window of interrupt
     /// messages, say). May overlap.
@@ -83,7 +108,7 @@ pub(crate) trait Iommu: fmt::Debug + Send + Sync {
     /// value is gone), and nobody minds what the device may do with it until then.
     unsafe fn map(
         &self,
-        memory: NonNull<u8>,
+        memory: Source<'_>,
         len: u64,
         iova: u64,
         access: Access,

@@ -15,6 +15,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`user`] is for a device that another process plays, without any of that.
+//!
 //! [`bind`] finds NICs and gives them to vfio-pci and back.
 //!
 //! # Two ways to a device
@@ -66,6 +68,7 @@ mod region;
 mod sealed;
 mod space;
 mod sysfs;
+pub mod user;
 
 pub use address::{ParseAddressError, PciAddress};
 pub use arena::Memory;

@@ -1,10 +1,14 @@
 //! Anonymous memory of our own for the device, in huge pages where there are some.
 
 use std::ffi::c_void;
+use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 
+use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+use crate::iommu::Source;
 
 /// A huge page, in bytes, and what all memory here is aligned to: so that the IOMMU can map it by
 /// huge pages too. (x86 and 64-bit ARM with pages of 4 KiB; elsewhere it is an alignment only.)
@@ -16,6 +20,8 @@ pub(crate) struct Pages {
     base: NonNull<u8>,
     len: usize,
     huge: bool,
+    /// What can be shared with another process.
+    file: Option<OwnedFd>,
 }
 
 // SAFETY: the value owns its memory and only hands out the address.
@@ -56,6 +62,7 @@ impl Pages {
             base: map(len, flags)?,
             len,
             huge: true,
+            file: None,
         };
         // Here and now: there is an error instead of a signal if they are not there after all.
         pages.advise(Advice::LinuxPopulateWrite)?;
@@ -78,7 +85,30 @@ impl Pages {
             base,
             len,
             huge: false,
+            file: None,
         })
+    }
+
+    /// As [`new`](Self::new), of a file that another process can map as well. Its length is sealed.
+    pub(crate) fn shared(len: usize) -> Result<Self, Errno> {
+        if len == 0 {
+            return Err(Errno::INVAL);
+        }
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = rustix::fs::memfd_create("pagewire-dma", flags)?;
+        rustix::fs::ftruncate(&file, len as u64)?;
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&file, seals)?;
+        let mut pages = Self::aligned(len)?;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        let place = pages.base.as_ptr().cast();
+        // SAFETY: the file takes the place of memory that is ours, that nobody has seen yet, and
+        // that is as long.
+        unsafe { rustix::mm::mmap(place, len, access, flags, &file, 0) }?;
+        pages.file = Some(file);
+        pages.prepare()?;
+        Ok(pages)
     }
 
     fn prepare(&self) -> Result<(), Errno> {
@@ -105,6 +135,14 @@ impl Pages {
     /// First byte.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
+    }
+
+    /// The memory, for a mapping.
+    pub(crate) fn source(&self) -> Source<'_> {
+        Source {
+            pointer: self.base,
+            file: self.file.as_ref().map(AsFd::as_fd),
+        }
     }
 
     /// Bytes.

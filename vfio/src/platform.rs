@@ -78,6 +78,7 @@ pub struct VfioPlatform {
     eventfds: Eventfds,
     /// Whether MSI-X is on.
     connected: bool,
+    api: Api,
     limit: u64,
     pages: Pages,
     start: Clock,
@@ -89,6 +90,7 @@ pub struct VfioPlatform {
 pub struct VfioHandle {
     space: Arc<Space>,
     eventfds: Eventfds,
+    api: Api,
     limit: u64,
     pages: Pages,
     start: Clock,
@@ -115,12 +117,14 @@ impl VfioPlatform {
         } else {
             Pages::Joined
         };
-        log::debug!("{address}: open by the {}", space.iommu().api());
+        let api = space.iommu().api().unwrap_or(Api::Group);
+        log::debug!("{address}: open by the {api}");
         Ok(Self {
             device,
             arena,
             eventfds: Eventfds::default(),
             connected: false,
+            api,
             limit,
             pages,
             start: Clock::now(),
@@ -139,6 +143,7 @@ impl VfioPlatform {
         VfioHandle {
             space: Arc::clone(self.arena.space()),
             eventfds: self.eventfds.clone(),
+            api: self.api,
             limit: self.limit,
             pages: self.pages,
             start: self.start,
@@ -378,7 +383,7 @@ impl VfioHandle {
     /// [`VfioError::Empty`], [`VfioError::MemlockTooSmall`], [`VfioError::NoAddresses`], or what
     /// the system said. The bytes are dropped.
     pub fn register<B: FixedBytes>(&self, bytes: B) -> Result<VfioRegion<B>, VfioError> {
-        VfioRegion::new(&self.space, bytes, self.limit, self.pages)
+        VfioRegion::new(&self.space, bytes, self.limit, self.pages, |_| None)
     }
 
     /// The eventfd of a vector, for a poll loop; `None` for one that was never on.
@@ -403,7 +408,7 @@ impl VfioHandle {
     /// The API by which the device was opened.
     #[must_use]
     pub fn api(&self) -> Api {
-        self.space.iommu().api()
+        self.api
     }
 
     /// The device's address space.

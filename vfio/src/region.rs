@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::mem::ManuallyDrop;
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use pagewire_hal::{DeviceAddress, DomainId, FixedBytes, Granule, Region, Translation};
 
 use crate::VfioError;
-use crate::iommu::Access;
+use crate::iommu::{Access, Source};
 use crate::space::{Mapping, Space};
 
 /// Bytes of the program as a [`Region`]: the device reads them where they lie. Nothing is copied.
@@ -54,6 +55,7 @@ impl<B: FixedBytes> VfioRegion<B> {
         bytes: B,
         limit: u64,
         pages: Pages,
+        file: impl Fn(&B) -> Option<BorrowedFd<'_>>,
     ) -> Result<Self, VfioError> {
         let bytes = Box::new(bytes);
         let slice = bytes.bytes();
@@ -67,13 +69,18 @@ impl<B: FixedBytes> VfioRegion<B> {
         // bytes, and none lies at its very end.
         let size = (lead + len).next_multiple_of(page) as u64;
         let first = NonNull::new(base.as_ptr().wrapping_byte_sub(lead)).ok_or(VfioError::Empty)?;
-        let map = || {
+        let map = |bytes: &B| {
+            let source = Source {
+                pointer: first,
+                // Only what begins with a page is the beginning of a file.
+                file: file(bytes).filter(|_| lead == 0),
+            };
             // SAFETY: `FixedBytes` promises that the bytes stay while their owner lives, which is
             // dropped in `drop` only, after the mappings, or here, if there are none. So the pages
             // stay in which they lie. The device reads only.
-            unsafe { space.map(first, size, Access::Read, limit) }
+            unsafe { space.map(source, size, Access::Read, limit) }
         };
-        let mapping = map()?;
+        let mapping = map(&bytes)?;
         let mut region = Self {
             granule: Granule::CONTIGUOUS,
             lead: 0,
@@ -86,7 +93,7 @@ impl<B: FixedBytes> VfioRegion<B> {
         };
         // A single page cannot be joined with another.
         if pages == Pages::Apart && size > page as u64 {
-            region.second = Some(map()?);
+            region.second = Some(map(&region.bytes)?);
             region.keep_apart(page, size as usize / page, lead);
         }
         Ok(region)

@@ -45,7 +45,8 @@ fn the_pages_around_the_bytes_are_mapped_for_reading() {
     let space = Space::new(iommu).unwrap();
     for len in [1, 4095, 4096, 4097, 1 << 20, 3 << 20] {
         let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + i / 256) as u8).collect();
-        let region = VfioRegion::new(&space, bytes.clone(), u64::MAX, Pages::Joined).unwrap();
+        let region =
+            VfioRegion::new(&space, bytes.clone(), u64::MAX, Pages::Joined, |_| None).unwrap();
         assert_eq!(region.bytes(), bytes);
         assert_eq!(region.translation().granule(), Granule::CONTIGUOUS);
         let runs: Vec<_> = region.translation().runs(0, len).collect();
@@ -65,7 +66,7 @@ fn the_pages_around_the_bytes_are_mapped_for_reading() {
         assert!(lock(&books.mapped).is_empty());
     }
     assert_eq!(
-        VfioRegion::new(&space, Vec::new(), u64::MAX, Pages::Joined).err(),
+        VfioRegion::new(&space, Vec::new(), u64::MAX, Pages::Joined, |_| None).err(),
         Some(VfioError::Empty)
     );
 }
@@ -75,13 +76,13 @@ fn the_bytes_are_freed_after_the_mapping_and_never_if_that_fails() {
     let (iommu, books) = FakeIommu::new();
     let space = Space::new(iommu).unwrap();
     let (bytes, freed) = Watched::new(10_000);
-    let region = VfioRegion::new(&space, bytes, u64::MAX, Pages::Joined).unwrap();
+    let region = VfioRegion::new(&space, bytes, u64::MAX, Pages::Joined, |_| None).unwrap();
     assert_eq!(freed.load(Ordering::Relaxed), 0);
     drop(region);
     assert_eq!(freed.load(Ordering::Relaxed), 1);
 
     let (bytes, freed) = Watched::new(10_000);
-    let region = VfioRegion::new(&space, bytes, u64::MAX, Pages::Joined).unwrap();
+    let region = VfioRegion::new(&space, bytes, u64::MAX, Pages::Joined, |_| None).unwrap();
     books.unmap.after(0, Errno::IO);
     drop(region);
     assert_eq!(
@@ -94,7 +95,7 @@ fn the_bytes_are_freed_after_the_mapping_and_never_if_that_fails() {
     // What could not be registered is freed: the device never knew of it.
     let (bytes, freed) = Watched::new(10_000);
     books.map.after(0, Errno::NOSPC);
-    VfioRegion::new(&space, bytes, u64::MAX, Pages::Joined).unwrap_err();
+    VfioRegion::new(&space, bytes, u64::MAX, Pages::Joined, |_| None).unwrap_err();
     assert_eq!(freed.load(Ordering::Relaxed), 1);
 }
 
@@ -103,7 +104,8 @@ fn a_region_outlives_all_that_made_it() {
     let (iommu, books) = FakeIommu::new();
     let space = Space::new(iommu).unwrap();
     let sealed = SealedFile::copy_of(&[7; 5000]).unwrap();
-    let region = Arc::new(VfioRegion::new(&space, sealed, u64::MAX, Pages::Joined).unwrap());
+    let region =
+        Arc::new(VfioRegion::new(&space, sealed, u64::MAX, Pages::Joined, |_| None).unwrap());
     drop(space);
     assert_eq!(lock(&books.mapped).len(), 1);
     assert_eq!(region.bytes(), [7; 5000]);
@@ -117,7 +119,8 @@ fn pages_are_kept_apart_where_that_is_wanted() {
     let (iommu, books) = FakeIommu::new();
     let space = Space::new(iommu).unwrap();
     for len in [1, 4096, 4097, 100_000, 3 << 20] {
-        let region = VfioRegion::new(&space, vec![1; len], u64::MAX, Pages::Apart).unwrap();
+        let region =
+            VfioRegion::new(&space, vec![1; len], u64::MAX, Pages::Apart, |_| None).unwrap();
         let lead = region.base().addr().get() % 4096;
         let pages = (lead + len).div_ceil(4096);
         let mut at = region.base().addr().get();
@@ -149,7 +152,7 @@ fn a_second_mapping_that_fails_takes_the_first_away() {
         if unmap_fails {
             books.unmap.after(0, Errno::IO);
         }
-        VfioRegion::new(&space, bytes, u64::MAX, Pages::Apart).unwrap_err();
+        VfioRegion::new(&space, bytes, u64::MAX, Pages::Apart, |_| None).unwrap_err();
         books.map.clear();
         assert_eq!(lock(&books.mapped).is_empty(), !unmap_fails);
         assert_eq!(freed.load(Ordering::Relaxed) == 1, !unmap_fails);

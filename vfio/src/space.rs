@@ -1,6 +1,5 @@
 //! The address space of a device: which addresses are free, and what is mapped.
 
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +7,7 @@ use pagewire_hal::{DeviceAddress, DomainId};
 use rustix::io::Errno;
 
 use crate::VfioError;
-use crate::iommu::{Access, Iommu};
+use crate::iommu::{Access, Iommu, Source};
 use crate::memlock::Memlock;
 use crate::pages::HUGE;
 use crate::ranges::Ranges;
@@ -93,14 +92,15 @@ impl Space {
     /// # Safety
     /// The memory stays mapped in this process until [`Mapping::unmap`] has returned true, and
     /// nobody minds what the device may do with it until then.
-    pub(crate) unsafe fn map(
+    pub(crate) unsafe fn map<'a>(
         self: &Arc<Self>,
-        memory: NonNull<u8>,
+        memory: impl Into<Source<'a>>,
         len: u64,
         access: Access,
         limit: u64,
     ) -> Result<Mapping, VfioError> {
-        let iova = self.take(memory.addr().get() as u64, len, limit)?;
+        let memory = memory.into();
+        let iova = self.take(memory.pointer.addr().get() as u64, len, limit)?;
         // SAFETY: the caller's promise; the value that is returned unmaps.
         let mapped = unsafe { self.iommu.map(memory, len, iova, access) };
         if let Err(errno) = mapped {
@@ -136,8 +136,11 @@ impl Space {
     }
 
     fn explain(&self, errno: Errno, wanted: u64) -> VfioError {
-        let memlock = Memlock::now(self.iommu.api());
-        if errno == Errno::NOMEM && memlock.forbids(wanted) {
+        let memlock = self.iommu.api().map(Memlock::now);
+        if let Some(memlock) = memlock
+            && errno == Errno::NOMEM
+            && memlock.forbids(wanted)
+        {
             return VfioError::MemlockTooSmall { wanted, memlock };
         }
         let doing = match errno {
