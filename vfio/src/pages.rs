@@ -209,6 +209,24 @@ mod tests {
     }
 
     #[test]
+    fn shared_memory_is_that_of_its_file() {
+        let pages = Pages::shared(HUGE + 4096).unwrap();
+        assert!(pages.base().addr().get().is_multiple_of(HUGE));
+        let file = pages.source().file.unwrap();
+        // SAFETY: the memory is ours, and longer than that.
+        let place = unsafe { pages.base().add(4097) };
+        // SAFETY: as above.
+        unsafe { place.write_volatile(0x77) };
+        let mut byte = [0];
+        rustix::io::pread(file, &mut byte, 4097).unwrap();
+        assert_eq!(byte, [0x77]);
+        // Whoever has mapped it relies on its length.
+        assert_eq!(rustix::fs::ftruncate(file, 1), Err(Errno::PERM));
+        assert_eq!(Pages::shared(0).err(), Some(Errno::INVAL));
+        assert!(Pages::new(4096, false).unwrap().source().file.is_none());
+    }
+
+    #[test]
     fn a_child_does_not_get_the_memory() {
         let pages = Pages::new(HUGE, false).unwrap();
         let wanted = format!("{:x}-", pages.base().addr());

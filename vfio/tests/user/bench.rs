@@ -1,6 +1,5 @@
 //! A driver and the model of its device, on both ends of a socket.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,12 +66,9 @@ impl<S: Subject> Served<S> {
     }
 
     pub(crate) fn connect(&self) -> VfioUserPlatform {
-        connect(&self.folder.path().join("nic"))
+        let path = self.folder.path().join("nic");
+        VfioUserPlatform::connect(&path, &Options::default()).unwrap()
     }
-}
-
-pub(crate) fn connect(path: &Path) -> VfioUserPlatform {
-    VfioUserPlatform::connect(path, &Options::default()).unwrap()
 }
 
 /// One device at a time, or a second one beside it.
