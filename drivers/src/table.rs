@@ -91,7 +91,7 @@ static E1000E: [KnownDevice; 12] = [
         INTEL,
         0x10D3,
         "e1000e 82574L",
-        "the model; QEMU's e1000e, by qtest and without an operating system",
+        "the model; QEMU's e1000e, by qtest, in a Linux guest by VFIO, and without an operating system",
     ),
     untested(INTEL, 0x10F6, "e1000e 82574LA"),
     untested(INTEL, 0x150C, "e1000e 82583V"),
@@ -127,7 +127,7 @@ static VIRTIO_NET: [KnownDevice; 2] = [
         VIRTIO,
         0x1041,
         "virtio-net",
-        "the model; QEMU's virtio-net, by qtest and without an operating system",
+        "the model; QEMU's virtio-net, by qtest, in a Linux guest by VFIO, and without an operating system",
     ),
     tested(
         VIRTIO,
