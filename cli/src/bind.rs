@@ -19,7 +19,8 @@ Examples:
 
 Its interface goes away, and with it every connection through it. What is refused: an interface
 that is up with an address (a link-local one that Linux gave it does not count), or that carries
-the default route, itself or below a bridge, bond or VLAN (--force overrides); a device without an
+the default route, itself or below a bridge, bond or VLAN, or that is up below anything else, such
+as Open vSwitch (--force overrides); a device without an
 IOMMU, or in an IOMMU group with one that the kernel uses (nothing overrides). If a step fails, or
 on Ctrl-C, the device goes back to the driver it had. That driver is remembered in /run/pagewire
 until `pagewire unbind`, or a reboot, which undoes the binding as well.

@@ -21,7 +21,8 @@ Examples:
 
 For each NIC: its model, driver and interfaces, its IOMMU group and what shares it, whether it can be
 bound and if not why, and whether Pagewire has a driver for it, with what that was tried on.
-Addresses and routes are read from /proc/net (route, fib_trie, if_inet6, ipv6_route).
+Routes and IPv6 addresses are read from /proc/net (route, if_inet6, ipv6_route), whose an IPv4
+address is the kernel says (rtnetlink).
 
 Exit status: 0, also if there is no NIC; 2 sysfs cannot be read.")]
 pub(crate) struct Args {

@@ -9,7 +9,9 @@
 //!   to the driver that it had, with the `driver_override` that it had. What a killed process left
 //!   behind is finished by the next `bind` or taken back by the next [`unbind`].
 //! - **No cut connection by accident.** An interface that is up with addresses or a default route,
-//!   its own or those of a bridge, bond or VLAN above it, is refused, unless told otherwise.
+//!   its own or those of a bridge, bond or VLAN above it, is refused, and so is one that is up below
+//!   anything at all, unless told otherwise. (A macvlan or ipvlan that was moved into another
+//!   network namespace is not seen: the kernel shows it there only.)
 //! - **Nothing that the kernel will not open.** A device that shares its IOMMU group with one in
 //!   use is refused, and so is one without an IOMMU: it could write all memory.
 //!
@@ -30,6 +32,7 @@ mod nic;
 mod outcome;
 mod played;
 mod refusal;
+mod rtnetlink;
 mod system;
 mod text;
 mod unbinding;

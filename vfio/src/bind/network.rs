@@ -1,14 +1,14 @@
-//! Which addresses and default routes an interface carries, as /proc says it.
+//! Which addresses and routes an interface carries.
 //!
-//! Read are `/proc/net/route` and `/proc/net/fib_trie` (IPv4), `/proc/net/if_inet6` and
-//! `/proc/net/ipv6_route` (IPv6; both are missing where IPv6 is off), and below
-//! `/sys/class/net/NAME` the links `upper_*` to bridges, bonds and VLANs, whose addresses count as
-//! well: who binds a bridge's only port cuts the bridge off.
+//! Read are `/proc/net/route` (IPv4), `/proc/net/if_inet6` and `/proc/net/ipv6_route` (IPv6; both
+//! are missing where IPv6 is off). Whose an IPv4 address is /proc does not say, and the routes do
+//! not either (an address of 32 bits needs none, and other tables than the main one are not in
+//! `/proc/net/route`): so the kernel is asked ([`System::ipv4_addresses`]). A made-up tree may not
+//! know it. Then the local addresses of `/proc/net/fib_trie` may be anybody's, and that is how it
+//! is reported.
 //!
-//! What /proc does not say: which interface a local IPv4 address belongs to. It is found by the
-//! route to its network, which names the interface. An address of 32 bits without any route (or
-//! with routes in another table) stays without one; then an interface that is up and has no other
-//! may be its owner, and that is how it is reported.
+//! What cannot be read, or is not what the kernel writes, makes the whole not known: an interface
+//! that is up may then carry anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,9 +20,9 @@ use super::system::System;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Network {
     interfaces: BTreeMap<String, Carried>,
-    /// Local addresses that no route gives to an interface.
+    /// Local addresses that are not known to be any interface's.
     unplaced: Vec<Ipv4Addr>,
-    /// Files that are there and could not be read.
+    /// What is there and could not be read, or makes no sense.
     unreadable: Vec<String>,
 }
 
@@ -33,18 +33,13 @@ pub struct Carried {
     pub addresses: Vec<IpAddr>,
     /// Its link-local IPv6 addresses: Linux gives one to each interface that is up.
     pub link_local: Vec<Ipv6Addr>,
-    /// Whether an IPv4 route leads through it.
+    /// Whether a route leads through it: any of IPv4 (of the main table), and of IPv6 any that is
+    /// not link-local or multicast, which Linux gives to each interface that is up.
     pub routed: bool,
-    /// Whether a default route leads through it.
+    /// Whether a default route leads through it. As such counts also what stands for one: a half
+    /// of all IPv4 addresses, and IPv6 routes of at most 3 bits, as 2000::/3 has (all global
+    /// addresses there are, RFC 4291 section 2.5.4).
     pub default_route: bool,
-}
-
-/// A route of `/proc/net/route`.
-struct Route {
-    interface: String,
-    destination: u32,
-    gateway: u32,
-    mask: u32,
 }
 
 impl Network {
@@ -52,17 +47,23 @@ impl Network {
     #[must_use]
     pub fn read(system: &dyn System) -> Self {
         let mut network = Self::default();
-        if let Some(text) = network.file(system, "/proc/net/if_inet6", true) {
-            network.addresses_v6(&text);
+        network.file(system, "/proc/net/if_inet6", true, Self::address_v6);
+        network.file(system, "/proc/net/ipv6_route", true, Self::route_v6);
+        network.file(system, "/proc/net/route", false, Self::route_v4);
+        match system.ipv4_addresses() {
+            Ok(list) => {
+                for (interface, address) in list {
+                    network.entry(&interface).addresses.push(address.into());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut locals = Locals::default();
+                let path = "/proc/net/fib_trie";
+                network.file(system, path, false, |_, line| locals.line(line));
+                network.unplaced = locals.found.into_iter().collect();
+            }
+            Err(error) => network.unreadable.push(format!("IPv4 addresses: {error}")),
         }
-        if let Some(text) = network.file(system, "/proc/net/ipv6_route", true) {
-            network.routes_v6(&text);
-        }
-        let routes = network.file(system, "/proc/net/route", false);
-        let routes = routes.map_or_else(Vec::new, |text| routes_v4(&text));
-        let locals = network.file(system, "/proc/net/fib_trie", false);
-        let locals = locals.map_or_else(BTreeSet::new, |text| locals_v4(&text));
-        network.place_v4(&routes, &locals);
         network
     }
 
@@ -72,26 +73,39 @@ impl Network {
         self.interfaces.get(interface).cloned().unwrap_or_default()
     }
 
-    /// Local IPv4 addresses that no route gives to an interface.
+    /// Local IPv4 addresses that are not known to be any interface's. None on a real machine.
     #[must_use]
     pub fn unplaced(&self) -> &[Ipv4Addr] {
         &self.unplaced
     }
 
-    /// Files that could not be read: then what an interface carries is not known.
+    /// What could not be read: then what an interface carries is not known.
     #[must_use]
     pub fn unreadable(&self) -> &[String] {
         &self.unreadable
     }
 
-    fn file(&mut self, system: &dyn System, path: &str, may_be_missing: bool) -> Option<String> {
+    /// Reads a file line by line. A line that `take` does not understand makes all of it unknown.
+    fn file(
+        &mut self,
+        system: &dyn System,
+        path: &str,
+        may_be_missing: bool,
+        mut take: impl FnMut(&mut Self, &str) -> Option<()>,
+    ) {
         match system.read(path) {
-            Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-            Err(error) if may_be_missing && error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                self.unreadable.push(format!("{path}: {error}"));
-                None
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                let odd = (1..)
+                    .zip(text.lines())
+                    .find(|(_, line)| take(self, line).is_none());
+                if let Some((number, _)) = odd {
+                    self.unreadable
+                        .push(format!("{path}: line {number} is odd"));
+                }
             }
+            Err(error) if may_be_missing && error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.unreadable.push(format!("{path}: {error}")),
         }
     }
 
@@ -101,63 +115,59 @@ impl Network {
 
     /// `address index prefix scope flags name`, in hexadecimal. Scope 20 is link-local (Linux
     /// `include/net/ipv6.h`), and so is fe80::/10 whatever the scope says.
-    fn addresses_v6(&mut self, text: &str) {
-        for line in text.lines() {
-            let words: Vec<_> = line.split_whitespace().collect();
-            let [address, _, _, scope, _, interface] = words[..] else {
-                continue;
-            };
-            let Some(address) = address_v6(address) else {
-                continue;
-            };
+    fn address_v6(&mut self, line: &str) -> Option<()> {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [address, _, _, scope, _, interface] = words[..] else {
+            return None;
+        };
+        let address = address_v6(address)?;
+        let carried = self.entry(interface);
+        if scope == "20" || address.is_unicast_link_local() {
+            carried.link_local.push(address);
+        } else {
+            carried.addresses.push(address.into());
+        }
+        Some(())
+    }
+
+    /// `destination prefix source prefix hop metric references uses flags name`, in hexadecimal; a
+    /// route that leads nowhere has no name, or is lo's. Bit 0 of the flags: it is up.
+    fn route_v6(&mut self, line: &str) -> Option<()> {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [destination, prefix, _, _, _, _, _, _, flags, ref name @ ..] = words[..] else {
+            return None;
+        };
+        let destination = address_v6(destination)?;
+        let prefix = u8::from_str_radix(prefix, 16).ok()?;
+        let is_up = u32::from_str_radix(flags, 16).ok()? & 1 != 0;
+        let interface = match name {
+            [] => return Some(()),
+            [name] => *name,
+            _ => return None,
+        };
+        let everybody_has = destination.is_unicast_link_local() || destination.is_multicast();
+        if is_up && interface != "lo" && !everybody_has {
             let carried = self.entry(interface);
-            if scope == "20" || address.is_unicast_link_local() {
-                carried.link_local.push(address);
-            } else {
-                carried.addresses.push(address.into());
-            }
-        }
-    }
-
-    /// `destination prefix source prefix hop metric references uses flags name`: a default route
-    /// has prefix 00 and is up (bit 0). One that refuses everything is listed as lo's.
-    fn routes_v6(&mut self, text: &str) {
-        for line in text.lines() {
-            let words: Vec<_> = line.split_whitespace().collect();
-            let [_, prefix, _, _, _, _, _, _, flags, interface] = words[..] else {
-                continue;
-            };
-            let flags = u32::from_str_radix(flags, 16).unwrap_or(1);
-            if prefix == "00" && interface != "lo" && flags & 1 != 0 {
-                self.entry(interface).default_route = true;
-            }
-        }
-    }
-
-    fn place_v4(&mut self, routes: &[Route], locals: &BTreeSet<Ipv4Addr>) {
-        for route in routes {
-            let carried = self.entry(&route.interface);
             carried.routed = true;
-            carried.default_route |= route.destination == 0 && route.mask == 0;
+            carried.default_route |= prefix <= 3;
         }
-        for &address in locals {
-            let bits = u32::from(address);
-            let leads_here =
-                |r: &&Route| r.gateway == 0 && r.mask != 0 && bits & r.mask == r.destination;
-            // Two interfaces in one network: either may have it.
-            let longest = routes.iter().filter(leads_here).map(|r| r.mask).max();
-            let owners = routes.iter().filter(leads_here);
-            let owners: BTreeSet<_> = owners
-                .filter(|route| Some(route.mask) == longest)
-                .map(|route| route.interface.clone())
-                .collect();
-            if owners.is_empty() {
-                self.unplaced.push(address);
-            }
-            for owner in owners {
-                self.entry(&owner).addresses.push(address.into());
-            }
+        Some(())
+    }
+
+    /// `interface destination gateway flags references uses metric mask …`, numbers in
+    /// hexadecimal, below a line of titles. A route that leads nowhere is the interface `*`'s.
+    fn route_v4(&mut self, line: &str) -> Option<()> {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let interface = *words.first()?;
+        if interface == "Iface" && words.get(1) == Some(&"Destination") {
+            return Some(());
         }
+        let [_destination, _gateway] = [address_v4(words.get(1)?)?, address_v4(words.get(2)?)?];
+        let mask = address_v4(words.get(7)?)?;
+        let carried = self.entry(interface);
+        carried.routed = true;
+        carried.default_route |= mask.count_ones() <= 1;
+        Some(())
     }
 }
 
@@ -174,31 +184,27 @@ fn address_v4(text: &str) -> Option<u32> {
     Some(u32::from_be_bytes(number.to_ne_bytes()))
 }
 
-fn routes_v4(text: &str) -> Vec<Route> {
-    let read = |line: &str| {
-        let words: Vec<_> = line.split_whitespace().collect();
-        Some(Route {
-            interface: (*words.first()?).into(),
-            destination: address_v4(words.get(1)?)?,
-            gateway: address_v4(words.get(2)?)?,
-            mask: address_v4(words.get(7)?)?,
-        })
-    };
-    // The first line, of titles, has no numbers.
-    text.lines().filter_map(read).collect()
+/// The local addresses in `/proc/net/fib_trie`.
+#[derive(Default)]
+struct Locals {
+    found: BTreeSet<Ipv4Addr>,
+    last: Option<Ipv4Addr>,
 }
 
-/// An address stands in a line `|-- 192.0.2.2`, and what it is in lines below:
-/// `/32 host LOCAL`.
-fn locals_v4(text: &str) -> BTreeSet<Ipv4Addr> {
-    let mut locals = BTreeSet::new();
-    let mut last = None;
-    for line in text.lines().map(str::trim) {
+impl Locals {
+    /// `Main:`, `Local:` and `Id 7:` head a table, `+-- 0.0.0.0/0 2 0 2` a part of it. An address
+    /// stands in a line `|-- 192.0.2.2`, and what it is in lines below: `/32 host LOCAL`.
+    fn line(&mut self, line: &str) -> Option<()> {
+        let line = line.trim();
         if let Some(address) = line.strip_prefix("|-- ") {
-            last = address.trim().parse::<Ipv4Addr>().ok();
+            self.last = Some(address.parse().ok()?);
         } else if line.starts_with("/32 host LOCAL") {
-            locals.extend(last.filter(|address| !address.is_loopback()));
+            let address = self.last?;
+            self.found
+                .extend((!address.is_loopback()).then_some(address));
+        } else if !line.starts_with(['/', '+']) && !line.ends_with(':') {
+            return None;
         }
+        Some(())
     }
-    locals
 }

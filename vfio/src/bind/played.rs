@@ -8,10 +8,14 @@
 //! - A driver is there if its folder in `/sys/bus/pci/drivers` is. A module can be loaded if
 //!   `/lib/modules/RELEASE/modules.dep` lists it; nothing is run.
 //! - Which driver takes a device by itself is said by `modules.alias` beside that list.
+//! - IPv4 addresses with their interfaces, which no file of the kernel has, are lines such as
+//!   `eth1 192.0.2.5/24` in `/proc/net/ipv4_addresses` (of a real machine: `ip -4 -o addr | awk '{print $2, $4}'`).
+//!   Without that file the addresses in `/proc/net/fib_trie` may be anybody's.
 //! - A file in `/dev` holds the number of its owner, so that no one need be root.
 
 use std::fs::{self, File};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -23,6 +27,9 @@ use super::nic::{Driver, Override, folder, group_files, own_files, pci_owner};
 use super::system::{self, System};
 use super::text::{hexadecimal, line, parts};
 use crate::PciAddress;
+
+/// Where a made-up machine has its IPv4 addresses.
+const ADDRESSES: &str = "/proc/net/ipv4_addresses";
 
 /// A made-up machine in a folder.
 #[derive(Debug)]
@@ -215,6 +222,17 @@ impl System for Played {
             Some(owner) => Ok(owner),
             None => fs::symlink_metadata(self.path(path)).map(|data| data.uid()),
         }
+    }
+
+    fn ipv4_addresses(&self) -> io::Result<Vec<(String, Ipv4Addr)>> {
+        let text = String::from_utf8_lossy(&self.read(ADDRESSES)?).into_owned();
+        let read = |line: &str| {
+            let (interface, address) = line.trim().split_once(' ')?;
+            let address = address.split('/').next()?;
+            Some((interface.to_owned(), address.parse().ok()?))
+        };
+        let list = text.lines().map(read).collect::<Option<_>>();
+        list.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     fn write(&mut self, path: &str, text: &str) -> io::Result<()> {

@@ -30,11 +30,19 @@ pub enum Refusal {
         interface: String,
         /// The one that has the addresses: itself, or a bridge, bond or VLAN above it.
         of: String,
-        /// The addresses; empty if all that is known is that an IPv4 route leads there.
+        /// The addresses; empty if all that is known is that a route leads there.
         addresses: Vec<IpAddr>,
     },
+    /// An interface is up and below others. What they carry need not show: Open vSwitch has its
+    /// addresses elsewhere, and a bridge for virtual machines has none.
+    Below {
+        /// The interface of the device.
+        interface: String,
+        /// What is above it (bridge, bond, VLAN, Open vSwitch, macvlan, …), nearest first.
+        above: Vec<String>,
+    },
     /// An interface is up and has no address that is known, but the machine has addresses that
-    /// /proc gives to no interface.
+    /// are not known to be any interface's.
     MayHaveAddress {
         /// The interface.
         interface: String,
@@ -52,7 +60,7 @@ pub enum Refusal {
     NetworkUnknown {
         /// The interface.
         interface: String,
-        /// The files that cannot be read, and why.
+        /// What cannot be read, and why.
         files: Vec<String>,
     },
     /// A driver has the device and no interface is to be seen: it may be in a container.
@@ -86,6 +94,7 @@ impl Refusal {
             Self::UnsafeMode => "unsafe-noiommu-mode",
             Self::GroupInUse { .. } => "group-in-use",
             Self::HasAddress { .. } => "has-address",
+            Self::Below { .. } => "below-another",
             Self::MayHaveAddress { .. } => "may-have-address",
             Self::DefaultRoute { .. } => "default-route",
             Self::NetworkUnknown { .. } => "network-unknown",
@@ -105,6 +114,7 @@ impl Refusal {
         matches!(
             self,
             Self::HasAddress { .. }
+                | Self::Below { .. }
                 | Self::MayHaveAddress { .. }
                 | Self::DefaultRoute { .. }
                 | Self::NetworkUnknown { .. }
@@ -153,6 +163,12 @@ impl Refusal {
                 };
                 format!("{take}; or --force, if the connection you use is another")
             }
+            Self::Below { interface, above } => format!(
+                "take it out (ip link set {interface} nomaster; Open vSwitch: ovs-vsctl del-port \
+                 {interface}), remove {}, or ip link set {interface} down; or --force, if nothing \
+                 needs them",
+                above.join(", ")
+            ),
             Self::MayHaveAddress { interface, .. } | Self::NetworkUnknown { interface, .. } => {
                 format!("ip link set {interface} down; or --force")
             }
@@ -212,18 +228,22 @@ impl fmt::Display for Refusal {
             } => {
                 write!(f, "{}", up(interface, of))?;
                 if addresses.is_empty() {
-                    f.write_str(", which has IPv4 routes")
+                    f.write_str(", which has routes")
                 } else {
                     write!(f, ", which has {}", joined(addresses))
                 }
             }
+            Self::Below { interface, above } => write!(
+                f,
+                "interface {interface} is up below {}, and what it carries for that would be cut",
+                above.join(", ")
+            ),
             Self::MayHaveAddress {
                 interface,
                 addresses,
             } => write!(
                 f,
-                "{interface} is up, and it may have {}: /proc gives these addresses to no \
-                 interface",
+                "{interface} is up, and it may have {}: whose these addresses are is not known",
                 joined(addresses)
             ),
             Self::DefaultRoute { interface, of } => {

@@ -3,10 +3,13 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use super::rtnetlink;
 
 /// More than any file that is read here has on a usual machine. (A router's list of routes may
 /// be longer: then it is not known what an interface carries, and that is said.)
@@ -14,7 +17,7 @@ const MOST_BYTES: u64 = 16 << 20;
 
 /// What binding needs of a machine. Paths are absolute (`/sys/…`, `/proc/…`, `/dev/…`, `/run/…`).
 ///
-/// Why not netlink or ioctl: everything here can be made up in a folder, and is read alike.
+/// Almost all of it is files, which can be made up in a folder and are read alike.
 pub trait System {
     /// The content of a file.
     ///
@@ -39,6 +42,13 @@ pub trait System {
     /// # Errors
     /// As the file system has them.
     fn owner(&self, path: &str) -> io::Result<u32>;
+
+    /// The IPv4 addresses, each with its interface: in /proc they are without.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if the machine does not say whose they are; else what the kernel
+    /// answers, and [`io::ErrorKind::InvalidData`].
+    fn ipv4_addresses(&self) -> io::Result<Vec<(String, Ipv4Addr)>>;
 
     /// Writes to an attribute in sysfs, in one call, as sysfs wants it. Never creates a file.
     ///
@@ -110,6 +120,10 @@ impl System for Machine {
 
     fn owner(&self, path: &str) -> io::Result<u32> {
         fs::symlink_metadata(path).map(|data| data.uid())
+    }
+
+    fn ipv4_addresses(&self) -> io::Result<Vec<(String, Ipv4Addr)>> {
+        rtnetlink::ipv4_addresses()
     }
 
     fn write(&mut self, path: &str, text: &str) -> io::Result<()> {

@@ -233,7 +233,7 @@ impl Verdict {
         let mut link_local = false;
         for (of, carried) in &interface.carries {
             link_local |= !carried.link_local.is_empty();
-            if !carried.addresses.is_empty() || carried.routed {
+            if !carried.addresses.is_empty() || (carried.routed && !carried.default_route) {
                 self.refusals.push(Refusal::HasAddress {
                     interface: name.clone(),
                     of: of.clone(),
@@ -246,6 +246,14 @@ impl Verdict {
                     of: of.clone(),
                 });
             }
+        }
+        let above = interface.carries.iter().skip(1);
+        let above: Vec<_> = above.map(|(name, _)| name.clone()).collect();
+        if self.refusals.len() == before && !above.is_empty() {
+            self.refusals.push(Refusal::Below {
+                interface: name.clone(),
+                above,
+            });
         }
         if !network.unreadable().is_empty() {
             self.refusals.push(Refusal::NetworkUnknown {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use pagewire_vfio::bind::{Played, System};
@@ -101,6 +102,11 @@ impl System for Faulty<'_> {
     fn owner(&self, path: &str) -> io::Result<u32> {
         self.see(path);
         self.inner.owner(path)
+    }
+
+    fn ipv4_addresses(&self) -> io::Result<Vec<(String, Ipv4Addr)>> {
+        self.see("ipv4_addresses");
+        self.inner.ipv4_addresses()
     }
 
     fn write(&mut self, path: &str, text: &str) -> io::Result<()> {

@@ -67,8 +67,15 @@ fn up_with_a_link_local_address_only() {
 fn the_default_route() {
     let tree = up();
     tree.route("eth1", [0; 4], [192, 168, 1, 1], 0);
-    assert_eq!(codes(&tree), ["has-address", "default-route"]);
+    assert_eq!(codes(&tree), ["default-route"]);
     assert!(forced(&tree).unwrap().changed);
+    // Two halves are a whole, and who has one of them is needed.
+    let tree = up();
+    tree.route("eth1", [128, 0, 0, 0], [192, 168, 1, 1], 1);
+    assert_eq!(codes(&tree), ["default-route"]);
+    let tree = up();
+    tree.route("eth1", [192, 0, 0, 0], [192, 168, 1, 1], 2);
+    assert_eq!(codes(&tree), ["has-address"]);
 }
 
 #[test]
@@ -76,6 +83,34 @@ fn the_default_route_of_ipv6() {
     let tree = up();
     tree.default_route_v6("eth1");
     assert_eq!(codes(&tree), ["default-route"]);
+    for (destination, prefix, code) in [
+        ("2000::", 3, "default-route"),
+        ("::", 1, "default-route"),
+        ("8000::", 1, "default-route"),
+        ("2001:db8::", 32, "has-address"),
+        ("2001:db8::7", 128, "has-address"),
+    ] {
+        let tree = up();
+        tree.route_v6("eth1", destination, prefix);
+        assert_eq!(codes(&tree), [code], "{destination}/{prefix}");
+    }
+    // Linux gives these to every interface that is up.
+    let tree = up();
+    tree.route_v6("eth1", "fe80::", 64);
+    tree.route_v6("eth1", "fe80::1234", 128);
+    tree.route_v6("eth1", "ff00::", 8);
+    assert_eq!(codes(&tree), [""; 0]);
+}
+
+#[test]
+fn a_route_that_leads_nowhere_is_nobodys() {
+    let tree = up();
+    let zeros = "0".repeat(32);
+    let line =
+        format!("{zeros} 00 {zeros} 00 {zeros} 00000400 00000001 00000000 00200200         \n");
+    tree.add("proc/net/ipv6_route", &line);
+    tree.route("*", [10, 0, 0, 0], [0; 4], 8);
+    assert_eq!(codes(&tree), [""; 0]);
 }
 
 #[test]
@@ -105,10 +140,46 @@ fn below_a_bridge_that_has_the_address() {
 }
 
 #[test]
-fn an_address_that_no_route_names() {
-    // 32 bits, no route: /proc does not say whose it is.
+fn below_what_has_no_address_itself() {
+    // Open vSwitch: the address is br0's, which is not above eth1. The same looks a bridge of
+    // virtual machines, but for the name.
+    for above in ["ovs-system", "br0", "macvlan0"] {
+        let tree = up();
+        tree.above(above, "eth1");
+        tree.ipv4("br1", [10, 0, 0, 5]);
+        tree.route("br1", [0; 4], [10, 0, 0, 1], 0);
+        assert_eq!(codes(&tree), ["below-another"]);
+        let error = bound(&tree).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("eth1 is up below {above}")),
+            "{error}"
+        );
+        assert!(error.contains("--force"), "{error}");
+        assert!(forced(&tree).unwrap().changed);
+        // Down it carries nothing.
+        let tree = Tree::usual();
+        tree.above(above, "eth1");
+        assert_eq!(codes(&tree), [""; 0]);
+    }
+}
+
+#[test]
+fn an_address_without_a_route() {
+    // 32 bits: it needs none, and those of others do not matter, however well they would fit.
     let tree = up();
-    tree.local([10, 1, 2, 3]);
+    tree.ipv4("eth0", [10, 1, 2, 9]);
+    tree.local("eth1", [10, 1, 2, 3]);
+    assert_eq!(codes(&tree), ["has-address"]);
+    let error = bound(&tree).unwrap_err().to_string();
+    assert!(error.contains("which has 10.1.2.3 "), "{error}");
+}
+
+#[test]
+fn an_address_that_is_nobodys() {
+    // A copy of another machine's /proc, which does not say whose an address is.
+    let tree = up();
+    tree.ipv4("eth0", [10, 1, 2, 3]);
+    tree.remove("proc/net/ipv4_addresses");
     assert_eq!(codes(&tree), ["may-have-address"]);
     assert!(forced(&tree).unwrap().changed);
 }
@@ -130,12 +201,29 @@ fn the_lists_of_proc_are_missing_or_odd() {
     let tree = up();
     tree.remove("proc/net/route");
     assert_eq!(codes(&tree), ["network-unknown"]);
-    let tree = up();
-    for file in ["route", "fib_trie", "if_inet6", "ipv6_route"] {
-        let odd: Vec<u8> = (0..=255).cycle().take(5000).collect();
-        tree.file(&format!("proc/net/{file}"), odd);
+    for file in [
+        "route",
+        "ipv4_addresses",
+        "fib_trie",
+        "if_inet6",
+        "ipv6_route",
+    ] {
+        let bytes: Vec<u8> = (0..=255).cycle().take(5000).collect();
+        let halves = [&b"eth1"[..], b"|-- 10.1.2.\n", b"eth1\t0", b"+\nx"];
+        for odd in std::iter::once(&bytes[..]).chain(halves) {
+            let tree = up();
+            if file == "fib_trie" {
+                tree.remove("proc/net/ipv4_addresses");
+            }
+            tree.file(&format!("proc/net/{file}"), odd);
+            assert_eq!(codes(&tree), ["network-unknown"], "{file} {odd:?}");
+            assert!(forced(&tree).unwrap().changed);
+        }
+        // What an interface that is down would carry is no matter.
+        let tree = Tree::usual();
+        tree.file(&format!("proc/net/{file}"), bytes);
+        assert_eq!(codes(&tree), [""; 0], "{file}");
     }
-    assert_eq!(codes(&tree), [""; 0]);
 }
 
 #[test]

@@ -59,6 +59,7 @@ impl Tree {
             "etc/passwd",
             "root:x:0:0::/root:/bin/sh\nmaria:x:1042:1042::/home/maria:/bin/sh\n",
         );
+        tree.file("proc/net/ipv4_addresses", "lo 127.0.0.1/8\n");
         tree.file("proc/net/route", "Iface\tDestination\tGateway\n");
         tree.file(
             "proc/net/fib_trie",
@@ -222,9 +223,13 @@ impl Tree {
         self.add("proc/net/route", &line);
     }
 
-    /// A local address, without any route.
-    pub fn local(&self, address: [u8; 4]) {
+    /// An address, without any route.
+    pub fn local(&self, interface: &str, address: [u8; 4]) {
         let address = Ipv4Addr::from(address);
+        self.add(
+            "proc/net/ipv4_addresses",
+            &format!("{interface} {address}/32\n"),
+        );
         self.add(
             "proc/net/fib_trie",
             &format!("     |-- {address}\n        /32 host LOCAL\n"),
@@ -233,7 +238,7 @@ impl Tree {
 
     /// An address in a network of 24 bits.
     pub fn ipv4(&self, interface: &str, address: [u8; 4]) {
-        self.local(address);
+        self.local(interface, address);
         let [a, b, c, _] = address;
         self.route(interface, [a, b, c, 0], [0; 4], 24);
     }
@@ -253,12 +258,18 @@ impl Tree {
     }
 
     pub fn default_route_v6(&self, interface: &str) {
+        self.route_v6(interface, "::", 0);
+    }
+
+    pub fn route_v6(&self, interface: &str, destination: &str, prefix: u8) {
         let zeros = "0".repeat(32);
+        let destination: Ipv6Addr = destination.parse().unwrap();
         self.add(
             "proc/net/ipv6_route",
             &format!(
-                "{zeros} 00 {zeros} 00 fe800000000000000000000000000001 00000400 00000001 00000000 \
-                 00000003 {interface:>8}\n"
+                "{:032x} {prefix:02x} {zeros} 00 fe800000000000000000000000000001 00000400 00000001 00000000 \
+                 00000003 {interface:>8}\n",
+                destination.to_bits()
             ),
         );
     }
