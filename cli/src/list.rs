@@ -69,6 +69,7 @@ struct NicReport {
     /// Whether VFIO has it.
     bound: bool,
     device_files: Vec<DeviceFile>,
+    /// Of one that is bound: whether it can be used as well; the notes say why not.
     can_be_bound: bool,
     refusals: Vec<Reason>,
     notes: Vec<Remark>,
@@ -198,7 +199,7 @@ impl NicReport {
     ) -> Self {
         let bound = nic.driver.is_vfio();
         let verdict = if bound {
-            Verdict::of_bound(nic)
+            Verdict::of_bound(nic, environment, false)
         } else {
             Verdict::of(nic, environment, network)
         };
@@ -230,7 +231,7 @@ impl NicReport {
             reset_methods: nic.reset_methods.clone(),
             bound,
             device_files: DeviceFile::all(system, &nic.device_files(system)),
-            can_be_bound: verdict.refusals.is_empty(),
+            can_be_bound: verdict.is_good(),
             refusals: verdict.refusals.iter().map(Reason::of).collect(),
             notes: verdict.notes.iter().map(Remark::of).collect(),
             pagewire: ids.and_then(|(vendor, device)| {
@@ -266,7 +267,15 @@ impl NicReport {
         if self.bound {
             row(
                 "bound",
-                format!("yes: {}", DeviceFile::text(&self.device_files)),
+                format!(
+                    "{}: {}",
+                    if self.can_be_bound {
+                        "yes"
+                    } else {
+                        "yes, of no use"
+                    },
+                    DeviceFile::text(&self.device_files)
+                ),
             );
         } else if self.can_be_bound {
             row("can be bound", "yes".into());

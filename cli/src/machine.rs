@@ -186,7 +186,9 @@ impl Failed {
             in_use_by: Vec::new(),
         };
         match problem {
-            Problem::Refused { address, refusals } => {
+            Problem::Refused {
+                address, refusals, ..
+            } => {
                 failed.address = Some(address.to_string());
                 failed.refusals = refusals.iter().map(Reason::of).collect();
             }

@@ -194,6 +194,71 @@ fn a_shared_group_is_listed_and_not_forced() {
 }
 
 #[test]
+fn what_is_bound_and_of_no_use_is_said() {
+    let tree = Tree::usual();
+    json(&tree, "bind eth1", 0);
+    let list = json(&tree, "list", 0);
+    assert_eq!(list["nics"][0]["can_be_bound"], true);
+    tree.file("sys/kernel/iommu_groups/7/name", "vfio-noiommu\n");
+    tree.file("dev/vfio/noiommu-7", "0\n");
+    let list = json(&tree, "list", 0);
+    let nic = &list["nics"][0];
+    assert_eq!(
+        (&nic["can_be_bound"], &nic["bound"]),
+        (&false.into(), &true.into())
+    );
+    assert_eq!(codes(&nic["notes"]), ["unusable"]);
+    let list = text(&on(&tree, "list").stdout);
+    for line in [
+        "  bound        yes, of no use: /dev/vfio/noiommu-7 (root)",
+        "  note         bound, yet Pagewire cannot use it: VFIO's mode without an IOMMU is on",
+    ] {
+        assert!(list.contains(line), "{line}\n{list}");
+    }
+    refused(
+        &tree,
+        &format!("bind {NIC} --user maria"),
+        "can write all memory",
+    );
+    tree.file("proc/self/status", "Uid:\t1000\t1000\t1000\t1000\n");
+    refused(&tree, &format!("unbind {NIC}"), "is not unbound: only root");
+    let failed = json(&tree, &format!("unbind {NIC}"), 2);
+    assert_eq!(failed["refusals"][0]["mend"], "run it with sudo");
+}
+
+#[test]
+fn what_is_remembered_is_nobody_elses_to_write() {
+    use std::os::unix::fs::PermissionsExt;
+    let tree = Tree::usual();
+    // With a umask that leaves everything to everybody.
+    let status = Command::new("sh")
+        .args(["-c", "umask 0; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_pagewire"))
+        .args(["bind", "eth1", "--json", "--sysroot"])
+        .arg(tree.path())
+        .output()
+        .unwrap()
+        .status;
+    assert!(status.success());
+    for (path, mode) in [
+        ("run/pagewire", 0o755),
+        ("run/pagewire/bind", 0o755),
+        ("run/pagewire/bind/lock", 0o600),
+        ("run/pagewire/bind/0000:03:00.0", 0o644),
+    ] {
+        let found = tree.at(path).metadata().unwrap().permissions().mode();
+        assert_eq!(found & 0o7777, mode, "{path}");
+    }
+    let folder = tree.at("run/pagewire/bind");
+    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).unwrap();
+    refused(
+        &tree,
+        &format!("unbind {NIC}"),
+        "run/pagewire/bind is not to be trusted",
+    );
+}
+
+#[test]
 fn a_device_in_use_by_a_process() {
     let tree = Tree::usual();
     json(&tree, "bind eth1", 0);

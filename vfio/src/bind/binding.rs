@@ -8,7 +8,7 @@ use super::memory::{Before, LOCK};
 use super::name::DeviceName;
 use super::network::Network;
 use super::nic::{Missing, Nic, Override, find};
-use super::outcome::{After, Bound, Problem, Reason, Step};
+use super::outcome::{Action, After, Bound, Problem, Reason, Step};
 use super::refusal::Refusal;
 use super::system::System;
 use super::text::exists;
@@ -51,7 +51,7 @@ pub fn bind(
         Nic::read(system, address, &network).ok_or(Problem::Missing(Missing::Address(address)))?;
     let bound = nic.driver.is_vfio();
     let mut verdict = if bound {
-        Verdict::of_bound(&nic)
+        Verdict::of_bound(&nic, &environment, options.user.is_some())
     } else {
         Verdict::of(&nic, &environment, &network)
     };
@@ -59,11 +59,15 @@ pub fn bind(
         verdict.force();
     }
     if !may_change && (!bound || options.user.is_some()) {
-        verdict.refusals.insert(0, Refusal::NotRoot);
+        verdict.refusals.insert(0, Refusal::NotRoot(Action::Bind));
     }
     let Verdict { refusals, notes } = verdict;
     if !refusals.is_empty() {
-        return Err(Problem::Refused { address, refusals });
+        return Err(Problem::Refused {
+            action: Action::Bind,
+            address,
+            refusals,
+        });
     }
     let before = before(system, &nic);
     let change = Change {
@@ -91,6 +95,7 @@ pub fn bind(
         steps: change.steps,
         notes,
     };
+    bound.notes.extend(mapping(change.system, &bound.files));
     if let Some(user) = options.user.as_ref().filter(|user| user.id != 0) {
         bound
             .notes
@@ -116,6 +121,18 @@ fn before(system: &dyn System, nic: &Nic) -> Before {
     recalled.unwrap_or_else(|| Before::now(system, nic))
 }
 
+/// What maps memory is loaded with vfio-pci, where modprobe knows that they go together.
+fn mapping(system: &dyn System, files: &[String]) -> Option<Note> {
+    let by_file = files.iter().any(|file| is_own(file)) && exists(system, "/dev/iommu");
+    let by_group = exists(system, "/sys/module/vfio_iommu_type1");
+    (!by_file && !by_group).then_some(Note::NoMappingYet)
+}
+
+/// Whether it is the device's own file, not its group's.
+fn is_own(file: &str) -> bool {
+    file.starts_with("/dev/vfio/devices/")
+}
+
 /// What only matters if somebody else than root opens the device.
 fn notes_for(
     system: &dyn System,
@@ -128,9 +145,7 @@ fn notes_for(
         .locked_memory
         .filter(|&limit| limit < LOCKED_MEMORY);
     notes.extend(limit.map(Note::LockedMemory));
-    let own_file = files
-        .iter()
-        .any(|file| file.starts_with("/dev/vfio/devices/"));
+    let own_file = files.iter().any(|file| is_own(file));
     let theirs = system.owner("/dev/iommu").ok() == Some(user.id);
     if own_file && !theirs {
         notes.push(Note::IommuFile);

@@ -115,11 +115,12 @@ impl Change<'_> {
                 trouble.push(format!("cannot {step}: {reason}"));
             }
         };
-        let named = Override::read(self.system, self.address);
-        if named != wanted(before) && self.is_there() {
-            note(self.set_override(before.driver_override.as_deref()));
-        }
         let now = self.driver();
+        let named = Override::read(self.system, self.address);
+        let meanwhile = before.override_while_given(&now);
+        if named != Override::of(meanwhile.as_deref()) && self.is_there() {
+            note(self.set_override(meanwhile.as_deref()));
+        }
         if now.name() != before.driver.as_deref() {
             if let Some(driver) = now.name() {
                 note(self.take(driver));
@@ -128,13 +129,17 @@ impl Change<'_> {
                 note(self.give(driver, before.module.as_deref()));
             }
         }
+        let named = Override::read(self.system, self.address);
+        if named != before.wanted_override() && self.is_there() {
+            note(self.set_override(before.driver_override.as_deref()));
+        }
         if !self.is_there() {
             let _ = forget(self.system, self.address);
             return After::Gone;
         }
         let driver = self.driver().name().map(str::to_owned);
         let named = Override::read(self.system, self.address);
-        if driver == before.driver && named == wanted(before) {
+        if driver == before.driver && named == before.wanted_override() {
             // A file that stays is harmless: it says what is so.
             let _ = forget(self.system, self.address);
             After::Back(driver)
@@ -142,12 +147,5 @@ impl Change<'_> {
             let because = trouble.join(", ");
             After::Left { driver, because }
         }
-    }
-}
-
-fn wanted(before: &Before) -> Override {
-    match &before.driver_override {
-        Some(name) => Override::Name(name.clone()),
-        None => Override::None,
     }
 }

@@ -17,6 +17,10 @@ pub struct Environment {
     pub unsafe_mode: bool,
     /// The driver vfio-pci.
     pub vfio_pci: Module,
+    /// The module vfio_iommu_type1, which maps memory for a group.
+    pub type1: Module,
+    /// The module iommufd, which maps memory for a device's own file.
+    pub iommufd: Module,
     /// Whether we run as root; `None` if /proc does not say.
     pub root: Option<bool>,
     /// Bytes that this process may lock in memory; `None` without limit.
@@ -47,6 +51,8 @@ impl Environment {
             iommu: groups.is_ok_and(|names| !names.is_empty()),
             unsafe_mode: line(system, mode).is_some_and(|value| value == "Y" || value == "1"),
             vfio_pci: Module::find(system, VFIO_PCI, release.as_deref()),
+            type1: Module::called(system, "vfio_iommu_type1", release.as_deref()),
+            iommufd: Module::called(system, "iommufd", release.as_deref()),
             root: root(system),
             locked_memory: locked_memory(system),
             release,
@@ -58,8 +64,22 @@ impl Module {
     /// A driver of that name, or a module that brings one.
     pub(super) fn find(system: &dyn System, driver: &str, release: Option<&str>) -> Self {
         if exists(system, &format!("/sys/bus/pci/drivers/{driver}")) {
-            return Self::Present;
+            Self::Present
+        } else {
+            Self::listed(system, driver, release)
         }
+    }
+
+    /// A module of that name. (One that is built in is seen if it has parameters.)
+    fn called(system: &dyn System, name: &str, release: Option<&str>) -> Self {
+        if exists(system, &format!("/sys/module/{name}")) {
+            Self::Present
+        } else {
+            Self::listed(system, name, release)
+        }
+    }
+
+    fn listed(system: &dyn System, module: &str, release: Option<&str>) -> Self {
         let list = release.map(|release| format!("/lib/modules/{release}/modules.dep"));
         let Some(list) = list.and_then(|path| system.read(&path).ok()) else {
             return Self::Unknown;
@@ -69,7 +89,7 @@ impl Module {
         let same = |path: &str| {
             let file = path.rsplit('/').next().unwrap_or(path);
             let name = file.split('.').next().unwrap_or(file);
-            name.replace('_', "-") == driver.replace('_', "-")
+            name.replace('_', "-") == module.replace('_', "-")
         };
         let listed = list
             .lines()

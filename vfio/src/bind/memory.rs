@@ -9,7 +9,7 @@
 
 use std::io;
 
-use super::nic::{Nic, Override};
+use super::nic::{Driver, Nic, Override};
 use super::system::System;
 use super::text::{Target, is_kernel_name};
 use crate::PciAddress;
@@ -45,13 +45,25 @@ impl Before {
                 .as_ref()
                 .and_then(|driver| Target::of(system, &link(driver)).name()),
             driver_override: match &nic.driver_override {
-                // Kept for a driver that it has not got: with that it could not be given back.
-                Override::Name(name) if driver.as_ref().is_some_and(|d| d != name) => None,
                 Override::Name(name) => Some(name.clone()),
                 Override::None | Override::Unsupported => None,
             },
             driver,
         }
+    }
+
+    /// `driver_override` as it is to be in the end.
+    pub(super) fn wanted_override(&self) -> Override {
+        Override::of(self.driver_override.as_deref())
+    }
+
+    /// `driver_override` as it has to be while the device, which `driver` has now, is given back:
+    /// one that names another driver (driverctl and udev rules do, for the next boot) would keep
+    /// it from the driver that it had.
+    pub(super) fn override_while_given(&self, driver: &Driver) -> Option<String> {
+        let back = self.driver.as_deref();
+        let name = self.driver_override.clone();
+        name.filter(|name| back.is_none_or(|back| back == name) || driver.name() == back)
     }
 
     /// What is remembered of the device; `None` if nothing is, or if it is another device's that

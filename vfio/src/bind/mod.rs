@@ -47,7 +47,7 @@ pub use interface::{Interface, Link};
 pub use name::{DeviceName, NameError};
 pub use network::{Carried, Network};
 pub use nic::{Driver, Function, Missing, Nic, Override, find, list};
-pub use outcome::{After, Bound, Problem, Reason, Step, Unbound};
+pub use outcome::{Action, After, Bound, Problem, Reason, Step, Unbound};
 pub use played::Played;
 pub use refusal::Refusal;
 pub use system::{Machine, System};

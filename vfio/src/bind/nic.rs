@@ -106,6 +106,10 @@ pub enum Override {
 }
 
 impl Override {
+    pub(super) fn of(name: Option<&str>) -> Self {
+        name.map_or(Self::None, |name| Self::Name(name.into()))
+    }
+
     pub(super) fn read(system: &dyn System, address: PciAddress) -> Self {
         let path = format!("{}/driver_override", folder(address));
         if !exists(system, &path) {

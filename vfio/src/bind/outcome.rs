@@ -44,6 +44,15 @@ pub struct Unbound {
     pub steps: Vec<Step>,
 }
 
+/// What was wanted of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// That VFIO gets it, or a user its files.
+    Bind,
+    /// That VFIO lets go of it.
+    Unbind,
+}
+
 /// One thing done to the machine. Its `Display` says it as an order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -104,6 +113,8 @@ pub enum Problem {
     Lock(io::Error),
     /// It must not be done, and nothing was.
     Refused {
+        /// What was wanted.
+        action: Action,
         /// The device.
         address: PciAddress,
         /// Why.
@@ -232,13 +243,26 @@ impl fmt::Display for Problem {
             Self::Busy => {
                 f.write_str("another `pagewire bind` or `unbind` is at work: try again after it")
             }
-            Self::Lock(error) => write!(f, "cannot write to /run/pagewire: {error}"),
-            Self::Refused { address, refusals } => {
+            Self::Lock(error) => write!(
+                f,
+                "cannot keep the lock and what a device had in /run/pagewire: {error} (it has to \
+                 be root's alone to write, on a file system that can be written: mount -t tmpfs \
+                 tmpfs /run)"
+            ),
+            Self::Refused {
+                action,
+                address,
+                refusals,
+            } => {
                 let reasons: Vec<_> = refusals
                     .iter()
                     .map(|refusal| format!("{refusal} [{}]", refusal.mend()))
                     .collect();
-                write!(f, "{address} is not bound: {}", reasons.join("; "))
+                let what = match action {
+                    Action::Bind => "bound",
+                    Action::Unbind => "unbound",
+                };
+                write!(f, "{address} is not {what}: {}", reasons.join("; "))
             }
             Self::InUse { address, holders } => write!(
                 f,

@@ -137,7 +137,9 @@ impl Played {
             files.push(format!("/dev/vfio/devices/{name}"));
         }
         for file in files.iter().filter(|file| !self.path(file).exists()) {
-            system::save(&self.inside(file)?, "0\n")?;
+            let path = self.inside(file)?;
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            fs::write(path, "0\n")?;
         }
         Ok(())
     }

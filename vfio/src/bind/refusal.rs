@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::group::Companion;
+use super::outcome::Action;
 
 /// A reason not to bind. Its `Display` is the reason, [`mend`](Self::mend) what helps.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,8 +78,14 @@ pub enum Refusal {
         /// The kernel's release.
         release: Option<String>,
     },
-    /// Only root may bind.
-    NotRoot,
+    /// The kernel has neither of what maps memory for a device, vfio_iommu_type1 and iommufd, and
+    /// no module of that name.
+    NoMapping {
+        /// The kernel's release.
+        release: Option<String>,
+    },
+    /// Only root may do this.
+    NotRoot(Action),
     /// Something in sysfs is not as the kernel makes it.
     Odd(String),
 }
@@ -102,7 +109,8 @@ impl Refusal {
             Self::VirtualFunctions(_) => "virtual-functions",
             Self::NoOverride => "no-driver-override",
             Self::NoVfioPci { .. } => "no-vfio-pci",
-            Self::NotRoot => "not-root",
+            Self::NoMapping { .. } => "no-mapping",
+            Self::NotRoot(_) => "not-root",
             Self::Odd(_) => "odd-sysfs",
         }
     }
@@ -185,7 +193,14 @@ impl Refusal {
                 "install the modules of kernel {}, or build it with CONFIG_VFIO_PCI",
                 release.as_deref().unwrap_or("that runs")
             ),
-            Self::NotRoot => "run it with sudo; --user USER then gives the device to you".into(),
+            Self::NoMapping { release } => format!(
+                "install the modules of kernel {}, or build it with CONFIG_VFIO_IOMMU_TYPE1",
+                release.as_deref().unwrap_or("that runs")
+            ),
+            Self::NotRoot(Action::Bind) => {
+                "run it with sudo; --user USER then gives the device to you".into()
+            }
+            Self::NotRoot(Action::Unbind) => "run it with sudo".into(),
             Self::Odd(_) => "this is no tree that Linux makes".into(),
         }
     }
@@ -267,7 +282,10 @@ impl fmt::Display for Refusal {
                 f.write_str("the kernel takes no driver for a single device (driver_override)")
             }
             Self::NoVfioPci { .. } => f.write_str("the kernel has no driver vfio-pci"),
-            Self::NotRoot => f.write_str("only root may change a device's driver"),
+            Self::NoMapping { .. } => f.write_str(
+                "the kernel has nothing that maps memory for it (vfio_iommu_type1, iommufd)",
+            ),
+            Self::NotRoot(_) => f.write_str("only root may change a device's driver"),
             Self::Odd(what) => write!(f, "{what} is odd"),
         }
     }

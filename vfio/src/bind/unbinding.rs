@@ -8,7 +8,7 @@ use super::memory::{Before, forget};
 use super::name::DeviceName;
 use super::network::Network;
 use super::nic::{Driver, Missing, Nic, Override, find};
-use super::outcome::{After, Problem, Reason, Step, Unbound};
+use super::outcome::{Action, After, Problem, Reason, Step, Unbound};
 use super::refusal::Refusal;
 use super::system::System;
 
@@ -36,7 +36,11 @@ pub fn unbind(
     let before = Before::recall(system, &nic);
     if let Some(refusal) = refusal(&nic, before.is_some(), may_change) {
         let refusals = vec![refusal];
-        return Err(Problem::Refused { address, refusals });
+        return Err(Problem::Refused {
+            action: Action::Unbind,
+            address,
+            refusals,
+        });
     }
     let holders = if nic.driver.is_vfio() {
         holders(system, &nic)
@@ -76,7 +80,7 @@ fn refusal(nic: &Nic, remembered: bool, may_change: bool) -> Option<Refusal> {
     if !nic.is_nic() && work {
         return Some(Refusal::NotANic(nic.class));
     }
-    (work && !may_change).then_some(Refusal::NotRoot)
+    (work && !may_change).then_some(Refusal::NotRoot(Action::Unbind))
 }
 
 struct Unbinding<'a> {
@@ -88,6 +92,7 @@ impl Unbinding<'_> {
     fn run(&mut self, nic: &Nic, interrupted: &dyn Fn() -> bool) -> Result<(), Problem> {
         self.release(nic, interrupted)?;
         self.give_back(nic)?;
+        self.name_driver()?;
         if self.before.is_some() {
             let address = self.change.address;
             // A file that stays is harmless: the device has what it says.
@@ -98,14 +103,16 @@ impl Unbinding<'_> {
         Ok(())
     }
 
-    /// The device is no longer kept for vfio-pci, and no longer there.
+    /// The device is no longer kept for vfio-pci, and no longer there. What somebody else keeps
+    /// it for stays.
     fn release(&mut self, nic: &Nic, interrupted: &dyn Fn() -> bool) -> Result<(), Problem> {
         let kept = match &nic.driver_override {
             Override::Name(name) => Some(name.as_str()),
             Override::None | Override::Unsupported => None,
         };
-        let wanted = self.before.as_ref().and_then(|b| b.driver_override.clone());
-        let ours = nic.driver.is_vfio() || kept == Some(VFIO_PCI);
+        let before = self.before.as_ref();
+        let wanted = before.and_then(|before| before.override_while_given(&nic.driver));
+        let ours = nic.driver.is_vfio() || (before.is_some() && kept == Some(VFIO_PCI));
         if ours && kept != wanted.as_deref() && nic.driver_override != Override::Unsupported {
             let freed = self.change.set_override(wanted.as_deref());
             freed.map_err(|fault| self.failed(fault, self.unchanged()))?;
@@ -158,6 +165,24 @@ impl Unbinding<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Last, the name that the device was kept for: the driver that it had would not get it else.
+    fn name_driver(&mut self) -> Result<(), Problem> {
+        let Some(before) = &self.before else {
+            return Ok(());
+        };
+        let now = Override::read(self.change.system, self.change.address);
+        let ours = now == Override::None || now == Override::Name(VFIO_PCI.into());
+        if !ours || now == before.wanted_override() {
+            return Ok(());
+        }
+        let name = before.driver_override.clone();
+        let named = self.change.set_override(name.as_deref());
+        named.map_err(|fault| {
+            let after = self.left("it is not kept for the driver that it was kept for".into());
+            self.failed(fault, after)
+        })
     }
 
     fn not_given(&self, fault: Fault) -> Problem {

@@ -33,12 +33,14 @@ pub enum Note {
     NoReset,
     /// Others in the group belong to user space, or may: one process gets them all.
     Shared(Vec<Companion>),
-    /// The group of a device that is bound already cannot be opened.
+    /// A device that is bound already is of no use all the same.
     Unusable(Refusal),
     /// This process may lock so many bytes of memory, which is little.
     LockedMemory(u64),
     /// The user may open the device, yet not /dev/iommu, which goes with the device's own file.
     IommuFile,
+    /// Nothing that maps memory for the device is loaded.
+    NoMappingYet,
 }
 
 impl Note {
@@ -54,6 +56,7 @@ impl Note {
             Self::Unusable(_) => "unusable",
             Self::LockedMemory(_) => "locked-memory",
             Self::IommuFile => "iommu-file",
+            Self::NoMappingYet => "no-mapping-yet",
         }
     }
 }
@@ -82,18 +85,22 @@ impl fmt::Display for Note {
                 "one process gets the whole IOMMU group; in it are also {}",
                 joined(companions)
             ),
-            Self::Unusable(refusal) => write!(f, "bound, yet it cannot be opened: {refusal}"),
+            Self::Unusable(refusal) => write!(f, "bound, yet Pagewire cannot use it: {refusal}"),
             Self::LockedMemory(bytes) => write!(
                 f,
-                "this process may lock {} KiB of memory, and a NIC needs some {} MiB: raise \
-                 `ulimit -l` (memlock in /etc/security/limits.conf, LimitMEMLOCK= in a unit of \
-                 systemd)",
+                "this process may lock {} KiB of memory (a login of that user may have another \
+                 limit), and a NIC needs some {} MiB: raise `ulimit -l` (memlock in \
+                 /etc/security/limits.conf, LimitMEMLOCK= in a unit of systemd)",
                 bytes >> 10,
                 LOCKED_MEMORY >> 20
             ),
             Self::IommuFile => f.write_str(
                 "/dev/iommu belongs to root, so the device is opened by its group; the owner of \
                  /dev/iommu is left alone, as it serves all devices",
+            ),
+            Self::NoMappingYet => f.write_str(
+                "nothing that maps memory for it is loaded: modprobe vfio_iommu_type1, before it \
+                 is opened",
             ),
         }
     }
@@ -118,9 +125,13 @@ impl Verdict {
         for interface in &nic.interfaces {
             verdict.interface(interface, network);
         }
+        let release = &environment.release;
         if environment.vfio_pci == Module::Absent {
-            let release = environment.release.clone();
+            let release = release.clone();
             verdict.refusals.push(Refusal::NoVfioPci { release });
+        } else if environment.type1 == Module::Absent && environment.iommufd == Module::Absent {
+            let release = release.clone();
+            verdict.refusals.push(Refusal::NoMapping { release });
         }
         verdict
     }
@@ -133,16 +144,32 @@ impl Verdict {
         verdict
     }
 
-    /// Judges the group of a device that VFIO has already: whether it can be opened.
+    /// Judges a device that VFIO has already: whether it can be used, and, if it is to be given to
+    /// a user, whether that is to be done. A user is not given what is no NIC, nor a device that
+    /// would let them write all memory.
     #[must_use]
-    pub fn of_bound(nic: &Nic) -> Self {
+    pub fn of_bound(nic: &Nic, environment: &Environment, for_user: bool) -> Self {
         let mut verdict = Self::default();
-        verdict.group(nic);
-        let refusals = std::mem::take(&mut verdict.refusals);
+        if !nic.is_nic() {
+            verdict.refusals.push(Refusal::NotANic(nic.class));
+        }
+        verdict.iommu(nic, environment);
+        let keeps = |refusal: &Refusal| for_user && !matches!(refusal, Refusal::GroupInUse { .. });
+        let (kept, noted) = std::mem::take(&mut verdict.refusals)
+            .into_iter()
+            .partition(keeps);
+        verdict.refusals = kept;
         verdict
             .notes
-            .extend(refusals.into_iter().map(Note::Unusable));
+            .extend(Vec::into_iter(noted).map(Note::Unusable));
         verdict
+    }
+
+    /// Whether the device can be bound; of one that VFIO has already, whether it can be used.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        let unusable = |note: &Note| matches!(note, Note::Unusable(_));
+        self.refusals.is_empty() && !self.notes.iter().any(unusable)
     }
 
     /// Sets aside what may be forced.

@@ -1,6 +1,6 @@
 //! `unbind`: back to the driver that it had.
 
-use pagewire_vfio::bind::{After, BindOptions, Played, Problem, Refusal, unbind};
+use pagewire_vfio::bind::{Action, After, BindOptions, Played, Problem, Refusal, unbind};
 use rustix::io::Errno;
 
 use crate::faulty::{Fail, Faulty};
@@ -142,6 +142,25 @@ fn the_override_that_it_had_comes_back() {
 }
 
 #[test]
+fn an_override_for_another_driver_comes_back_last() {
+    // driverctl and rules of udev name a driver for the next boot.
+    for name in ["vfio-pci\n", "igb\n"] {
+        let tree = Tree::usual();
+        tree.file(&Tree::of(NIC, "driver_override"), name);
+        // Nobody bound it: what somebody else wants stays.
+        let before = tree.snapshot();
+        assert!(!unbound(&tree).unwrap().changed);
+        assert_eq!(tree.snapshot(), before);
+        bound(&tree).unwrap();
+        assert_eq!(tree.read(&Tree::of(NIC, "driver_override")), "vfio-pci\n");
+        let back = unbound(&tree).unwrap();
+        assert_eq!(back.driver.as_deref(), Some("e1000e"));
+        assert_eq!(tree.read(&Tree::of(NIC, "driver_override")), name);
+        assert!(!tree.remembers(NIC));
+    }
+}
+
+#[test]
 fn a_device_that_is_not_bound_is_left_alone() {
     let tree = Tree::usual();
     let before = tree.snapshot();
@@ -158,10 +177,17 @@ fn only_root_unbinds() {
     let tree = Tree::usual();
     bound(&tree).unwrap();
     tree.file("proc/self/status", "Uid:\t1000\t1000\t1000\t1000\n");
-    let Err(Problem::Refused { refusals, .. }) = unbound(&tree) else {
-        panic!();
+    let problem = unbound(&tree).unwrap_err();
+    let text = problem.to_string();
+    assert!(
+        text.starts_with("0000:03:00.0 is not unbound: only root"),
+        "{text}"
+    );
+    assert!(text.contains("sudo") && !text.contains("--user"), "{text}");
+    let Problem::Refused { refusals, .. } = problem else {
+        panic!("{problem}");
     };
-    assert_eq!(refusals, [Refusal::NotRoot]);
+    assert_eq!(refusals, [Refusal::NotRoot(Action::Unbind)]);
 }
 
 #[test]
@@ -170,8 +196,15 @@ fn other_devices_are_not_unbound() {
     let tree = Tree::usual();
     tree.file(&Tree::of(NIC, "class"), "0x010802\n");
     tree.link(&Tree::of(NIC, "driver"), "../../drivers/vfio-pci");
-    let Err(Problem::Refused { refusals, .. }) = unbound(&tree) else {
-        panic!();
+    let problem = unbound(&tree).unwrap_err();
+    assert!(
+        problem
+            .to_string()
+            .contains("is not unbound: it is not a NIC"),
+        "{problem}"
+    );
+    let Problem::Refused { refusals, .. } = problem else {
+        panic!("{problem}");
     };
     assert_eq!(refusals[0].code(), "not-a-nic");
 }

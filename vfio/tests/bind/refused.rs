@@ -136,6 +136,26 @@ fn the_module_is_absent() {
 }
 
 #[test]
+fn nothing_maps_memory() {
+    let tree = Tree::usual();
+    tree.remove("sys/module/vfio_iommu_type1");
+    // It is on disk, and modprobe did not know that vfio needs it.
+    let bound_now = bound(&tree).unwrap();
+    assert_eq!(bound_now.notes, [Note::NoMappingYet]);
+    let text = bound_now.notes[0].to_string();
+    assert!(text.contains("modprobe vfio_iommu_type1"), "{text}");
+    let tree = Tree::usual();
+    tree.remove("sys/module/vfio_iommu_type1");
+    let list = format!("lib/modules/{RELEASE}/modules.dep");
+    tree.file(&list, "kernel/drivers/vfio/pci/vfio-pci.ko:\n");
+    assert_eq!(codes(&tree), ["no-mapping"]);
+    // iommufd will do.
+    tree.folder("sys/module/iommufd");
+    tree.file("dev/iommu", "0\n");
+    assert_eq!(bound(&tree).unwrap().notes, []);
+}
+
+#[test]
 fn without_a_list_of_modules_it_is_tried() {
     let tree = Tree::usual();
     tree.remove("lib/modules");
@@ -239,6 +259,51 @@ fn bound_already_in_a_group_that_cannot_be_opened() {
         panic!("{:?}", again.notes);
     };
     assert_eq!(refusal.code(), "group-in-use");
+}
+
+#[test]
+fn bound_already_and_not_for_a_user() {
+    let given = |tree: &Tree| {
+        let mut system = Played::new(tree.path()).unwrap();
+        bind_on(&mut system, NIC, &for_maria())
+    };
+    let code_of = |tree: &Tree| match given(tree) {
+        Err(Problem::Refused { refusals, .. }) => refusals[0].code(),
+        other => panic!("{other:?}"),
+    };
+    let noted = |tree: &Tree| {
+        let bound = bound(tree).unwrap();
+        let [Note::Unusable(refusal)] = &bound.notes[..] else {
+            panic!("{:?}", bound.notes);
+        };
+        refusal.code()
+    };
+    // A disk that vfio-pci has for a guest.
+    let disk = Tree::usual();
+    bound(&disk).unwrap();
+    disk.file(&Tree::of(NIC, "class"), "0x010802\n");
+    // Without an IOMMU, in a group that VFIO makes up, or in none.
+    let made_up = Tree::usual();
+    bound(&made_up).unwrap();
+    made_up.file("sys/kernel/iommu_groups/7/name", "vfio-noiommu\n");
+    made_up.file("dev/vfio/noiommu-7", "0\n");
+    let none = Tree::usual();
+    bound(&none).unwrap();
+    none.remove(&Tree::of(NIC, "iommu_group"));
+    none.remove("sys/kernel/iommu_groups/0");
+    none.remove("sys/kernel/iommu_groups/7");
+    for (tree, code) in [
+        (disk, "not-a-nic"),
+        (made_up, "unsafe-noiommu-mode"),
+        (none, "no-iommu"),
+    ] {
+        let before = tree.snapshot();
+        assert_eq!(code_of(&tree), code);
+        assert_eq!(tree.snapshot(), before);
+        if code != "no-iommu" {
+            assert_eq!(noted(&tree), code);
+        }
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ type Make = fn() -> Tree;
 
 /// Trees that make different steps: a driver or none, a module to load or not, device files of
 /// one kind or two, an override that was there before.
-const TREES: [(&str, Make); 5] = [
+const TREES: [(&str, Make); 7] = [
     ("usual", Tree::usual),
     ("no driver before", || {
         let tree = Tree::empty();
@@ -33,6 +33,17 @@ const TREES: [(&str, Make); 5] = [
     ("an override before", || {
         let tree = Tree::usual();
         tree.file(&Tree::of(NIC, "driver_override"), "e1000e\n");
+        tree
+    }),
+    ("kept for vfio-pci, which has not got it", || {
+        let tree = Tree::usual();
+        tree.file(&Tree::of(NIC, "driver_override"), "vfio-pci\n");
+        tree
+    }),
+    ("kept for a driver that is not there", || {
+        let tree = Tree::empty();
+        tree.nic(NIC, "", 7);
+        tree.file(&Tree::of(NIC, "driver_override"), "igb\n");
         tree
     }),
 ];

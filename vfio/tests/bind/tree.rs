@@ -40,6 +40,7 @@ impl Tree {
             &format!("lib/modules/{RELEASE}/modules.dep"),
             "kernel/drivers/vfio/vfio.ko.xz:\n\
              kernel/drivers/vfio/pci/vfio-pci.ko.xz: kernel/drivers/vfio/vfio.ko.xz\n\
+             kernel/drivers/vfio/vfio_iommu_type1.ko.xz: kernel/drivers/vfio/vfio.ko.xz\n\
              kernel/drivers/net/ethernet/intel/e1000e/e1000e.ko.xz:\n",
         );
         tree.file(
@@ -54,6 +55,7 @@ impl Tree {
         tree.folder("sys/bus/pci/devices");
         tree.folder("sys/class/net");
         tree.folder("sys/kernel/iommu_groups/0/devices");
+        tree.folder("sys/module/vfio_iommu_type1");
         tree.file("dev/vfio/vfio", "0\n");
         tree.file(
             "etc/passwd",
