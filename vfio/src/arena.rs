@@ -35,10 +35,10 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn new(arena: &Arena, len: usize) -> Result<Self, VfioError> {
+    fn new(arena: &Arena, len: usize, align: u64) -> Result<Self, VfioError> {
         let bytes = len as u64;
         let (space, limit) = (&arena.space, arena.limit);
-        space.has_room(bytes, limit)?;
+        space.has_room(bytes, align, limit)?;
         let pages = if space.iommu().wants_files() {
             Pages::shared(len)
         } else {
@@ -49,7 +49,7 @@ impl Chunk {
         // SAFETY: the pages are unmapped in `drop` only, after the mapping, and not if that has
         // failed. Whatever the device does with them: they are handed out by pointers only, to
         // whom `DmaMemory` tells that the device reaches them.
-        let mapping = unsafe { space.map(pages.source(), bytes, Access::ReadWrite, limit) }?;
+        let mapping = unsafe { space.map(pages.source(), bytes, align, Access::ReadWrite, limit) }?;
         let whole = Ranges::new([0..=bytes - 1], UNIT);
         log::debug!(
             "{len} bytes at {:?} for the device, in {} pages",
@@ -108,7 +108,7 @@ impl Arena {
             chunks: Mutex::new(Vec::new()),
         };
         if len > 0 {
-            let first = arena.chunk(len)?;
+            let first = arena.chunk(len, 1)?;
             lock(&arena.chunks).push(first);
         }
         Ok(Arc::new(arena))
@@ -118,16 +118,17 @@ impl Arena {
         &self.space
     }
 
-    /// A new chunk with room for `len` bytes, in whole huge pages: so that the least limit on
+    /// A new chunk with room for `len` bytes from its first on, which is aligned to `align` (at most
+    /// 2 MiB), in whole huge pages: so that the least limit on
     /// locked memory that is told to be enough does not depend on the limit there is.
-    fn chunk(&self, len: usize) -> Result<Chunk, VfioError> {
+    fn chunk(&self, len: usize, align: u64) -> Result<Chunk, VfioError> {
         let unit = HUGE.max(self.space.page() as usize);
         let rounded = len.checked_next_multiple_of(unit);
         let rounded = rounded.ok_or(VfioError::NoAddresses {
             wanted: len as u64,
             longest: 0,
         })?;
-        Chunk::new(self, rounded)
+        Chunk::new(self, rounded, align)
     }
 
     /// `len` zeroed bytes, at least 1, aligned to `align` for CPU and device.
@@ -150,9 +151,12 @@ impl Arena {
         let mut chunks = lock(&self.chunks);
         let mut place = chunks.iter_mut().find_map(|chunk| chunk.take(size, align));
         if place.is_none() {
-            let mut chunk = self.chunk(size as usize)?;
+            let mut chunk = self.chunk(size as usize, align)?;
             place = chunk.take(size, align);
-            chunks.push(chunk);
+            // What nothing was taken from is unmapped again.
+            if place.is_some() {
+                chunks.push(chunk);
+            }
         }
         drop(chunks);
         let (pointer, address) = place.ok_or(VfioError::Alignment(align as usize))?;

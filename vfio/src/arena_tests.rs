@@ -60,6 +60,35 @@ fn memory_is_aligned_zeroed_below_4_gib_and_given_back() {
 }
 
 #[test]
+fn memory_is_aligned_where_the_addresses_are_not() {
+    // No 2 MiB from a multiple of that on, but plenty from one of a page.
+    let (iommu, books) = FakeIommu::with(vec![0x1000..=0x2f_ffff]);
+    let space = Space::new(iommu).unwrap();
+    let arena = Arena::new(&space, 0, BELOW_4G, false).unwrap();
+    let memory = arena.take(100, 8192).unwrap();
+    assert!(memory.address().0.is_multiple_of(8192));
+    assert!(is_where_the_iommu_says(&books, &memory));
+    assert_eq!(space.mapped(), HUGE as u64);
+    drop(memory);
+    // What cannot be aligned locks nothing, however often it is tried.
+    let (iommu, books) = FakeIommu::with(vec![0x1000..=0x2f_ffff, 0x5f_f000..=0x7f_efff]);
+    let space = Space::new(iommu).unwrap();
+    let arena = Arena::new(&space, 1, BELOW_4G, false).unwrap();
+    let (before, free) = (space.mapped(), space.free());
+    for _ in 0..5 {
+        let error = arena.take(100, HUGE);
+        let longest = 0x1f_f000;
+        let wanted = HUGE as u64;
+        assert_eq!(
+            error.err(),
+            Some(VfioError::NoAddresses { wanted, longest })
+        );
+    }
+    assert_eq!((space.mapped(), space.free()), (before, free));
+    assert_eq!(lock(&books.mapped).len(), 1);
+}
+
+#[test]
 fn what_fits_a_page_lies_in_one() {
     let (arena, _books) = arena(1);
     let _first = arena.take(64, 64).unwrap();

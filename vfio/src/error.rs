@@ -67,7 +67,8 @@ pub enum VfioError {
     NoAddresses {
         /// Bytes that were to be mapped.
         wanted: u64,
-        /// Bytes of the longest free range below the highest address that the device can emit.
+        /// Bytes of the longest free range below the highest address that the device can emit,
+        /// from its first address on that is aligned as is wanted.
         longest: u64,
     },
     /// A region has to have at least one byte.

@@ -78,7 +78,7 @@ impl<B: FixedBytes> VfioRegion<B> {
             // SAFETY: `FixedBytes` promises that the bytes stay while their owner lives, which is
             // dropped in `drop` only, after the mappings, or here, if there are none. So the pages
             // stay in which they lie. The device reads only.
-            unsafe { space.map(source, size, Access::Read, limit) }
+            unsafe { space.map(source, size, 1, Access::Read, limit) }
         };
         let mapping = map(&bytes)?;
         let mut region = Self {

@@ -75,19 +75,21 @@ impl Space {
         lock(&self.free).iter().collect()
     }
 
-    /// Whether there are `len` addresses in a row of at most `limit`, now: to be asked before memory
-    /// is fetched that then could not be mapped.
-    pub(crate) fn has_room(&self, len: u64, limit: u64) -> Result<(), VfioError> {
+    /// Whether there are `len` addresses in a row of at most `limit`, the first a multiple of
+    /// `align`, now: to be asked before memory is fetched that then could not be mapped.
+    pub(crate) fn has_room(&self, len: u64, align: u64, limit: u64) -> Result<(), VfioError> {
+        let align = align.max(self.page);
         let mut copy = lock(&self.free).clone();
-        let taken = copy.take(len, self.page, 0, limit);
+        let taken = copy.take(len, align, 0, limit);
         taken
             .map(drop)
-            .ok_or_else(|| no_addresses(&copy, len, limit))
+            .ok_or_else(|| no_addresses(&copy, len, align, limit))
     }
 
     /// Maps `len` bytes at `memory`, both multiples of [`page`](Self::page), for the device, at
     /// addresses of at most `limit`. Where there is room, memory of 2 MiB and more lies as far from
-    /// a multiple of that for the device as for the CPU: so the IOMMU can use huge pages.
+    /// a multiple of that for the device as for the CPU: so the IOMMU can use huge pages. As far
+    /// from a multiple of `align`, a power of two of at most 2 MiB, it always lies.
     ///
     /// # Safety
     /// The memory stays mapped in this process until [`Mapping::unmap`] has returned true, and
@@ -96,11 +98,12 @@ impl Space {
         self: &Arc<Self>,
         memory: impl Into<Source<'a>>,
         len: u64,
+        align: u64,
         access: Access,
         limit: u64,
     ) -> Result<Mapping, VfioError> {
         let memory = memory.into();
-        let iova = self.take(memory.pointer.addr().get() as u64, len, limit)?;
+        let iova = self.take(memory.pointer.addr().get() as u64, len, align, limit)?;
         // SAFETY: the caller's promise; the value that is returned unmaps.
         let mapped = unsafe { self.iommu.map(memory, len, iova, access) };
         if let Err(errno) = mapped {
@@ -116,7 +119,7 @@ impl Space {
         })
     }
 
-    fn take(&self, memory: u64, len: u64, limit: u64) -> Result<u64, VfioError> {
+    fn take(&self, memory: u64, len: u64, align: u64, limit: u64) -> Result<u64, VfioError> {
         let huge = HUGE as u64;
         let mut free = lock(&self.free);
         if len >= huge && self.page < huge {
@@ -125,8 +128,9 @@ impl Space {
                 return Ok(iova);
             }
         }
-        let anywhere = free.take(len, self.page, 0, limit);
-        anywhere.ok_or_else(|| no_addresses(&free, len, limit))
+        let align = align.max(self.page);
+        let anywhere = free.take(len, align, memory & (align - 1), limit);
+        anywhere.ok_or_else(|| no_addresses(&free, len, align, limit))
     }
 
     fn put(&self, iova: u64, len: u64) {
@@ -153,9 +157,11 @@ impl Space {
     }
 }
 
-fn no_addresses(free: &Ranges, wanted: u64, limit: u64) -> VfioError {
-    let below = free.iter().filter(|range| *range.start() <= limit);
-    let lengths = below.map(|range| (*range.end()).min(limit) - range.start());
+fn no_addresses(free: &Ranges, wanted: u64, align: u64, limit: u64) -> VfioError {
+    let lengths = free.iter().filter_map(|range| {
+        let first = range.start().checked_next_multiple_of(align)?;
+        (*range.end()).min(limit).checked_sub(first)
+    });
     VfioError::NoAddresses {
         wanted,
         longest: lengths.max().map_or(0, |most| most.saturating_add(1)),

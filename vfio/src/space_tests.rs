@@ -6,7 +6,7 @@ use crate::pages::Pages;
 fn map(space: &Arc<Space>, pages: &Pages, limit: u64) -> Result<Mapping, VfioError> {
     let len = pages.len() as u64;
     // SAFETY: the fake reaches no memory.
-    unsafe { space.map(pages.base(), len, Access::ReadWrite, limit) }
+    unsafe { space.map(pages.base(), len, 1, Access::ReadWrite, limit) }
 }
 
 #[test]
