@@ -3,6 +3,9 @@
 //!
 //! The kernel is trusted with our memory anyway, but an offset that leads astray is an error here
 //! and no more. (Layouts: Linux `include/uapi/linux/vfio.h`.)
+//!
+//! What the crate `pci-driver` reads for the group API, the usable addresses of the container above
+//! all, it takes from the kernel's answer by code of its own: that is not checked here.
 
 use std::mem::offset_of;
 

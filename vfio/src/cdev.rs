@@ -38,18 +38,8 @@ pub(crate) fn open(
     };
     let device = open_file(&path)?;
     let iommufd = open_file(&machine.iommufd())?;
-    let busy = || {
-        let files = [path.clone(), machine.group_file(group)];
-        let mut holders = machine.holders(&files);
-        // We have opened it ourselves just now; there may be others in this process.
-        holders.retain(|holder| holder.process != std::process::id());
-        VfioError::Busy { address, holders }
-    };
-    ioctl::bind_iommufd(device.as_fd(), iommufd.as_fd()).map_err(|errno| match errno {
-        // The file is bound to another iommufd already, or the group is open.
-        Errno::BUSY | Errno::INVAL => busy(),
-        errno => VfioError::system("cannot bind the device to iommufd", errno),
-    })?;
+    ioctl::bind_iommufd(device.as_fd(), iommufd.as_fd())
+        .map_err(|errno| not_bound(machine, address, group, &path, errno))?;
     let id = ioctl::ioas_alloc(iommufd.as_fd())
         .map_err(|errno| VfioError::system("cannot make an address space", errno))?;
     ioctl::attach_ioas(device.as_fd(), id).map_err(|errno| match errno {
@@ -57,6 +47,7 @@ pub(crate) fn open(
             group,
             others: machine.in_the_way(group),
         },
+        // Where binding has not found it out already.
         Errno::PERM => VfioError::UnsafeInterrupts(address),
         errno => VfioError::system("cannot attach the device to its address space", errno),
     })?;
@@ -74,6 +65,45 @@ pub(crate) fn open(
         page,
     };
     Ok((device, ioas))
+}
+
+/// Why the device at `path`, which we have just opened, could not be bound to our iommufd. One
+/// number has several causes (Linux 6.6 `vfio_df_ioctl_bind_iommufd`, `iommufd_device_bind`,
+/// `iommu_device_claim_dma_owner`); which it is, is seen by looking.
+fn not_bound(
+    machine: &Machine,
+    address: PciAddress,
+    group: u32,
+    path: &Path,
+    errno: Errno,
+) -> VfioError {
+    let holders_of = |files: &[PathBuf]| machine.holders(files, Some(path));
+    match errno {
+        // The group is open by the older API.
+        Errno::BUSY => {
+            let holders = holders_of(&[path.to_owned(), machine.group_file(group)]);
+            VfioError::Busy { address, holders }
+        }
+        // The device is bound to another iommufd, or its accesses pass by the caches.
+        Errno::INVAL => match holders_of(&[path.to_owned()]) {
+            holders if holders.is_empty() => VfioError::Incoherent(address),
+            holders => VfioError::Busy { address, holders },
+        },
+        // Others in the group are a kernel driver's, or another iommufd's; or the IOMMU does not
+        // remap interrupts.
+        Errno::PERM => {
+            let others = machine.in_the_way(group);
+            let holders = holders_of(&machine.files_of(group));
+            if !others.is_empty() {
+                VfioError::GroupNotViable { group, others }
+            } else if !holders.is_empty() {
+                VfioError::Busy { address, holders }
+            } else {
+                VfioError::UnsafeInterrupts(address)
+            }
+        }
+        errno => VfioError::system("cannot bind the device to iommufd", errno),
+    }
 }
 
 fn missing(missing: Vec<PathBuf>) -> VfioError {
@@ -177,5 +207,121 @@ mod tests {
             error.starts_with("cannot bind the device to iommufd: "),
             "{error}"
         );
+    }
+
+    /// Two functions of group 17; the first is ours, just opened.
+    struct Bench {
+        root: tempfile::TempDir,
+        machine: Machine,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let root = tempfile::TempDir::new().unwrap();
+            let machine = Machine {
+                sys: root.path().join("sys"),
+                dev: root.path().join("dev"),
+                proc: root.path().join("proc"),
+            };
+            let bench = Self { root, machine };
+            bench.link("sys/kernel/iommu_groups/17/devices/0000:03:00.0", "x");
+            bench.link("sys/kernel/iommu_groups/17/devices/0000:03:00.1", "x");
+            for (function, file) in [("0000:03:00.0", "vfio3"), ("0000:03:00.1", "vfio4")] {
+                let folder = format!("sys/bus/pci/devices/{function}");
+                std::fs::create_dir_all(
+                    bench.root.path().join(&folder).join("vfio-dev").join(file),
+                )
+                .unwrap();
+                bench.link(&format!("{folder}/driver"), "../drivers/vfio-pci");
+            }
+            bench.opens(std::process::id(), 3, "vfio/devices/vfio3");
+            bench
+        }
+
+        fn link(&self, path: &str, target: &str) {
+            let path = self.root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let _ = std::fs::remove_file(&path);
+            std::os::unix::fs::symlink(target, path).unwrap();
+        }
+
+        fn opens(&self, process: u32, fd: u32, file: &str) {
+            let target = self.machine.dev.join(file);
+            self.link(
+                &format!("proc/{process}/fd/{fd}"),
+                &target.to_string_lossy(),
+            );
+        }
+
+        fn says(&self, errno: Errno) -> VfioError {
+            let path = self.machine.dev.join("vfio/devices/vfio3");
+            not_bound(&self.machine, address(), 17, &path, errno)
+        }
+
+        /// The processes of a busy device.
+        fn holders(&self, errno: Errno) -> Vec<u32> {
+            match self.says(errno) {
+                VfioError::Busy { holders, .. } => holders.iter().map(|h| h.process).collect(),
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    fn address() -> PciAddress {
+        "0000:03:00.0".parse().unwrap()
+    }
+
+    #[test]
+    fn not_permitted_has_several_causes() {
+        let bench = Bench::new();
+        let nobody = bench.says(Errno::PERM);
+        assert_eq!(nobody, VfioError::UnsafeInterrupts(address()));
+        bench.opens(4711, 5, "vfio/devices/vfio4");
+        assert_eq!(bench.holders(Errno::PERM), [4711]);
+        let bench = Bench::new();
+        bench.opens(4711, 5, "vfio/17");
+        assert_eq!(bench.holders(Errno::PERM), [4711]);
+        // This process, by the companion's file.
+        let bench = Bench::new();
+        bench.opens(std::process::id(), 5, "vfio/devices/vfio4");
+        assert_eq!(bench.holders(Errno::PERM), [std::process::id()]);
+        let driver = "sys/bus/pci/devices/0000:03:00.1/driver";
+        bench.link(driver, "../drivers/igb");
+        let VfioError::GroupNotViable { group: 17, others } = bench.says(Errno::PERM) else {
+            panic!();
+        };
+        assert_eq!(others[0].driver, "igb");
+    }
+
+    #[test]
+    fn invalid_means_in_use_or_not_coherent() {
+        let bench = Bench::new();
+        let error = bench.says(Errno::INVAL);
+        assert_eq!(error, VfioError::Incoherent(address()));
+        let text = error.to_string();
+        assert!(
+            text.contains("coherent") && text.contains("group"),
+            "{text}"
+        );
+        // A companion that is open is no cause of it.
+        bench.opens(4711, 5, "vfio/devices/vfio4");
+        assert_eq!(bench.says(Errno::INVAL), error);
+        bench.opens(4711, 6, "vfio/devices/vfio3");
+        assert_eq!(bench.holders(Errno::INVAL), [4711]);
+    }
+
+    #[test]
+    fn a_second_open_in_this_process_is_told_as_that() {
+        let bench = Bench::new();
+        bench.opens(std::process::id(), 7, "vfio/devices/vfio3");
+        assert_eq!(bench.holders(Errno::INVAL), [std::process::id()]);
+        let text = bench.says(Errno::INVAL).to_string();
+        assert!(text.contains("in use by this process"), "{text}");
+        assert!(!text.contains("cannot be seen"), "{text}");
+        // The group, by the older API.
+        let bench = Bench::new();
+        assert_eq!(bench.holders(Errno::BUSY), []);
+        bench.opens(std::process::id(), 7, "vfio/17");
+        assert_eq!(bench.holders(Errno::BUSY), [std::process::id()]);
     }
 }

@@ -45,7 +45,8 @@ pub enum VfioError {
         /// Who is in the way.
         others: Vec<GroupMember>,
     },
-    /// Another process has the device, or this one has it open already.
+    /// Another process has the device, or another function of its group, or this one has it open
+    /// already.
     Busy {
         /// The function.
         address: PciAddress,
@@ -54,6 +55,8 @@ pub enum VfioError {
     },
     /// The IOMMU cannot keep the interrupts of devices apart.
     UnsafeInterrupts(PciAddress),
+    /// The device's accesses pass by the caches of the CPU, which iommufd does not accept.
+    Incoherent(PciAddress),
     /// The container could not be made; in the words of the crate `pci-driver`.
     Container(String),
     /// More memory would have to be locked than the limit allows.
@@ -150,6 +153,12 @@ impl fmt::Display for VfioError {
                  others: switch interrupt remapping on in the firmware; or, if you trust the \
                  device, load vfio_iommu_type1 (or iommufd) with allow_unsafe_interrupts=1"
             ),
+            Self::Incoherent(address) => write!(
+                f,
+                "iommufd does not take {address}: its accesses to memory are not coherent with the \
+                 caches of the CPU, or a process that cannot be seen from here has it (be root to \
+                 see all). If it is the former, the group API may take it"
+            ),
             Self::Container(text) => write!(
                 f,
                 "cannot make a container for the IOMMU group: {text}. Linux 5.10 or later and the \
@@ -230,9 +239,21 @@ fn not_viable(f: &mut fmt::Formatter<'_>, group: u32, others: &[GroupMember]) ->
 
 fn busy(f: &mut fmt::Formatter<'_>, address: PciAddress, holders: &[Holder]) -> fmt::Result {
     write!(f, "{address} is in use")?;
+    let is_ours = |holder: &Holder| holder.process == std::process::id();
     for (index, holder) in holders.iter().enumerate() {
         let before = if index == 0 { " by" } else { "," };
-        write!(f, "{before} {holder}")?;
+        if is_ours(holder) {
+            write!(f, "{before} this process ({})", holder.file)?;
+        } else {
+            write!(f, "{before} {holder}")?;
+        }
+    }
+    if !holders.is_empty() && holders.iter().all(is_ours) {
+        return write!(
+            f,
+            ": one function of its group can be open, and once; drop the VfioPlatform that has it, \
+             and all that came of it"
+        );
     }
     if holders.is_empty() {
         write!(

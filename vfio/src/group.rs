@@ -48,7 +48,7 @@ pub(crate) fn open(
     }
     let container =
         VfioContainer::new(&[group]).map_err(|error| explain(machine, address, group, &error))?;
-    let group_file = own_copy(machine, group)?;
+    let group_file = own_copy(machine, group, &container)?;
     let name = CString::new(address.to_string())
         .map_err(|_| VfioError::Nonsense("an address with a 0 in it"))?;
     let device = ioctl::group_device(group_file.as_fd(), &name)
@@ -69,7 +69,13 @@ fn explain(machine: &Machine, address: PciAddress, group: u32, error: &io::Error
         let others = machine.in_the_way(group);
         let text = error.to_string();
         return if text.contains("viable") {
-            VfioError::GroupNotViable { group, others }
+            // An iommufd that has one of its functions makes a group unviable as well.
+            match machine.holders(&machine.files_of(group), None) {
+                holders if others.is_empty() && !holders.is_empty() => {
+                    VfioError::Busy { address, holders }
+                }
+                _ => VfioError::GroupNotViable { group, others },
+            }
         } else if text == "TODO" {
             VfioError::Container("VFIO has no IOMMU of type 1 here".to_owned())
         } else {
@@ -78,9 +84,7 @@ fn explain(machine: &Machine, address: PciAddress, group: u32, error: &io::Error
     };
     match errno {
         Errno::BUSY => {
-            let mut files = vec![machine.group_file(group)];
-            files.extend(machine.device_file(address));
-            let holders = machine.holders(&files);
+            let holders = machine.holders(&machine.files_of(group), None);
             VfioError::Busy { address, holders }
         }
         Errno::ACCESS => {
@@ -99,9 +103,14 @@ fn explain(machine: &Machine, address: PciAddress, group: u32, error: &io::Error
 
 /// A file descriptor of our own for the group that the container has just opened.
 ///
-/// The crate does not hand its own out. But a group can be open only once, so there is exactly one
-/// in this process (or copies of it), and what is found is checked again after it was copied.
-fn own_copy(machine: &Machine, group: u32) -> Result<OwnedFd, VfioError> {
+/// The crate does not hand its own out. But a group can be open only once (Linux
+/// `vfio_group_fops_open`), so there is exactly one in this process: that of `container`, which is
+/// there until this returns.
+fn own_copy(
+    machine: &Machine,
+    group: u32,
+    _container: &VfioContainer,
+) -> Result<OwnedFd, VfioError> {
     let lost = VfioError::Nonsense("the group that was opened is not among the open files");
     let device = fs::metadata(machine.group_file(group))
         .map_err(|error| VfioError::io("cannot look at the group's file", &error))?
@@ -117,9 +126,11 @@ fn own_copy(machine: &Machine, group: u32) -> Result<OwnedFd, VfioError> {
         let Some(number) = number.filter(|number| is_group && *number >= 0) else {
             continue;
         };
-        // SAFETY: the number is not negative, as demanded. It was open a moment ago; should
-        // another thread have closed it meanwhile, which nobody does with the container's own,
-        // the copy fails or is another file, and that is found out below.
+        // SAFETY: the number is not negative. It was just seen to be a descriptor of the group.
+        // Of that there is one open file in the system, which `_container` opened, keeps to itself
+        // and closes when it is dropped, not before we return; so this number stays open for the
+        // one call in which it is used. (Copies are made here only, and a copy lives in a
+        // `Container`, with the file that keeps another from being made.)
         let found = unsafe { BorrowedFd::borrow_raw(number) };
         let Ok(copy) = rustix::io::fcntl_dupfd_cloexec(found, 3) else {
             continue;

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -55,16 +55,24 @@ impl Eventfds {
         read.is_ok_and(|len| len == count.len())
     }
 
-    /// Waits until one of the vectors has fired, at most `timeout`; says whether one has.
+    /// Waits until one of the vectors has fired, at most `timeout`, whatever signals arrive
+    /// meanwhile; says whether one has.
     pub(crate) fn wait(&self, timeout: Duration) -> bool {
         let all = lock(&self.all).clone();
         let mut files: Vec<PollFd<'_>> = all
             .iter()
             .map(|eventfd| PollFd::new(eventfd, PollFlags::IN))
             .collect();
-        let timeout = Timespec::try_from(timeout).ok();
-        let fired = rustix::event::poll(&mut files, timeout.as_ref());
-        fired.is_ok_and(|count| count > 0)
+        let start = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(start.elapsed());
+            // Longer than can be said is longer than the world: without end.
+            let left = Timespec::try_from(left).ok();
+            match rustix::event::poll(&mut files, left.as_ref()) {
+                Err(Errno::INTR) => {}
+                fired => return fired.is_ok_and(|count| count > 0),
+            }
+        }
     }
 }
 
@@ -88,6 +96,33 @@ mod tests {
         assert!(!eventfds.take(3));
         assert!(eventfds.vector(3).is_none());
     }
+
+    #[test]
+    fn a_signal_does_not_end_the_wait() {
+        let eventfds = Eventfds::default();
+        let fds = eventfds.first(1).unwrap();
+        // SAFETY: the handler does nothing.
+        let before = unsafe { libc::signal(libc::SIGUSR1, nothing as *const () as usize) };
+        assert_ne!(before, libc::SIG_ERR);
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // SAFETY: the thread itself.
+                send.send(unsafe { libc::pthread_self() }).unwrap();
+                assert!(eventfds.wait(Duration::MAX), "a signal is no interrupt");
+            });
+            let waiting = receive.recv().unwrap();
+            for _ in 0..20 {
+                // SAFETY: the thread waits until the vector fires, below.
+                let sent = unsafe { libc::pthread_kill(waiting, libc::SIGUSR1) };
+                assert_eq!(sent, 0);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            rustix::io::write(&fds[0], &1_u64.to_ne_bytes()).unwrap();
+        });
+    }
+
+    extern "C" fn nothing(_signal: libc::c_int) {}
 
     #[test]
     fn vectors_stay_the_same_when_there_are_more_of_them() {

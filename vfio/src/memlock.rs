@@ -11,7 +11,8 @@ use crate::Api;
 pub struct Memlock {
     /// What is locked already, as far as the kernel says.
     pub locked: u64,
-    /// RLIMIT_MEMLOCK of this process; `None` for no limit.
+    /// RLIMIT_MEMLOCK of this process; `None` for no limit, as for root (CAP_IPC_LOCK, outside of
+    /// user namespaces).
     pub limit: Option<u64>,
 }
 
@@ -20,13 +21,16 @@ impl Memlock {
     /// device file with what is pinned (Linux `vfio_iommu_type1.c`, `iommufd/pages.c`).
     pub(crate) fn now(api: Api) -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let field = match api {
             Api::Group => "VmLck:",
             Api::Cdev => "VmPin:",
         };
         Self {
             locked: kibibytes(&status, field).unwrap_or(0),
-            limit: getrlimit(Resource::Memlock).current,
+            limit: getrlimit(Resource::Memlock)
+                .current
+                .filter(|_| !may_lock_anything(&status, &map)),
         }
     }
 
@@ -49,6 +53,17 @@ impl Memlock {
             needed.div_ceil(1024)
         )
     }
+}
+
+/// Whether the process has CAP_IPC_LOCK, and not only in a user namespace of its own, which counts
+/// for nothing here (Linux `capable()`): in the first one all users are themselves.
+fn may_lock_anything(status: &str, uid_map: &str) -> bool {
+    const CAP_IPC_LOCK: u32 = 14;
+    let effective = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    let first: Vec<_> = uid_map.split_whitespace().collect();
+    effective.is_some_and(|all| all >> CAP_IPC_LOCK & 1 != 0) && first == ["0", "0", "4294967295"]
 }
 
 /// Bytes in the line of `/proc/self/status` that begins with `field`.
@@ -77,6 +92,27 @@ mod tests {
             None
         );
         assert_eq!(kibibytes("", "VmLck:"), None);
+    }
+
+    #[test]
+    fn the_limit_is_not_for_root() {
+        let (root, user) = (
+            "Name:\tx\nCapEff:\t000001ffffffffff\n",
+            "CapEff:\t0000000000000000\n",
+        );
+        let only_that = "CapEff:\t0000000000004000\n";
+        let first = "         0          0 4294967295\n";
+        let own = "         0       1000          1\n";
+        assert!(may_lock_anything(root, first) && may_lock_anything(only_that, first));
+        for (status, map) in [
+            (root, own),
+            (user, first),
+            ("CapEff:\tffffbfff\n", first),
+            ("", first),
+            (root, ""),
+        ] {
+            assert!(!may_lock_anything(status, map), "{status} {map}");
+        }
     }
 
     #[test]

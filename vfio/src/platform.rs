@@ -29,7 +29,8 @@ pub struct Options {
     /// Bits of an address that the device can emit, 12 to 64, for memory that is handed to
     /// [`VfioHandle::register`]. 32 is safe with any device, and enough for 4 GiB;
     /// [`dma_address_bits`](pagewire_hal::Capabilities::dma_address_bits) of the open NIC says
-    /// what it can do. Rings and buffers are always below 4 GiB.
+    /// what it can do, and regions beyond that are refused when they are to be lent to its queues.
+    /// Rings and buffers are always below 4 GiB.
     pub address_bits: u8,
     /// Bytes of memory for rings and buffers that are mapped, and so locked, at once: then it is
     /// known when the device is opened whether the limit on locked memory allows them. Whole pieces
@@ -98,6 +99,10 @@ pub struct VfioHandle {
 
 impl VfioPlatform {
     /// Opens the function at `address`, which is bound to vfio-pci.
+    ///
+    /// Of an IOMMU group one function can be open at a time, by this process or another: each is
+    /// put into an address space of its own, and Linux gives a group to one only. The second is
+    /// refused with [`VfioError::Busy`].
     ///
     /// # Errors
     /// [`VfioError`], whose text says what is missing and how to mend it.

@@ -85,31 +85,43 @@ impl Machine {
     /// The functions of a group that keep it from being given to a program. (Linux: a driver that
     /// does not leave DMA to VFIO; those of VFIO do, and of bridges pcieport.)
     pub(crate) fn in_the_way(&self, group: u32) -> Vec<GroupMember> {
+        let member = |address| {
+            let driver = self.driver(address)?;
+            let harmless = is_vfio(&driver) || driver == "pcieport" || driver == "pci-stub";
+            (!harmless).then_some(GroupMember { address, driver })
+        };
+        self.members(group).into_iter().filter_map(member).collect()
+    }
+
+    /// The functions in a group, by address.
+    fn members(&self, group: u32) -> Vec<PciAddress> {
         let devices = self
             .sys
             .join(format!("kernel/iommu_groups/{group}/devices"));
-        let mut found: Vec<GroupMember> = fs::read_dir(devices)
-            .into_iter()
-            .flatten()
-            .flatten()
+        let entries = fs::read_dir(devices).into_iter().flatten().flatten();
+        let mut found: Vec<PciAddress> = entries
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter_map(|address| {
-                let driver = self.driver(address)?;
-                let harmless = is_vfio(&driver) || driver == "pcieport" || driver == "pci-stub";
-                (!harmless).then_some(GroupMember { address, driver })
-            })
             .collect();
-        found.sort_by_key(|member| member.address);
+        found.sort();
         found
     }
 
-    /// The processes that have one of `files` open, as far as this one may see.
-    pub(crate) fn holders(&self, files: &[PathBuf]) -> Vec<Holder> {
+    /// The files by which a group or one of its functions is opened.
+    pub(crate) fn files_of(&self, group: u32) -> Vec<PathBuf> {
+        let functions = self.members(group).into_iter();
+        let own = functions.filter_map(|address| self.device_file(address));
+        std::iter::once(self.group_file(group)).chain(own).collect()
+    }
+
+    /// The processes that have one of `files` open, as far as this one may see. This process may
+    /// have opened `just_opened` once: that does not count.
+    pub(crate) fn holders(&self, files: &[PathBuf], just_opened: Option<&Path>) -> Vec<Holder> {
         let processes = fs::read_dir(&self.proc).into_iter().flatten().flatten();
         let mut found: Vec<Holder> = processes
             .filter_map(|entry| {
                 let process = entry.file_name().to_str()?.parse().ok()?;
-                let file = open_file(&entry.path(), files)?;
+                let ours = just_opened.filter(|_| process == std::process::id());
+                let file = open_file(&entry.path(), files, ours)?;
                 let name = fs::read_to_string(entry.path().join("comm"));
                 Some(Holder {
                     process,
@@ -134,13 +146,14 @@ fn link_name(link: &Path) -> Option<String> {
     Some(target.file_name()?.to_str()?.to_owned())
 }
 
-/// The first of `files` that a process has open.
-fn open_file(process: &Path, files: &[PathBuf]) -> Option<PathBuf> {
+/// The first of `files` that a process has open, `but_for` once that one.
+fn open_file(process: &Path, files: &[PathBuf], mut but_for: Option<&Path>) -> Option<PathBuf> {
     let open = fs::read_dir(process.join("fd")).into_iter().flatten();
     let mut targets = open
         .flatten()
         .filter_map(|entry| fs::read_link(entry.path()).ok());
-    targets.find(|target| files.contains(target))
+    targets
+        .find(|target| files.contains(target) && but_for.take_if(|once| once == target).is_none())
 }
 
 #[cfg(test)]

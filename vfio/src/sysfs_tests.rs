@@ -135,8 +135,11 @@ fn holders_are_found_by_what_they_have_open() {
         file: group.display().to_string(),
     };
     let expected = [holder(12, "pagewire"), holder(4711, "qemu")];
-    assert_eq!(tree.machine.holders(std::slice::from_ref(&group)), expected);
-    assert_eq!(tree.machine.holders(&[tree.machine.iommufd()]), []);
+    assert_eq!(
+        tree.machine.holders(std::slice::from_ref(&group), None),
+        expected
+    );
+    assert_eq!(tree.machine.holders(&[tree.machine.iommufd()], None), []);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Which processes have a device, or its group, open.
 //!
 //! The kernel takes a device from vfio-pci only when no one has it open, and waits without end
-//! until then. A process in another PID namespace is not seen.
+//! until then. Not seen is a process in another PID namespace, and one that opened the device by
+//! its group and then closed the group: what it has left is `anon_inode:[vfio-device]`, which does
+//! not say whose. While such a process has the device, `unbind` sleeps in the kernel until it ends.
 
 use std::fmt;
 

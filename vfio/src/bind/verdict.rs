@@ -82,7 +82,8 @@ impl fmt::Display for Note {
             ),
             Self::Shared(companions) => write!(
                 f,
-                "one process gets the whole IOMMU group; in it are also {}",
+                "the whole IOMMU group goes to one process, and Pagewire can open one function of \
+                 it at a time; in it are also {}",
                 joined(companions)
             ),
             Self::Unusable(refusal) => write!(f, "bound, yet Pagewire cannot use it: {refusal}"),
