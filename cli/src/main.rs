@@ -9,6 +9,7 @@ mod logger;
 mod machine;
 mod model;
 mod receiver;
+mod selftest;
 mod serve_model;
 mod software;
 mod unbind;
@@ -42,6 +43,8 @@ enum Command {
     Unbind(unbind::Args),
     /// Be a NIC: serve a software model to QEMU, or to a driver, over a vfio-user socket
     Model(serve_model::Args),
+    /// Test whether a device does what Pagewire promises of it, in the spirit of `ethtool -t`
+    Selftest(selftest::Args),
     /// The receiving end of `demo --peer linux`: started by it, in a network namespace
     #[command(name = "__receive", hide = true)]
     Receive(receiver::Args),
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Bind(args) => bind::run(&args),
         Command::Unbind(args) => unbind::run(&args),
         Command::Model(args) => serve_model::run(&args),
+        Command::Selftest(args) => selftest::run(&args),
         Command::Receive(args) => receiver::run(&args),
     };
     match result {

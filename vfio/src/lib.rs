@@ -79,5 +79,5 @@ pub use interrupts::Vector;
 pub use iommu::{Api, ParseApiError};
 pub use memlock::Memlock;
 pub use platform::{Options, VfioHandle, VfioPlatform};
-pub use region::VfioRegion;
+pub use region::{VfioRegion, Withdrawn};
 pub use sealed::SealedFile;

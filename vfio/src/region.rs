@@ -119,6 +119,56 @@ impl<B: FixedBytes> VfioRegion<B> {
     pub fn bytes(&self) -> &[u8] {
         self.bytes.bytes()
     }
+
+    /// Takes the bytes away from the device, and keeps their addresses from being used again: for a
+    /// test of the IOMMU. `None` if the system refuses; the bytes are then never freed.
+    #[must_use]
+    pub fn withdraw(mut self) -> Option<Withdrawn<B>> {
+        let second = self.second.as_mut().is_none_or(Mapping::withdraw);
+        (self.mapping.withdraw() && second).then_some(Withdrawn { region: self })
+    }
+}
+
+/// Bytes that were mapped for a device and are not any more, at addresses that nobody else gets
+/// before the value is dropped. The device finds nothing there; if it does all the same, what it
+/// reads and writes are these bytes, which nobody uses.
+#[derive(Debug)]
+pub struct Withdrawn<B: FixedBytes> {
+    region: VfioRegion<B>,
+}
+
+impl<B: FixedBytes> Withdrawn<B> {
+    /// Where the device found the first byte. All others followed it there.
+    #[must_use]
+    pub fn address(&self) -> DeviceAddress {
+        let lead = self.region.base.addr().get() as u64 & (self.region.mapping.space().page() - 1);
+        self.region.mapping.address().offset(lead)
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.region.len
+    }
+
+    /// Whether there is no byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.region.len == 0
+    }
+
+    /// The bytes as they are now, whoever has changed them.
+    #[must_use]
+    pub fn copy(&self) -> Vec<u8> {
+        let one = |index| {
+            // SAFETY: `index` is less than the length of the region.
+            let place = unsafe { self.region.base.add(index) };
+            // SAFETY: `FixedBytes` promises that this byte is there as long as the region is. It is
+            // read as memory that others change: a device may, if its IOMMU does not work.
+            unsafe { place.read_volatile() }
+        };
+        (0..self.region.len).map(one).collect()
+    }
 }
 
 impl<B: FixedBytes> Drop for VfioRegion<B> {

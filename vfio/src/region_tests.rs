@@ -158,3 +158,38 @@ fn a_second_mapping_that_fails_takes_the_first_away() {
         assert_eq!(freed.load(Ordering::Relaxed) == 1, !unmap_fails);
     }
 }
+
+#[test]
+fn withdrawn_bytes_are_unmapped_and_their_addresses_nobody_elses() {
+    for pages in [Pages::Joined, Pages::Apart] {
+        let (iommu, books) = FakeIommu::new();
+        let space = Space::new(iommu).unwrap();
+        let (bytes, freed) = Watched::new(10_000);
+        let free = space.free();
+        let withdrawn = VfioRegion::new(&space, bytes, u64::MAX, pages)
+            .unwrap()
+            .withdraw()
+            .unwrap();
+        assert!(lock(&books.mapped).is_empty() && space.mapped() == 0);
+        let (start, end) = (withdrawn.address().0, withdrawn.address().0 + 9_999);
+        let taken = |at: &u64| !space.free().iter().any(|range| range.contains(at));
+        assert!(taken(&start) && taken(&end), "{pages:?}");
+        assert_eq!(withdrawn.copy().len(), withdrawn.len());
+        assert_eq!(freed.load(Ordering::Relaxed), 0);
+        drop(withdrawn);
+        assert_eq!(freed.load(Ordering::Relaxed), 1);
+        assert_eq!(space.free(), free, "{pages:?}");
+    }
+    let (iommu, books) = FakeIommu::new();
+    let space = Space::new(iommu).unwrap();
+    let (bytes, freed) = Watched::new(10_000);
+    let region = VfioRegion::new(&space, bytes, u64::MAX, Pages::Joined).unwrap();
+    books.unmap.after(0, Errno::IO);
+    assert!(region.withdraw().is_none());
+    assert_eq!(
+        freed.load(Ordering::Relaxed),
+        0,
+        "the device may still reach them"
+    );
+    assert!(space.stranded() >= 10_000);
+}

@@ -116,6 +116,7 @@ impl Space {
             iova,
             len,
             is_mapped: true,
+            is_taken: true,
         })
     }
 
@@ -175,6 +176,8 @@ pub(crate) struct Mapping {
     iova: u64,
     len: u64,
     is_mapped: bool,
+    /// The addresses are nobody else's.
+    is_taken: bool,
 }
 
 impl Mapping {
@@ -192,19 +195,32 @@ impl Mapping {
     /// for anything else. Asked again, the answer is the same.
     #[must_use]
     pub(crate) fn unmap(&mut self) -> bool {
+        let unmapped = self.withdraw();
+        if unmapped && self.is_taken {
+            self.is_taken = false;
+            self.space.put(self.iova, self.len);
+        }
+        unmapped
+    }
+
+    /// The same, but the addresses are not given to anybody else yet: [`unmap`](Self::unmap), or
+    /// the drop, gives them back.
+    #[must_use]
+    pub(crate) fn withdraw(&mut self) -> bool {
         if !self.is_mapped {
-            return self.len == 0;
+            return self.len > 0;
         }
         self.is_mapped = false;
         if let Err(errno) = self.space.iommu.unmap(self.iova, self.len) {
             let Self { iova, len, .. } = self;
             log::error!("{len} bytes at {iova:#x} could not be unmapped ({errno}): they leak");
             self.space.stranded.fetch_add(self.len, Ordering::Relaxed);
+            // What is not free is never given back.
+            self.len = 0;
+            self.is_taken = false;
             return false;
         }
         self.space.mapped.fetch_sub(self.len, Ordering::Relaxed);
-        self.space.put(self.iova, self.len);
-        self.len = 0;
         true
     }
 }

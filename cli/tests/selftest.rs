@@ -1,0 +1,174 @@
+//! `pagewire selftest` as a command: what it prints, writes, and ends with.
+
+#![allow(clippy::unwrap_used, reason = "a panic is the failure")]
+
+mod common;
+
+use std::process::Output;
+
+use common::pagewire;
+use serde_json::Value;
+
+fn text(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// Runs with `--json`, and must end with `status`.
+fn json(words: &[&str], status: i32) -> Value {
+    let words: Vec<_> = ["selftest", "--json"]
+        .iter()
+        .chain(words)
+        .copied()
+        .collect();
+    let output = pagewire(&words);
+    let (out, errors) = text(&output);
+    assert_eq!(
+        output.status.code(),
+        Some(status),
+        "{words:?}\n{out}\n{errors}"
+    );
+    serde_json::from_str(&out).unwrap_or_else(|error| panic!("{words:?}: {error}\n{out}"))
+}
+
+fn names(report: &Value) -> Vec<&str> {
+    let tests = report["tests"].as_array().unwrap().iter();
+    tests.map(|test| test["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn every_model_passes() {
+    for (device, not_run) in [
+        ("model:e1000e", vec!["segmentation"]),
+        ("model:ixgbe", vec![]),
+        ("model:ixgbe,device=x540t", vec![]),
+        ("model:ixgbe,device=sfp", vec![]),
+        (
+            "model:virtio",
+            vec!["eeprom", "loopback", "checksum-receive"],
+        ),
+        (
+            "model:virtio,packed=on,queue_pairs=2",
+            vec!["eeprom", "loopback", "checksum-receive"],
+        ),
+    ] {
+        let report = json(&[device], 0);
+        assert_eq!(report["failed"], 0, "{device}: {report:#}");
+        let tests = report["tests"].as_array().unwrap();
+        let skipped: Vec<_> = tests
+            .iter()
+            .filter(|test| test["result"] == "not run")
+            .map(|test| test["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(skipped, not_run, "{device}");
+        assert_eq!(report["violations"], serde_json::json!([]), "{device}");
+        assert_eq!(tests.len(), 13);
+        for test in tests {
+            assert!(!test["detail"].as_str().unwrap().is_empty(), "{test}");
+            assert!(test["seconds"].is_number());
+        }
+    }
+}
+
+#[test]
+fn only_what_is_asked_for_is_run() {
+    let report = json(&["model:virtio", "--only", "gather,registers"], 0);
+    assert_eq!(names(&report), ["registers", "gather"]);
+    assert_eq!(
+        (&report["passed"], &report["not_run"]),
+        (&2.into(), &0.into())
+    );
+    assert_eq!(report["facts"]["ids"], "1af4:1041");
+    let report = json(&["model:virtio", "--only", "gather", "--peer", "none"], 0);
+    assert_eq!(report["not_run"], 1);
+    let why = report["tests"][0]["detail"].as_str().unwrap();
+    assert!(
+        why.contains("needs a peer") && why.contains("--peer"),
+        "{why}"
+    );
+}
+
+#[test]
+fn the_table_and_the_list_are_for_people() {
+    let output = pagewire(&["selftest", "model:e1000e", "--only", "eeprom,segmentation"]);
+    let (out, errors) = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    for words in [
+        "8086:10d3",
+        "virtual",
+        "eeprom             passed",
+        "segmentation       not run",
+        "2 tests: 1 passed, 0 failed, 1 not run",
+    ] {
+        assert!(out.contains(words), "{words}: {out}");
+    }
+    let (out, _) = text(&pagewire(&["selftest", "--list"]));
+    assert_eq!(out.lines().count(), 13);
+    assert!(
+        out.contains("dma-write") && out.contains("not mapped"),
+        "{out}"
+    );
+    let (out, _) = text(&pagewire(&["selftest", "--help"]));
+    assert!(
+        out.contains("Examples:") && out.contains("--report nic.md"),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_report_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nic.md");
+    let path = file.to_str().unwrap();
+    let report = json(
+        &["model:ixgbe", "--only", "registers,link", "--report", path],
+        0,
+    );
+    assert_eq!(report["passed"], 2);
+    let written = std::fs::read_to_string(&file).unwrap();
+    for words in [
+        "# Pagewire self-test: model:ixgbe",
+        "| PCI ids | 8086:10f7 |",
+        "| registers | passed |",
+        "| kernel |",
+        "| IOMMU |",
+        "37 fragments",
+        "02:00:00:…",
+    ] {
+        assert!(written.contains(words), "{words}: {written}");
+    }
+    // Known before anything is tested.
+    let output = pagewire(&["selftest", "model:ixgbe", "--report", "/nowhere/nic.md"]);
+    let (out, errors) = text(&output);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        out.is_empty() && errors.contains("--report /nowhere/nic.md"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn what_cannot_be_tested_ends_with_2() {
+    for (words, why) in [
+        (vec!["selftest"], "DEVICE"),
+        (vec!["selftest", "model:82574"], "model:e1000e"),
+        (
+            vec!["selftest", "model:e1000e", "--only", "everything"],
+            "registers",
+        ),
+        (
+            vec!["selftest", "model:e1000e", "--peer", "eth1"],
+            "a peer of its own",
+        ),
+        (vec!["selftest", "0000:ff:1f.7"], "0000:ff:1f.7"),
+        (
+            vec!["selftest", "0000:ff:1f.7", "--peer", "no-such-if0"],
+            "--peer no-such-if0",
+        ),
+    ] {
+        let output = pagewire(&words);
+        let (_, errors) = text(&output);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {errors}");
+        assert!(errors.contains(why), "{words:?}: {errors}");
+    }
+}
