@@ -166,7 +166,7 @@ fn withdrawn_bytes_are_unmapped_and_their_addresses_nobody_elses() {
         let space = Space::new(iommu).unwrap();
         let (bytes, freed) = Watched::new(10_000);
         let free = space.free();
-        let withdrawn = VfioRegion::new(&space, bytes, u64::MAX, pages)
+        let withdrawn = VfioRegion::new(&space, bytes, u64::MAX, pages, |_| None)
             .unwrap()
             .withdraw()
             .unwrap();
@@ -183,7 +183,7 @@ fn withdrawn_bytes_are_unmapped_and_their_addresses_nobody_elses() {
     let (iommu, books) = FakeIommu::new();
     let space = Space::new(iommu).unwrap();
     let (bytes, freed) = Watched::new(10_000);
-    let region = VfioRegion::new(&space, bytes, u64::MAX, Pages::Joined).unwrap();
+    let region = VfioRegion::new(&space, bytes, u64::MAX, Pages::Joined, |_| None).unwrap();
     books.unmap.after(0, Errno::IO);
     assert!(region.withdraw().is_none());
     assert_eq!(
