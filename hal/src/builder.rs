@@ -64,6 +64,7 @@ impl<'a, Q: TxQueue, M: DmaMemory> FrameBuilder<'a, Q, M> {
         let TxPort {
             queue,
             ledger,
+            address_bits,
             gather,
             lent,
             vacant_lent,
@@ -72,6 +73,9 @@ impl<'a, Q: TxQueue, M: DmaMemory> FrameBuilder<'a, Q, M> {
         // `TxPort::ledger_mut` lets anyone put other books in the place of the port's.
         if ledger.domain() != queue.domain() {
             return Err(PortError::Lend(LendError::OtherDomain));
+        }
+        if ledger.address_bits() > *address_bits {
+            return Err(PortError::Lend(LendError::OutOfReach));
         }
         let second = ledger
             .lend_again(loan, start, len)

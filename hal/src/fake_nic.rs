@@ -52,6 +52,7 @@ pub(crate) struct FakeQueue {
 impl FakeQueue {
     pub(crate) fn new(world: &World, max_fragments: u16) -> Self {
         let mut capabilities = Capabilities::minimal();
+        capabilities.dma_address_bits = 64;
         capabilities.max_fragments = max_fragments;
         capabilities.max_fragment_len = 4096;
         capabilities.max_frame_len = 1 << 16;

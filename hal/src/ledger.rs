@@ -71,6 +71,10 @@ pub enum LendError {
     Empty,
     /// The region is mapped for another device.
     OtherDomain,
+    /// Bytes of the region lie at addresses that the device cannot emit, see
+    /// [`Capabilities::dma_address_bits`](crate::Capabilities::dma_address_bits): it would read
+    /// others in their place.
+    OutOfReach,
     /// More loans or regions than can be counted (2^32), or no memory to count the pages in.
     TooMany,
 }
@@ -82,6 +86,9 @@ impl fmt::Display for LendError {
             Self::OutOfRange => "the range is not inside the region",
             Self::Empty => "the range has no byte",
             Self::OtherDomain => "the region is mapped for another device",
+            Self::OutOfReach => {
+                "the region lies at addresses beyond those that the device can emit"
+            }
             Self::TooMany => "too many loans or regions",
         })
     }
@@ -123,6 +130,7 @@ struct Entry {
 pub struct Ledger {
     id: NonZeroUsize,
     domain: DomainId,
+    address_bits: u8,
     page: Granule,
     entries: Vec<Entry>,
     vacant: Vec<u32>,
@@ -140,15 +148,17 @@ impl fmt::Debug for Ledger {
 }
 
 impl Ledger {
-    /// An empty ledger for regions of `domain`, which counts in pages of `page`.
+    /// An empty ledger for regions of `domain` at addresses of at most `address_bits` bits (more
+    /// than 64 are 64), which counts in pages of `page`.
     ///
     /// # Panics
     /// On a 32-bit machine after 2^32 domains, ledgers and ports.
     #[must_use]
-    pub fn new(domain: DomainId, page: Granule) -> Self {
+    pub fn new(domain: DomainId, address_bits: u8, page: Granule) -> Self {
         Self {
             id: unique(),
             domain,
+            address_bits: address_bits.min(64),
             page,
             entries: Vec::new(),
             vacant: Vec::new(),
@@ -161,8 +171,8 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LendError::OtherDomain`], [`LendError::Empty`], [`LendError::OutOfRange`] (its
-    /// translation is not as long as the region) or [`LendError::TooMany`] (no memory for a
-    /// count of 4 bytes per page).
+    /// translation is not as long as the region), [`LendError::OutOfReach`] or
+    /// [`LendError::TooMany`] (no memory for a count of 4 bytes per page).
     pub fn register(&mut self, region: Arc<dyn Region>) -> Result<RegionId, LendError> {
         if region.domain() != self.domain {
             return Err(LendError::OtherDomain);
@@ -173,6 +183,14 @@ impl Ledger {
         }
         if region.translation().len() != len {
             return Err(LendError::OutOfRange);
+        }
+        let highest = highest(self.address_bits);
+        let mut runs = region.translation().runs(0, len);
+        if !runs.all(|run| {
+            let last = run.address.0.checked_add(run.len as u64 - 1);
+            last.is_some_and(|last| last <= highest)
+        }) {
+            return Err(LendError::OutOfReach);
         }
         let lead = region.base().as_ptr().addr() & (self.page.bytes() - 1);
         // No object of the language is longer, and below that no sum of offsets overflows.
@@ -429,11 +447,26 @@ impl Ledger {
         self.counters
     }
 
+    /// Bits that the addresses of the regions may have, at most 64.
+    #[must_use]
+    #[inline]
+    pub const fn address_bits(&self) -> u8 {
+        self.address_bits
+    }
+
     /// Whose addresses the regions have.
     #[must_use]
     #[inline]
     pub const fn domain(&self) -> DomainId {
         self.domain
+    }
+}
+
+/// The highest address of so many bits.
+pub(crate) const fn highest(address_bits: u8) -> u64 {
+    match 1u64.checked_shl(address_bits as u32) {
+        Some(past) => past - 1,
+        None => u64::MAX,
     }
 }
 

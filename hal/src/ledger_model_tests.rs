@@ -264,7 +264,7 @@ proptest! {
     ) {
         let world = World::new();
         let page = Granule::from_bytes(1 << log2).unwrap();
-        let ledger = Ledger::new(world.domain, page);
+        let ledger = Ledger::new(world.domain, 64, page);
         let mut pair = Pair { world, ledger, page, naive: Naive::default(), held: Vec::new(), next: 0 };
         pair.apply(Step::Register { len: 150, lead: 10 })?;
         for step in steps {

@@ -17,7 +17,7 @@ fn region(world: &World, len: usize) -> Arc<HeapRegion> {
 
 /// A ledger with one region of `len` bytes.
 fn one(world: &World, len: usize) -> (Ledger, RegionId, Arc<HeapRegion>) {
-    let mut ledger = Ledger::new(world.domain, page());
+    let mut ledger = Ledger::new(world.domain, 64, page());
     let region = region(world, len);
     let id = ledger.register(region.clone()).unwrap();
     (ledger, id, region)
@@ -222,7 +222,7 @@ fn a_region_is_refused_for_its_domain_its_length_or_its_pages() {
             len,
             translated,
         };
-        Ledger::new(domain, page).register(Arc::new(boast))
+        Ledger::new(domain, 64, page).register(Arc::new(boast))
     };
     let max = isize::MAX as usize;
     assert_eq!(register(0, 0, page()), Err(LendError::Empty));
@@ -243,7 +243,7 @@ fn a_region_is_refused_for_its_domain_its_length_or_its_pages() {
         len: 1,
         translated: 1,
     };
-    let mut elsewhere = Ledger::new(DomainId::new_unique(), page());
+    let mut elsewhere = Ledger::new(DomainId::new_unique(), 64, page());
     assert_eq!(
         elsewhere.register(Arc::new(boast)),
         Err(LendError::OtherDomain)

@@ -8,6 +8,7 @@ use core::fmt;
 
 use crate::address::unique;
 use crate::apart;
+use crate::ledger::highest;
 use crate::pool::Pool;
 use crate::{
     Capabilities, DmaMemory, FrameBuffer, FrameBuilder, GatherList, Ledger, LendError, Loan,
@@ -99,6 +100,8 @@ const TOO_LONG: NicError = NicError::Config {
 pub struct TxPort<Q: TxQueue, M: DmaMemory> {
     pub(crate) queue: Q,
     pub(crate) ledger: Ledger,
+    /// Of the device, at most 64.
+    pub(crate) address_bits: u8,
     pub(crate) pool: Pool<M>,
     pub(crate) gather: GatherList,
     pub(crate) slots: Vec<Slot>,
@@ -136,7 +139,8 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
     /// `layout` say.
     ///
     /// # Errors
-    /// [`NicError::Config`] if the memory belongs to another device, if no memory could hold a
+    /// [`NicError::Config`] if the memory belongs to another device or lies at addresses that this
+    /// one cannot emit, if no memory could hold a
     /// buffer of `layout`, or if frames are out on the queue, whose tokens the port would take
     /// for its own.
     pub fn with_memory(
@@ -153,12 +157,24 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
             return config("frames are out on the queue that did not come from this port");
         }
         let capabilities = queue.capabilities();
+        let address_bits = capabilities.dma_address_bits.min(64);
+        let reached = |memory: &M| {
+            let last = memory
+                .address()
+                .0
+                .checked_add(memory.len().max(1) as u64 - 1);
+            last.is_some_and(|last| last <= highest(address_bits))
+        };
+        if !reached(&small) || !reached(&large) {
+            return config("the buffers lie at addresses beyond those that the device can emit");
+        }
         let head_room = usize::from(capabilities.head_room);
         let pool = Pool::new(unique(), layout, head_room, small, large).ok_or(TOO_LONG)?;
         let max_fragments = usize::from(capabilities.max_fragments);
         Ok(Self {
             gather: GatherList::new(max_fragments, capabilities.max_fragment_len),
-            ledger: Ledger::new(queue.domain(), layout.page),
+            ledger: Ledger::new(queue.domain(), address_bits, layout.page),
+            address_bits,
             queue,
             pool,
             slots: Vec::new(),
@@ -195,7 +211,8 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
     }
 
     /// The books, to register regions, to lend and to give back. Other books may be put in their
-    /// place: what is out then leaks, and loans of books for another domain are refused.
+    /// place: what is out then leaks, and loans of books for another domain, or for more bits of an
+    /// address than the device has, are refused.
     #[inline]
     pub const fn ledger_mut(&mut self) -> &mut Ledger {
         &mut self.ledger

@@ -98,6 +98,46 @@ fn a_port_is_refused_memory_of_another_device_and_frees_it() {
     assert_eq!((world.freed(), other.freed()), (2, 2));
 }
 
+/// A device that emits 32 bits of an address would read other bytes in their place.
+#[test]
+fn what_the_device_cannot_reach_is_refused() {
+    // The world's addresses begin at 2^36.
+    let world = World::new();
+    let page = Granule::from_bytes(4096).unwrap();
+    let region = world.region(4096, 0, &pattern(10_000, 1), |_| true);
+    for (bits, reached) in [
+        (32, false),
+        (36, false),
+        (37, true),
+        (64, true),
+        (200, true),
+    ] {
+        let mut ledger = Ledger::new(world.domain, bits, page);
+        let registered = ledger.register(region.clone()).map(drop);
+        let expected = if reached {
+            Ok(())
+        } else {
+            Err(LendError::OutOfReach)
+        };
+        assert_eq!(registered, expected, "{bits}");
+        let mut queue = FakeQueue::new(&world, 4);
+        queue.capabilities.dma_address_bits = bits;
+        let (small, large) = (world.memory(512, 64), world.memory(512, 64));
+        let made = TxPort::with_memory(queue, &layout(), small, large);
+        assert_eq!(refused(made), !reached, "{bits}");
+    }
+    // Other books, which know more bits than the device has.
+    let mut bench = bench(4);
+    let loan = bench.port.ledger_mut().lend(bench.id, 0, 100).unwrap();
+    bench.port.address_bits = 40;
+    assert_eq!(
+        bench.send(&loan, 0, 100),
+        Err(PortError::Lend(LendError::OutOfReach))
+    );
+    assert_eq!(bench.ring.lock().unwrap().posted.len(), 0);
+    bench.port.ledger_mut().give_back(loan);
+}
+
 /// The raw layer's frames have tokens that the port would take for its own.
 #[test]
 fn a_queue_with_frames_of_somebody_else_is_refused() {
@@ -137,7 +177,7 @@ fn books_of_another_domain_are_refused() {
         Err(PortError::Lend(LendError::OtherDomain))
     );
     assert_eq!(a.ring.lock().unwrap().posted.len(), 0);
-    let foreign = Ledger::new(DomainId::new_unique(), Granule::CONTIGUOUS);
+    let foreign = Ledger::new(DomainId::new_unique(), 64, Granule::CONTIGUOUS);
     drop(core::mem::replace(a.port.ledger_mut(), foreign));
     b.port.ledger_mut().give_back(loan);
 }
@@ -148,7 +188,7 @@ fn books_exchanged_while_frames_are_out_release_nothing() {
     let loan = bench.port.ledger_mut().lend(bench.id, 0, 100).unwrap();
     bench.send(&loan, 0, 100).unwrap();
     bench.port.ledger_mut().give_back(loan);
-    let empty = Ledger::new(bench.world.domain, Granule::CONTIGUOUS);
+    let empty = Ledger::new(bench.world.domain, 64, Granule::CONTIGUOUS);
     let mut books = core::mem::replace(bench.port.ledger_mut(), empty);
     books.release(bench.id).unwrap();
     bench.complete(0);

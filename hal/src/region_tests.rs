@@ -18,7 +18,7 @@ fn a_buffer_is_written_shared_lent_and_given_back() {
     buffer.truncate(60);
     assert_eq!(buffer.as_slice(), &pattern(100, 5)[..60]);
     let mut shared = Arc::new(buffer);
-    let mut ledger = Ledger::new(world.domain, Granule::from_bytes(4096).unwrap());
+    let mut ledger = Ledger::new(world.domain, 64, Granule::from_bytes(4096).unwrap());
     let id = ledger.register(shared.clone()).unwrap();
     let loan = ledger.lend(id, 10, 50).unwrap();
     assert_eq!(ledger.bytes(&loan).unwrap(), &pattern(100, 5)[10..60]);

@@ -17,6 +17,7 @@ fn host(seed: u64) -> Host {
 
 fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::minimal();
+    capabilities.dma_address_bits = 64;
     capabilities.max_fragments = 8;
     capabilities.max_frame_len = 9000;
     capabilities.max_fragment_len = 9000;

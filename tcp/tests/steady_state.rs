@@ -91,6 +91,7 @@ unsafe impl TxQueue for Sink {
 fn allocations(max_fragments: u16, segmentation: bool) -> (u64, u64) {
     let host = Host::new(HostConfig::default());
     let mut capabilities = Capabilities::minimal();
+    capabilities.dma_address_bits = 64;
     capabilities.max_fragments = max_fragments;
     if segmentation {
         capabilities.max_fragment_len = 16384;

@@ -160,6 +160,7 @@ impl Rig {
             granule: setup.granule,
         });
         let mut capabilities = Capabilities::minimal();
+        capabilities.dma_address_bits = 64;
         capabilities.max_fragments = setup.max_fragments;
         capabilities.max_fragment_len = setup.max_fragment_len;
         capabilities.max_frame_len = u32::from(setup.config.mtu) + 14;

@@ -117,7 +117,9 @@ const UP: LinkState = LinkState {
 
 impl SoftNic {
     /// A NIC whose ring holds `ring_len` fragments.
-    pub fn new(capabilities: Capabilities, ring_len: usize) -> (Self, Handle) {
+    pub fn new(mut capabilities: Capabilities, ring_len: usize) -> (Self, Handle) {
+        // Its addresses are the program's own.
+        capabilities.dma_address_bits = 64;
         let shared = Handle::default();
         let domain = DomainId::new_unique();
         let tx = SoftTx {

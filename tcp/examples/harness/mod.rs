@@ -117,6 +117,7 @@ fn frame(local: SocketAddrV4, header: TcpHeader) -> Vec<u8> {
 impl Run {
     pub(crate) fn new(case: &Case, checksum: ChecksumOffload, host: &Host) -> Self {
         let mut capabilities = Capabilities::minimal();
+        capabilities.dma_address_bits = 64;
         capabilities.max_fragments = case.max_fragments;
         capabilities.max_fragment_len = 16384;
         capabilities.max_frame_len = 9728;

@@ -92,6 +92,7 @@ impl World {
             granule: setup.granule,
         });
         let mut capabilities = Capabilities::minimal();
+        capabilities.dma_address_bits = 64;
         capabilities.max_fragments = setup.max_fragments;
         capabilities.max_fragment_len = setup.max_fragment_len;
         capabilities.min_frame_len = setup.min_frame_len;

@@ -178,6 +178,7 @@ pub(crate) fn shape() -> Shape {
 
 fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::minimal();
+    capabilities.dma_address_bits = 64;
     capabilities.max_fragments = 17;
     capabilities.max_fragment_len = 70_000;
     capabilities.head_room = 12;
