@@ -58,6 +58,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let (stream, from) = listener
             .accept()
             .map_err(|error| Failure::failed(format!("no connection on {address}: {error}")))?;
+        ends_with_us(&stream, true).map_err(|error| {
+            Failure::failed(format!("cannot set options of a connection: {error}"))
+        })?;
         readers.push(std::thread::spawn(move || read(stream, from.port())));
     }
     let streams = readers.into_iter().map(|reader| {
@@ -95,11 +98,26 @@ fn read(mut stream: TcpStream, port: u16) -> Result<Stream, Failure> {
             }
         }
     }
+    // Now it ends in order; the sender acknowledges that, or is gone.
+    ends_with_us(&stream, false)
+        .map_err(|error| Failure::failed(format!("cannot end a connection: {error}")))?;
     Ok(Stream {
         port,
         bytes,
         sha256: hex(&hash.finalize()),
     })
+}
+
+/// How long the kernel tries to end a connection in order when the sender does not answer.
+const PATIENCE_MS: u32 = 2000;
+
+/// Whether a connection is reset when its socket is closed, as it is when this process ends. If the
+/// sender has died the kernel would go on trying for minutes to end it in order, and keep the network
+/// namespace, and with it the interface, until then.
+fn ends_with_us(stream: &TcpStream, ends: bool) -> rustix::io::Result<()> {
+    use rustix::net::sockopt::{set_socket_linger, set_tcp_user_timeout};
+    set_tcp_user_timeout(stream, PATIENCE_MS)?;
+    set_socket_linger(stream, ends.then_some(Duration::ZERO))
 }
 
 /// Frames that `interface` has received, and their bytes: from the table of proc(5) for this

@@ -3,7 +3,10 @@
 
 mod common;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::{can_make_a_tap, pagewire};
 
@@ -37,11 +40,6 @@ fn a_cable_has_another_interface_at_its_end() {
         assert!(why.contains(NOWHERE), "{why}");
         assert!(why.contains("--peer linux --peer-interface eth1"), "{why}");
     }
-    let why = refused(&["--device", NOWHERE, "--peer-interface", "nosuch0"]);
-    assert!(
-        why.contains("--peer-interface nosuch0: there is none"),
-        "{why}"
-    );
     let why = refused(&["--peer-interface", "eth1"]);
     assert!(
         why.contains("no cable leads there from model:e1000e"),
@@ -77,8 +75,6 @@ fn the_nic_is_looked_at_before_the_interface_is_taken() {
         mount -t sysfs sys /sys && ip link add pw0 type veth peer name pw1 || exit 99
         "$0" demo --size 1M --device ff:1f.7 --peer-interface pw0; echo "status $?"
         ip link show pw0 >&2 || exit 98
-        ip link set pw0 up && ip addr add 192.0.2.1/24 dev pw0 || exit 97
-        "$0" demo --size 1M --device ff:1f.7 --peer-interface pw0; echo "status $?"
     "#;
     let output = Command::new("unshare")
         .args(["--net", "--mount", "sh", "-c", script])
@@ -88,9 +84,35 @@ fn the_nic_is_looked_at_before_the_interface_is_taken() {
     let errors = String::from_utf8_lossy(&output.stderr);
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(said, "status 2\nstatus 2\n", "{errors}");
+    assert_eq!(said, "status 2\n", "{errors}");
     let missing = format!("cannot open the NIC: there is no PCI function {NOWHERE}");
-    assert!(errors.contains(&missing), "{errors}");
-    assert!(errors.contains("which has 192.0.2.1"), "{errors}");
-    assert!(errors.contains("ip link set pw0 down"), "{errors}");
+    assert_eq!(errors.matches(&missing).count(), 1, "{errors}");
+}
+
+/// A sender that dies leaves a connection that no FIN ends. Were the receiver's socket closed in order,
+/// the kernel would keep it, and the namespace with the interface, for minutes.
+#[test]
+fn the_receiver_ends_its_connections_with_itself() {
+    // An address of its own, which nobody else takes a port of.
+    let own = "127.77.0.13";
+    let mut receiver = Command::new(env!("CARGO_BIN_EXE_pagewire"))
+        .args(["__receive", "--address", own, "--port", "7777"])
+        .args(["--connections", "1", "--interface", "lo"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(receiver.stdout.take().unwrap())
+        .read_line(&mut ready)
+        .unwrap();
+    assert_eq!(ready, "listening\n");
+    let mut connection = TcpStream::connect((own, 7777)).unwrap();
+    connection.write_all(&[7; 1000]).unwrap();
+    // All of it is read: what is unread would have the connection reset anyway.
+    std::thread::sleep(Duration::from_millis(300));
+    drop(receiver.stdin.take());
+    assert!(!receiver.wait().unwrap().success());
+    let ended = connection.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(ended, Err(ErrorKind::ConnectionReset));
 }

@@ -36,8 +36,8 @@ pub(crate) fn open(
     let Some(path) = machine.device_file(address) else {
         return Err(missing(vec![machine.dev.join("vfio/devices")]));
     };
-    let device = open_file(&path)?;
-    let iommufd = open_file(&machine.iommufd())?;
+    let device = open_file(&path, address)?;
+    let iommufd = open_file(&machine.iommufd(), address)?;
     ioctl::bind_iommufd(device.as_fd(), iommufd.as_fd())
         .map_err(|errno| not_bound(machine, address, group, &path, errno))?;
     let id = ioctl::ioas_alloc(iommufd.as_fd())
@@ -113,13 +113,14 @@ fn missing(missing: Vec<PathBuf>) -> VfioError {
     }
 }
 
-fn open_file(path: &Path) -> Result<OwnedFd, VfioError> {
+fn open_file(path: &Path, address: PciAddress) -> Result<OwnedFd, VfioError> {
     let opened: io::Result<File> = OpenOptions::new().read(true).write(true).open(path);
     opened
         .map(OwnedFd::from)
         .map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => missing(vec![path.to_owned()]),
             io::ErrorKind::PermissionDenied => VfioError::NoAccess {
+                address,
                 path: path.to_owned(),
             },
             _ => VfioError::io("cannot open the device's file or /dev/iommu", &error),

@@ -35,6 +35,8 @@ pub enum VfioError {
     },
     /// A file may not be opened.
     NoAccess {
+        /// The function whose device file it is, or to which it is needed.
+        address: PciAddress,
         /// The file.
         path: PathBuf,
     },
@@ -140,9 +142,10 @@ impl fmt::Display for VfioError {
                  and boot Linux with intel_iommu=on"
             ),
             Self::ApiMissing { api, missing } => api_missing(f, *api, missing),
-            Self::NoAccess { path } => write!(
+            Self::NoAccess { address, path } => write!(
                 f,
-                "no permission to open {}: give it to this user (`pagewire bind --user`), or be root",
+                "no permission to open {}: give it to this user (`sudo pagewire bind {address} \
+                 --user $USER`), or be root",
                 path.display()
             ),
             Self::GroupNotViable { group, others } => not_viable(f, *group, others),

@@ -135,7 +135,11 @@ fn what_the_kernel_lacks_is_named() {
         &["no capability 3", "5.10"],
     );
     let path = PathBuf::from("/dev/vfio/17");
-    says(&VfioError::NoAccess { path }, &["/dev/vfio/17", "--user"]);
+    let address = address();
+    says(
+        &VfioError::NoAccess { address, path },
+        &["/dev/vfio/17", "pagewire bind 0000:03:00.0 --user"],
+    );
 }
 
 #[test]

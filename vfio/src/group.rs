@@ -94,7 +94,10 @@ fn explain(machine: &Machine, address: PciAddress, group: u32, error: &io::Error
             };
             let [group, container] = &files;
             let path = [container, group].into_iter().find(closed).unwrap_or(group);
-            VfioError::NoAccess { path: path.clone() }
+            VfioError::NoAccess {
+                address,
+                path: path.clone(),
+            }
         }
         Errno::PERM => VfioError::UnsafeInterrupts(address),
         errno => VfioError::system("cannot open the group and its container", errno),

@@ -14,6 +14,7 @@ fn missing(path: &str) -> VfioError {
 
 fn no_access() -> VfioError {
     VfioError::NoAccess {
+        address: "0000:00:03.0".parse().unwrap(),
         path: PathBuf::from("/dev/vfio/devices/vfio0"),
     }
 }

@@ -36,10 +36,9 @@ fn check_on(system: &dyn System, name: &str) -> Result<(), Failure> {
     };
     let verdict = Verdict::of_interface(&interface, &network);
     if let Some(refusal) = verdict.refusals.first() {
-        return Err(refused(
-            name,
-            format!("{refusal}; {}", way_out(name, refusal)),
-        ));
+        let all: Vec<_> = verdict.refusals.iter().map(ToString::to_string).collect();
+        let why = format!("{}; {}", all.join("; "), way_out(name, refusal));
+        return Err(refused(name, why));
     }
     // Its addresses would be lost, and whoever is above it would lose it.
     if let Some((above, _)) = interface.carries.get(1) {
@@ -48,7 +47,7 @@ fn check_on(system: &dyn System, name: &str) -> Result<(), Failure> {
     }
     let lost = |note: &&Note| matches!(note, Note::DownWithAddress { .. });
     if let Some(note) = verdict.notes.iter().find(lost) {
-        let why = format!("{note}; remove them first (ip addr flush dev {name})");
+        let why = format!("{note}; {}", free(name));
         return Err(refused(name, why));
     }
     Ok(())
@@ -60,11 +59,15 @@ fn way_out(name: &str, refusal: &Refusal) -> String {
         Refusal::HasAddress { of, .. } | Refusal::DefaultRoute { of, .. } if of != name => {
             format!("name another, or take it out of {of} (ip link set {name} nomaster)")
         }
-        _ => format!(
-            "name another, or free it first if nothing needs it (ip addr flush dev {name}; \
-             ip link set {name} down)"
-        ),
+        _ => free(name),
     }
+}
+
+fn free(name: &str) -> String {
+    format!(
+        "name another, or free it first if nothing needs it (ip addr flush dev {name}; ip link set \
+         {name} down)"
+    )
 }
 
 fn refused(name: &str, why: impl Display) -> Failure {
@@ -91,6 +94,14 @@ impl Borrowed {
             }
         };
         let home = Namespace::current().map_err(cannot("look at its network namespace"))?;
+        // /proc tells of no IPv4 address of an interface that is down.
+        let address = home.address(name).map_err(cannot("ask for its address"))?;
+        if let Some(address) = address {
+            return Err(refused(
+                name,
+                format!("it has {address} and would lose it; {}", free(name)),
+            ));
+        }
         let mtu = home.mtu(name).map_err(cannot("ask for its MTU"))?;
         let was_up = home.is_up(name).map_err(cannot("ask whether it is up"))?;
         let away = Namespace::enter_new().map_err(cannot("make a network namespace"))?;
@@ -226,6 +237,11 @@ mod tests {
             ip("link set pw1 up");
             for up in [true, false] {
                 home.set_up("pw0", up).unwrap();
+                ip("addr add 192.0.2.1/24 dev pw0");
+                let why = Borrowed::move_away("pw0").unwrap_err().to_string();
+                assert!(why.contains("it has 192.0.2.1"), "{why}");
+                assert!(home.mtu("pw0").is_ok(), "it was left where it is");
+                ip("addr flush dev pw0");
                 let borrowed = Borrowed::move_away("pw0").unwrap();
                 assert!(home.mtu("pw0").is_err(), "it is away");
                 let address = (std::net::Ipv4Addr::new(10, 77, 0, 2), 24);

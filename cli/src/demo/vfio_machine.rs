@@ -8,7 +8,6 @@ use pagewire::hal::Instant;
 use pagewire_vfio::{Api, Options, PciAddress, VfioHandle, VfioPlatform, VfioRegion};
 
 use super::args::Args;
-use super::borrowed;
 use super::input::Sealed;
 use super::machine::{About, FarEnd, Machine, Seen};
 use super::report::Vfio;
@@ -34,10 +33,7 @@ impl Machine for VfioMachine {
 
     fn check(args: &Args, address: &PciAddress, _: u64) -> Result<(), Failure> {
         args.check_cable()
-            .map_err(|why| Failure::usage(format!("--device {address}: {why}")))?;
-        args.peer_interface
-            .as_deref()
-            .map_or(Ok(()), borrowed::check)
+            .map_err(|why| Failure::usage(format!("--device {address}: {why}")))
     }
 
     fn build(
