@@ -1,11 +1,13 @@
 //! Names of devices, as every command takes them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use pagewire::drivers::Config;
 use pagewire_vfio::PciAddress;
 
+use crate::error::shown;
 use crate::software::SoftwareNic;
 
 /// A device as a user names it.
@@ -15,7 +17,12 @@ pub(crate) enum DeviceName {
     Software(SoftwareNic),
     /// A NIC of this machine that is bound to vfio-pci: `0000:03:00.0`, `03:00.0`.
     Pci(PciAddress),
+    /// A device that another process plays, at its vfio-user socket: `vfio-user:/run/nic.sock`.
+    VfioUser(PathBuf),
 }
+
+/// What stands before the path of a socket.
+const VFIO_USER: &str = "vfio-user:";
 
 impl DeviceName {
     /// The most pairs of queues that it can have: as many as were asked for where that can be said,
@@ -24,7 +31,7 @@ impl DeviceName {
         match self {
             Self::Software(nic) => nic.most_queues(),
             // What it has is known when it is open.
-            Self::Pci(_) => u16::MAX,
+            Self::Pci(_) | Self::VfioUser(_) => u16::MAX,
         }
     }
 
@@ -32,7 +39,7 @@ impl DeviceName {
     pub(crate) fn with_queues(self, queues: u16) -> Self {
         match self {
             Self::Software(nic) => Self::Software(nic.with_queues(queues)),
-            Self::Pci(_) => self,
+            Self::Pci(_) | Self::VfioUser(_) => self,
         }
     }
 
@@ -40,7 +47,7 @@ impl DeviceName {
     pub(crate) fn configure(&self, config: &mut Config) {
         match self {
             Self::Software(nic) => nic.configure(config),
-            Self::Pci(_) => {}
+            Self::Pci(_) | Self::VfioUser(_) => {}
         }
     }
 }
@@ -50,6 +57,7 @@ impl fmt::Display for DeviceName {
         match self {
             Self::Software(nic) => nic.fmt(f),
             Self::Pci(address) => address.fmt(f),
+            Self::VfioUser(socket) => write!(f, "{VFIO_USER}{}", shown(socket)),
         }
     }
 }
@@ -65,8 +73,20 @@ impl FromStr for DeviceName {
             let address = text.parse::<PciAddress>();
             return address.map(Self::Pci).map_err(|error| error.to_string());
         }
+        match text.strip_prefix(VFIO_USER) {
+            Some("") => {
+                return Err(format!(
+                    "{VFIO_USER} wants a socket: {VFIO_USER}/run/nic.sock"
+                ));
+            }
+            Some(socket) => return Ok(Self::VfioUser(socket.into())),
+            None => {}
+        }
         text.parse().map(Self::Software).map_err(|why| {
-            format!("{why}; a NIC of this machine is named by its PCI address, 0000:03:00.0")
+            format!(
+                "{why}; a NIC of this machine is named by its PCI address, 0000:03:00.0, and one \
+                 that another process plays by its socket, {VFIO_USER}/run/nic.sock"
+            )
         })
     }
 }
@@ -82,13 +102,18 @@ mod tests {
             ("03:00.0", "0000:03:00.0"),
             ("10000:e1:00.0", "10000:e1:00.0"),
             ("model:virtio,packed=on", "model:virtio,packed=on"),
+            ("vfio-user:nic:0", "vfio-user:nic:0"),
         ] {
             let device: DeviceName = name.parse().unwrap();
             assert_eq!(device.to_string(), shown);
             assert_eq!(matches!(device, DeviceName::Pci(_)), name.contains('.'));
+            let by_socket = matches!(device, DeviceName::VfioUser(_));
+            assert_eq!(by_socket, name.starts_with("vfio-user"));
         }
         for (bad, why) in [
             ("", "model:e1000e"),
+            ("vfio-user", "vfio-user:/run/nic.sock"),
+            ("vfio-user:", "wants a socket"),
             ("eth1", "0000:03:00.0"),
             ("e1000e", "0000:03:00.0"),
             ("03:00", "is no PCI address"),

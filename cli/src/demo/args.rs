@@ -33,13 +33,17 @@ Examples:
   sudo pagewire demo --device 0000:03:00.0 --peer linux --peer-interface eth1
                                               a NIC of this machine, bound with `pagewire bind`, and
                                               a cable from it to eth1
+  pagewire demo --device vfio-user:nic.sock --wire pair:/tmp/wire
+                                              a NIC that another process plays: `pagewire model e1000e
+                                              --socket nic.sock --wire pair:/tmp/wire`
   pagewire demo --size 1M --pcap out.pcapng   look at the frames in Wireshark")]
 pub(crate) struct Args {
     /// The device under the driver: model:e1000e, model:ixgbe or model:virtio, a software model in
     /// this process; qtest:e1000e or qtest:virtio, QEMU's own (fetched by tests/lab/get-qemu; the
     /// clock is real). Behind ixgbe, which of the family it is: ixgbe,device=sfp. Behind virtio,
     /// its features: virtio,packed=on,event_idx=off… Or 0000:03:00.0, a NIC of this machine that was
-    /// given to user space with `pagewire bind`
+    /// given to user space with `pagewire bind`; or vfio-user:SOCKET, a NIC that another process
+    /// plays (`pagewire model`)
     #[arg(
         long,
         value_name = "DEVICE",
@@ -64,6 +68,11 @@ pub(crate) struct Args {
     /// without an address; it must be down, or at least carry no address
     #[arg(long, value_name = "INTERFACE")]
     pub(crate) peer_interface: Option<String>,
+    /// The wire that the process of a device at a vfio-user socket has (`pagewire model --wire
+    /// pair:DIR`): smoltcp joins it
+    #[arg(long, value_name = "pair:DIR", value_parser = parse_wire,
+          conflicts_with = "peer_interface")]
+    pub(crate) wire: Option<PathBuf>,
     /// Percent of frames lost, and also reordered and duplicated unless set otherwise
     #[arg(long, value_name = "P", value_parser = parse_percent, default_value = "0",
           allow_negative_numbers = true)]
@@ -135,6 +144,11 @@ impl Args {
                      NIC of this machine (--device 0000:03:00.0)"
                 )));
             }
+            if self.wire.is_some() && !matches!(device, DeviceName::VfioUser(_)) {
+                return Err(Failure::usage(format!(
+                    "--wire: {device} has a wire of its own; it is for --device vfio-user:SOCKET"
+                )));
+            }
             let most = device.most_queues();
             if self.queues > most {
                 return Err(Failure::usage(format!(
@@ -156,6 +170,28 @@ impl Args {
                     .into(),
             );
         }
+        self.check_foreign_wire()
+    }
+
+    /// What the options ask for that the wire of a device in another process has not.
+    pub(crate) fn check_served_wire(&self) -> Result<(), String> {
+        let fits = match self.peer() {
+            PeerKind::Smoltcp => self.wire.is_some(),
+            PeerKind::Linux => self.peer_interface.is_some(),
+        };
+        if !fits {
+            return Err(
+                "its process has the wire: say which (--wire pair:DIR, as with `pagewire \
+                        model`), or which interface of this machine is its far end \
+                        (--peer-interface tap0)"
+                    .into(),
+            );
+        }
+        self.check_foreign_wire()
+    }
+
+    /// What cannot be done to a wire that does not end in this process.
+    fn check_foreign_wire(&self) -> Result<(), String> {
         let impaired = self.loss > 0.0 || self.reorder.is_some() || self.duplicate.is_some();
         let wrong = [
             (impaired, "--loss, --reorder and --duplicate"),
@@ -163,7 +199,7 @@ impl Args {
             (self.dma_page.is_some(), "--dma-page"),
         ];
         match wrong.iter().find(|(given, _)| *given) {
-            Some((_, option)) => Err(format!("{option} are for devices in software")),
+            Some((_, option)) => Err(format!("{option}: for devices in software")),
             None => Ok(()),
         }
     }
@@ -284,6 +320,13 @@ fn parse_size(text: &str) -> Result<u64, String> {
         Some(0) => Err("there must be at least 1 byte to send".into()),
         Some(bytes) if bytes <= MAX_SIZE => Ok(bytes),
         _ => Err("at most 64G".into()),
+    }
+}
+
+fn parse_wire(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("pair:") {
+        Some(directory) if !directory.is_empty() => Ok(directory.into()),
+        _ => Err("pair:DIR, as `pagewire model --wire` has it".into()),
     }
 }
 

@@ -6,29 +6,13 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use memmap2::{Mmap, MmapOptions};
-use pagewire::hal::FixedBytes;
+use pagewire_vfio::SealedFile;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 
 use super::args::Args;
 use crate::error::{Failure, shown};
-
-/// A mapped memory file, sealed against writing, growing and shrinking: immutable for every
-/// process, for as long as it exists.
-#[derive(Debug)]
-pub(crate) struct Sealed {
-    map: Mmap,
-}
-
-// SAFETY: the mapping stays where it is until it is dropped with the value; `F_SEAL_WRITE` and
-// `F_SEAL_SHRINK` keep its bytes as they are, against every process (memfd_create(2)).
-unsafe impl FixedBytes for Sealed {
-    fn bytes(&self) -> &[u8] {
-        &self.map
-    }
-}
 
 /// The stream to send, and where in memory its parts lie.
 #[derive(Debug)]
@@ -51,7 +35,7 @@ const CHUNK: usize = 1 << 20;
 impl Input {
     /// Reads the file, or generates bytes from the seed, into sealed memory; cut into pieces if
     /// that is asked for.
-    pub(crate) fn prepare(args: &Args, stop: &AtomicBool) -> Result<(Self, Sealed), Failure> {
+    pub(crate) fn prepare(args: &Args, stop: &AtomicBool) -> Result<(Self, SealedFile), Failure> {
         let mut sink = Sink::new(args.slice, stop)?;
         let written = match &args.file {
             Some(path) => copy_file(path, &mut sink),
@@ -238,29 +222,24 @@ impl<'a> Sink<'a> {
         self.file.write_all(&self.scratch)
     }
 
-    fn seal(self) -> std::io::Result<(Input, Sealed)> {
+    fn seal(self) -> std::io::Result<(Input, SealedFile)> {
         let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
         fcntl_add_seals(&self.file, seals)?;
-        // SAFETY: the file has just been sealed: nobody can change or truncate it.
-        let shared = unsafe { MmapOptions::new().map(&self.file) };
-        let map = match shared {
-            Ok(map) => map,
-            // Before Linux 6.7 a sealed file cannot be mapped shared, not even to read.
-            // SAFETY: as above; copies of its pages are never written.
-            Err(_) => unsafe { MmapOptions::new().map_copy_read_only(&self.file) }?,
-        };
+        let sealed = SealedFile::new(self.file.into()).map_err(std::io::Error::other)?;
         let len = self.len;
         let piece = self.piece.unwrap_or(usize::MAX);
         let stride = self.piece.map_or(0, |piece| piece + GAP);
-        Ok((Input { len, piece, stride }, Sealed { map }))
+        Ok((Input { len, piece, stride }, sealed))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use pagewire::hal::FixedBytes;
+
     use super::*;
 
-    fn stream(input: &Input, sealed: &Sealed) -> Vec<u8> {
+    fn stream(input: &Input, sealed: &SealedFile) -> Vec<u8> {
         let mut all = Vec::new();
         while (all.len() as u64) < input.len {
             let (start, len) = input.piece_at(all.len() as u64);
@@ -270,7 +249,7 @@ mod tests {
         all
     }
 
-    fn filled(slice: Option<u32>, len: u64) -> (Input, Sealed) {
+    fn filled(slice: Option<u32>, len: u64) -> (Input, SealedFile) {
         let stop = AtomicBool::new(false);
         let mut sink = Sink::new(slice, &stop).unwrap();
         generate(len, 7, &mut sink).unwrap();

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use pagewire::hal::{Instant, Platform, Region};
 use pagewire_models::Wire;
+use pagewire_vfio::SealedFile;
 
 use super::args::Args;
-use super::input::Sealed;
 use super::report::Vfio;
 use crate::error::Failure;
 
@@ -60,7 +60,7 @@ pub(crate) trait Machine: Sized {
     fn start_clock(&mut self) {}
 
     /// Makes the input reachable for the device.
-    fn register(&self, sealed: Sealed) -> Result<Arc<Self::Region>, Failure>;
+    fn register(&self, sealed: SealedFile) -> Result<Arc<Self::Region>, Failure>;
 
     /// The bytes of the input.
     fn bytes(region: &Self::Region) -> &[u8];

@@ -19,6 +19,7 @@ mod smoltcp_peer;
 mod stopwatch;
 mod table;
 mod transfer;
+mod user_machine;
 mod vfio_machine;
 mod wires;
 mod world;
@@ -37,6 +38,7 @@ pub(crate) use peer::Stream;
 use qtest_machine::QtestMachine;
 use report::Report;
 use transfer::Transfer;
+use user_machine::UserMachine;
 use vfio_machine::VfioMachine;
 use world::World;
 
@@ -95,6 +97,7 @@ fn transfer(args: &Args, name: &DeviceName, stop: &AtomicBool) -> Result<Report,
     let nic = match name {
         DeviceName::Software(nic) => nic,
         DeviceName::Pci(address) => return on::<VfioMachine>(args, name, address, stop),
+        DeviceName::VfioUser(socket) => return on::<UserMachine>(args, name, socket, stop),
     };
     match (nic.backend, nic.nic) {
         (Backend::Model, NicKind::E1000e) => on::<ModelMachine<E1000e82574>>(args, name, nic, stop),
@@ -113,9 +116,13 @@ fn on<M: Machine>(
     M::check(args, device, Input::expected_len(args))?;
     let (input, sealed) = Input::prepare(args, stop)?;
     let mut world = World::<M>::build(args, name, device, sealed)?;
-    let link = match &args.peer_interface {
-        Some(interface) => world.await_link(name, interface, stop),
-        None => Ok(()),
+    let far = args
+        .peer_interface
+        .as_deref()
+        .unwrap_or("the wire's far end");
+    let link = match M::HAS_CABLE {
+        true => world.await_link(name, far, stop),
+        false => Ok(()),
     };
     let report = link.and_then(|()| Transfer::new(args, &input, stop).run(&mut world));
     if report.is_err() {

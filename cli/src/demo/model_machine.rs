@@ -10,9 +10,9 @@ use pagewire_models::e1000e::{self, E1000e82574};
 use pagewire_models::ixgbe::{self, Ixgbe82599};
 use pagewire_models::virtio::{self, VirtioNet};
 use pagewire_models::{Device, Host, HostConfig, HostRegion, ModelHandle, ModelPlatform, Wire};
+use pagewire_vfio::SealedFile;
 
 use super::args::{Args, PeerKind};
-use super::input::Sealed;
 use super::machine::{About, FarEnd, Machine, Seen, cannot_register};
 use crate::error::Failure;
 use crate::software::SoftwareNic;
@@ -88,7 +88,7 @@ pub(crate) struct ModelMachine<D: Model> {
 impl<D: Model> Machine for ModelMachine<D> {
     type Device = SoftwareNic;
     type Platform = ModelPlatform;
-    type Region = HostRegion<Sealed>;
+    type Region = HostRegion<SealedFile>;
 
     fn build(
         args: &Args,
@@ -130,7 +130,7 @@ impl<D: Model> Machine for ModelMachine<D> {
         }
     }
 
-    fn register(&self, sealed: Sealed) -> Result<Arc<Self::Region>, Failure> {
+    fn register(&self, sealed: SealedFile) -> Result<Arc<Self::Region>, Failure> {
         self.host.register(sealed).map_err(cannot_register)
     }
 

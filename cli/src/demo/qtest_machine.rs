@@ -9,9 +9,9 @@ use pagewire_models::Wire;
 use pagewire_models::qtest::{
     Netdev, Qtest, QtestOptions, QtestPlatform, QtestRegion, QtestWire, find_qemu,
 };
+use pagewire_vfio::SealedFile;
 
 use super::args::{Args, PeerKind};
-use super::input::Sealed;
 use super::machine::{About, FarEnd, Machine, Seen, cannot_register};
 use crate::error::Failure;
 use crate::software::SoftwareNic;
@@ -41,7 +41,7 @@ struct Line {
 impl Machine for QtestMachine {
     type Device = SoftwareNic;
     type Platform = QtestPlatform;
-    type Region = QtestRegion<Sealed>;
+    type Region = QtestRegion<SealedFile>;
 
     const TAKES_TAP: bool = true;
 
@@ -103,7 +103,7 @@ impl Machine for QtestMachine {
         }
     }
 
-    fn register(&self, sealed: Sealed) -> Result<Arc<Self::Region>, Failure> {
+    fn register(&self, sealed: SealedFile) -> Result<Arc<Self::Region>, Failure> {
         self.qtest.register(sealed).map_err(cannot_register)
     }
 

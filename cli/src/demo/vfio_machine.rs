@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pagewire::hal::Instant;
-use pagewire_vfio::{Api, Options, PciAddress, VfioHandle, VfioPlatform, VfioRegion};
+use pagewire_vfio::{Api, Options, PciAddress, SealedFile, VfioHandle, VfioPlatform, VfioRegion};
 
 use super::args::Args;
-use super::input::Sealed;
 use super::machine::{About, FarEnd, Machine, Seen};
 use super::report::Vfio;
 use crate::error::Failure;
@@ -27,7 +26,7 @@ pub(crate) struct VfioMachine {
 impl Machine for VfioMachine {
     type Device = PciAddress;
     type Platform = VfioPlatform;
-    type Region = VfioRegion<Sealed>;
+    type Region = VfioRegion<SealedFile>;
 
     const HAS_CABLE: bool = true;
 
@@ -63,7 +62,7 @@ impl Machine for VfioMachine {
         }
     }
 
-    fn register(&self, sealed: Sealed) -> Result<Arc<Self::Region>, Failure> {
+    fn register(&self, sealed: SealedFile) -> Result<Arc<Self::Region>, Failure> {
         let region = self.handle.register(sealed);
         region.map(Arc::new).map_err(|error| {
             Failure::usage(format!(

@@ -9,10 +9,10 @@ use pagewire::drivers::{AnyNic, Config};
 use pagewire::hal::{FixedBytes, Granule, Instant, Nic, NicError, PoolLayout, TxPort};
 use pagewire::tcp::{Stack, StackConfig};
 use pagewire_models::Wire;
-use pagewire_models::wire::{Tap, open_vnet_tap, pair};
+use pagewire_models::wire::{SharedWire, Tap, open_vnet_tap, pair};
+use pagewire_vfio::SealedFile;
 
 use super::args::{Args, PeerKind};
-use super::input::Sealed;
 use super::lane::{Lane, Owners};
 use super::linux_peer::LinuxPeer;
 use super::machine::{About, FarEnd, Machine};
@@ -20,7 +20,7 @@ use super::peer::{Arrived, Peer};
 use super::smoltcp_peer::SmoltcpPeer;
 use super::wires::Cable;
 use crate::device::DeviceName;
-use crate::error::Failure;
+use crate::error::{Failure, shown};
 
 /// The page of this machine, in which pinned pages are counted.
 pub(crate) const PAGE: usize = 4096;
@@ -61,7 +61,7 @@ impl<M: Machine> World<M> {
         args: &Args,
         name: &DeviceName,
         device: &M::Device,
-        sealed: Sealed,
+        sealed: SealedFile,
     ) -> Result<Self, Failure> {
         let len = sealed.bytes().len() as u64;
         let (mut machine, platform, far) = if M::HAS_CABLE {
@@ -190,8 +190,23 @@ struct Far {
 }
 
 impl Far {
-    /// The kernel behind another interface of this machine.
+    /// The kernel behind another interface of this machine, or smoltcp on a wire of another process.
     fn by_cable(args: &Args) -> Result<Self, Failure> {
+        if let Some(directory) = &args.wire {
+            let failed = |why: &dyn std::fmt::Display| {
+                Failure::usage(format!("--wire pair:{}: {why}", shown(directory)))
+            };
+            let wire = SharedWire::join(directory).map_err(|error| failed(&error))?;
+            let readable = wire.as_fd().try_clone_to_owned();
+            let readable = readable.map_err(|error| failed(&error))?;
+            let peer = SmoltcpPeer::new(Box::new(wire), (REMOTE, PREFIX_LEN), args)
+                .map_err(|error| Failure::failed(error.to_string()))?;
+            return Ok(Self {
+                peer: Box::new(peer),
+                cable: Cable::default(),
+                readable: Some(readable),
+            });
+        }
         let interface = args.peer_interface.as_deref().unwrap_or_default();
         let peer = LinuxPeer::behind(interface, (REMOTE, PREFIX_LEN), args)?;
         Ok(Self {

@@ -126,6 +126,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     match device {
         DeviceName::Pci(address) => test(args, &stop, vfio::Bound::new(args, *address, &stop)?),
+        DeviceName::VfioUser(_) => Err(Failure::usage(
+            "a NIC that another process plays cannot be tested by this command",
+        )),
         DeviceName::Software(_) if args.interface().is_some() => Err(Failure::usage(
             "--peer names an interface only for a NIC of this machine; one in software has a peer \
              of its own (--peer none does without)",
