@@ -163,6 +163,36 @@ fn every_fault_is_found_and_named() {
     }
 }
 
+/// Frames of others on the wire, more than could be kept, disturb no test.
+#[test]
+fn others_on_the_wire_disturb_nobody() {
+    let mut lab = Lab::new(Chip::KX4, 21);
+    lab.noise = true;
+    for report in all_of(&mut lab) {
+        assert!(matches!(report.outcome, Outcome::Passed(_)), "{report:?}");
+    }
+}
+
+/// Whatever a device says, the tests end, none of them panics, and a report is made of each.
+#[test]
+fn devices_that_lie_end_no_test() {
+    let mut failed = 0;
+    for seed in 0..20 {
+        for chip in [Chip::E1000e, Chip::KX4, Chip::SPLIT, Chip::PACKED] {
+            let mut lab = Lab::new(chip, 1000 * seed);
+            lab.lies = true;
+            let _facts = look(&mut lab);
+            let reports = all_of(&mut lab);
+            assert_eq!(reports.len(), Test::ALL.len(), "{chip:?}, seed {seed}");
+            let faults = reports
+                .iter()
+                .filter(|r| matches!(r.outcome, Outcome::Failed(_)));
+            failed += faults.count();
+        }
+    }
+    assert!(failed > 80, "devices that lie pass: {failed} tests failed");
+}
+
 /// Only what is selected is run, in the order of the list, and each is announced.
 #[test]
 fn a_selection_is_run_in_order() {

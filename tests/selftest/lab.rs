@@ -51,14 +51,17 @@ impl Chip {
         }
     }
 
-    fn device(self, seed: u64, wire: Box<dyn Wire>) -> Box<dyn Device> {
+    /// With `lies` a device that lies, drawn from the seed.
+    fn device(self, seed: u64, lies: bool, wire: Box<dyn Wire>) -> Box<dyn Device> {
         match self {
             Self::E1000e => {
                 let config = e1000e::ModelConfig {
                     seed,
                     ..Default::default()
                 };
-                Box::new(e1000e::E1000e82574::new(config, wire))
+                let mut model = e1000e::E1000e82574::new(config, wire);
+                model.be_hostile(lies.then(|| e1000e::Hostile::from_seed(seed)));
+                Box::new(model)
             }
             Self::Ixgbe(device) => {
                 let config = ixgbe::ModelConfig {
@@ -66,7 +69,9 @@ impl Chip {
                     device,
                     ..Default::default()
                 };
-                Box::new(ixgbe::Ixgbe82599::new(config, wire))
+                let mut model = ixgbe::Ixgbe82599::new(config, wire);
+                model.be_hostile(lies.then(|| ixgbe::Hostile::from_seed(seed)));
+                Box::new(model)
             }
             Self::Virtio { packed, pairs } => {
                 let mut offers = virtio::Offers::all();
@@ -78,7 +83,9 @@ impl Chip {
                     pairs,
                     ..Default::default()
                 };
-                Box::new(virtio::VirtioNet::new(config, wire))
+                let mut model = virtio::VirtioNet::new(config, wire);
+                model.be_hostile(lies.then(|| virtio::Hostile::from_seed(seed)));
+                Box::new(model)
             }
         }
     }
@@ -99,6 +106,8 @@ struct Far {
     end: PairEnd,
     plug: Plug,
     now: Rc<RefCell<Instant>>,
+    /// If others are on the wire: how many frames were heard.
+    noise: Option<u32>,
 }
 
 pub struct Lab {
@@ -107,6 +116,10 @@ pub struct Lab {
     pub fault: Option<Fault>,
     pub has_peer: bool,
     pub cancelled: bool,
+    /// The device lies.
+    pub lies: bool,
+    /// Others are on the wire as well.
+    pub noise: bool,
     now: Rc<RefCell<Instant>>,
     machine: Option<Machine>,
     /// Of machines that are gone.
@@ -123,6 +136,8 @@ impl Lab {
             fault: None,
             has_peer: true,
             cancelled: false,
+            lies: false,
+            noise: false,
             now: Rc::default(),
             machine: None,
             violations: Vec::new(),
@@ -163,7 +178,7 @@ impl Station for Lab {
         let (near, end) = pair();
         let plug = end.plug();
         let wire = FaultyWire::new(near, Arc::clone(&self.shared));
-        let inner = self.chip.device(self.seed, Box::new(wire));
+        let inner = self.chip.device(self.seed, self.lies, Box::new(wire));
         let attached = host.attach(Faulty::new(inner, Arc::clone(&self.shared)));
         self.machine = Some(Machine {
             host,
@@ -172,6 +187,7 @@ impl Station for Lab {
                 end,
                 plug,
                 now: Rc::clone(&self.now),
+                noise: self.noise.then_some(0),
             },
         });
         Ok(attached.platform)
@@ -242,6 +258,14 @@ impl Peer for Far {
     }
 
     fn receive(&mut self, frame: &mut Vec<u8>) -> Result<bool, String> {
+        if let Some(count) = &mut self.noise {
+            *count += 1;
+            if !count.is_multiple_of(3) {
+                // Somebody's request for an address.
+                *frame = [[0xff; 6].as_slice(), &[6; 6], &[8, 6], &[0; 46]].concat();
+                return Ok(true);
+            }
+        }
         Ok(self.end.receive(frame, *self.now.borrow()))
     }
 

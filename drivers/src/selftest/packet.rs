@@ -49,6 +49,24 @@ fn word(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes([*field.first()?, *field.get(1)?]))
 }
 
+/// Whether `frame` is between the two hosts, as far as its type and addresses say.
+pub(super) fn is_between_hosts(frame: &[u8]) -> bool {
+    let [near, far] = IPV4;
+    let [near6, far6] = IPV6;
+    let has = |at: usize, addresses: [&[u8]; 2]| {
+        let rest = frame.get(at..).unwrap_or_default();
+        let [one, other] = addresses;
+        let behind = rest.get(one.len()..).unwrap_or_default();
+        (rest.starts_with(one) && behind.starts_with(other))
+            || (rest.starts_with(other) && behind.starts_with(one))
+    };
+    match frame.get(12..14) {
+        Some([0x08, 0x00]) => has(ETHERNET + 12, [&near, &far]),
+        Some([0x86, 0xdd]) => has(ETHERNET + 8, [&near6, &far6]),
+        _ => false,
+    }
+}
+
 /// A packet of TCP or UDP over IP.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packet {
@@ -293,7 +311,7 @@ mod tests {
             packet.fill_network(&mut frame);
             packet.fill_transport(&mut frame, &payload);
             frame.extend_from_slice(&payload);
-            assert!(packet.is_of(&frame));
+            assert!(packet.is_of(&frame) && is_between_hosts(&frame));
             assert_eq!(packet.verify(&frame), Ok(()));
             // Padding does not count.
             frame.extend_from_slice(&[0; 5]);
@@ -304,6 +322,8 @@ mod tests {
             frame.truncate(30);
             assert!(packet.verify(&frame).is_err());
             assert!(!Packet { port: 1, ..packet }.is_of(&frame));
+            frame[27] ^= 1;
+            assert!(!is_between_hosts(&frame));
         }
     }
 }

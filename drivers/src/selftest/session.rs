@@ -14,6 +14,7 @@ use pagewire_hal::{
 use super::outcome::{Stop, fault, not_run};
 use super::probe::{Probe, ProbeMemory, Watch};
 use super::station::Station;
+use super::traffic::is_ours;
 use crate::{AnyNic, AnyRx, AnyTx, Config};
 
 /// The unit in which memory of the tests is laid out: no fragment reaches across a multiple of it,
@@ -288,6 +289,7 @@ impl<S: Station> Session<'_, S> {
                     checksum: frame.checksum(),
                 });
             });
+            got.retain(|frame: &Received| is_ours(&frame.bytes));
             for frame in got {
                 if loops && arrived.len() < MOST_ARRIVALS {
                     arrived.push(frame.bytes.clone());
@@ -315,9 +317,12 @@ impl<S: Station> Session<'_, S> {
         let Some(peer) = self.station.peer() else {
             return Ok(());
         };
-        while self.arrived.len() < MOST_ARRIVALS {
+        for _ in 0..MOST_ARRIVALS.saturating_sub(self.arrived.len()) {
             match peer.receive(&mut self.frame) {
-                Ok(true) => self.arrived.push(core::mem::take(&mut self.frame)),
+                Ok(true) if is_ours(&self.frame) => {
+                    self.arrived.push(core::mem::take(&mut self.frame));
+                }
+                Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => return peer_fault(&error),
             }

@@ -8,6 +8,7 @@ use core::time::Duration;
 use pagewire_hal::{MacAddress, Nic, Offload, PortError, PostError};
 
 use super::outcome::{Stop, fault};
+use super::packet::{ETHERNET, is_between_hosts};
 use super::session::{PAGE, Received, Route, Session, peer_fault};
 use super::station::Station;
 
@@ -58,6 +59,15 @@ pub(super) fn sequence_of(frame: &[u8], to: MacAddress, from: MacAddress) -> Opt
     let known = header.get(..PLAIN_HEADER - 4)?;
     let rest = frame.strip_prefix(known)?;
     rest.first_chunk().copied().map(u32::from_be_bytes)
+}
+
+/// Whether `frame` is one of the tests: whatever else is on the wire is none of their business.
+pub(super) fn is_ours(frame: &[u8]) -> bool {
+    let marked = frame.get(ETHERNET - 2..).is_some_and(|rest| {
+        rest.strip_prefix(&EXPERIMENTAL)
+            .is_some_and(|payload| payload.starts_with(&MARK))
+    });
+    marked || is_between_hosts(frame)
 }
 
 /// Where `got` differs from `sent`, in words; `None` if it is the same, padded with zeros at most.
