@@ -93,7 +93,10 @@ fn not_bound(
         // remap interrupts.
         Errno::PERM => {
             let others = machine.in_the_way(group);
-            let holders = holders_of(&machine.files_of(group));
+            // Not those of the device's own file: they are no cause of this (above).
+            let mut files = machine.files_of(group);
+            files.retain(|file| file != path);
+            let holders = holders_of(&files);
             if !others.is_empty() {
                 VfioError::GroupNotViable { group, others }
             } else if !holders.is_empty() {
@@ -277,6 +280,9 @@ mod tests {
         let bench = Bench::new();
         let nobody = bench.says(Errno::PERM);
         assert_eq!(nobody, VfioError::UnsafeInterrupts(address()));
+        // Who has the device's own file open, and is not bound, does not matter.
+        bench.opens(4712, 5, "vfio/devices/vfio3");
+        assert_eq!(bench.says(Errno::PERM), nobody);
         bench.opens(4711, 5, "vfio/devices/vfio4");
         assert_eq!(bench.holders(Errno::PERM), [4711]);
         let bench = Bench::new();
