@@ -4,7 +4,9 @@
 
 mod common;
 
-use std::process::Output;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use common::pagewire;
 use serde_json::Value;
@@ -147,6 +149,55 @@ fn a_report_is_written() {
     );
 }
 
+/// A NIC that another process plays, which ends with the value.
+struct Model(Child);
+
+impl Model {
+    fn start(nic: &str, socket: &Path, wire: &Path) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_pagewire"))
+            .args(["model", nic, "--wire", &format!("pair:{}", wire.display())])
+            .arg("--socket")
+            .arg(socket)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        while !socket.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_nic_in_another_process_passes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, wire) = (folder.path().join("nic.sock"), folder.path().join("wire"));
+    std::fs::create_dir(&wire).unwrap();
+    let _model = Model::start("e1000e", &socket, &wire);
+    let device = format!("vfio-user:{}", socket.display());
+    let peer = format!("pair:{}", wire.display());
+    let report = json(&[&device, "--peer", &peer], 0);
+    assert_eq!(
+        (&report["failed"], &report["passed"]),
+        (&0.into(), &10.into()),
+        "{report:#}"
+    );
+    // There is no IOMMU, and it says so.
+    let why = report["tests"][9]["detail"].as_str().unwrap();
+    assert!(why.contains("no IOMMU"), "{why}");
+    // Without a peer it is the loopback again.
+    let report = json(&[&device, "--only", "gather"], 0);
+    let detail = report["tests"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains("loopback"), "{detail}");
+}
+
 #[test]
 fn what_cannot_be_tested_ends_with_2() {
     for (words, why) in [
@@ -161,6 +212,10 @@ fn what_cannot_be_tested_ends_with_2() {
             "a peer of its own",
         ),
         (vec!["selftest", "0000:ff:1f.7"], "0000:ff:1f.7"),
+        (
+            vec!["selftest", "vfio-user:/nowhere/nic.sock"],
+            "/nowhere/nic.sock",
+        ),
         (
             vec!["selftest", "0000:ff:1f.7", "--peer", "no-such-if0"],
             "--peer no-such-if0",

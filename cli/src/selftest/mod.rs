@@ -8,6 +8,7 @@ mod peer;
 mod progress;
 mod qtest;
 mod summary;
+mod user;
 mod vfio;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,9 @@ Examples:
   pagewire selftest 0000:03:00.0 --peer eth1        a NIC bound to vfio-pci, cabled to eth1
   pagewire selftest 0000:03:00.0                    no peer: what comes back through the MAC
   pagewire selftest 0000:03:00.0 --peer eth1 --report nic.md
+  pagewire selftest vfio-user:nic.sock --peer pair:/tmp/wire
+                                                    a NIC that another process plays: `pagewire model
+                                                    e1000e --socket nic.sock --wire pair:/tmp/wire`
   pagewire selftest --list                          the tests
 
 The device is taken: what it was doing is over. Bind it first (pagewire bind). Frames of the tests
@@ -46,11 +50,12 @@ device offers, kernel, IOMMU, the result of each test. docs/HARDWARE.md says whe
 
 Exit status: 0 no test has failed; 1 one has; 2 the device cannot be tested; 130 interrupted.")]
 pub(crate) struct Args {
-    /// The device: 0000:03:00.0, model:e1000e, model:ixgbe, model:virtio, qtest:e1000e, qtest:virtio
+    /// The device: 0000:03:00.0, vfio-user:SOCKET, model:e1000e, model:ixgbe, model:virtio,
+    /// qtest:e1000e, qtest:virtio
     #[arg(required_unless_present = "list")]
     device: Option<DeviceName>,
-    /// An interface of this machine at the other end of the device's cable; `none` to do without a
-    /// peer where there is one
+    /// An interface of this machine at the other end of the device's cable; pair:DIR, the wire of the
+    /// process behind a vfio-user socket; `none` to do without a peer where there is one
     #[arg(long, value_name = "INTERFACE")]
     peer: Option<String>,
     /// Only these tests, separated by commas
@@ -126,12 +131,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     match device {
         DeviceName::Pci(address) => test(args, &stop, vfio::Bound::new(args, *address, &stop)?),
-        DeviceName::VfioUser(_) => Err(Failure::usage(
-            "a NIC that another process plays cannot be tested by this command",
-        )),
+        DeviceName::VfioUser(socket) => test(args, &stop, user::Served::new(args, socket, &stop)?),
         DeviceName::Software(_) if args.interface().is_some() => Err(Failure::usage(
-            "--peer names an interface only for a NIC of this machine; one in software has a peer \
-             of its own (--peer none does without)",
+            "--peer names an interface only for a NIC of this machine or of another process; this \
+             one has a peer of its own (--peer none does without)",
         )),
         DeviceName::Software(nic) => match nic.backend {
             Backend::Model => test(args, &stop, model::Modelled::new(args, nic, &stop)),

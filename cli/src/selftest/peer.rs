@@ -15,6 +15,7 @@ const ADDRESS: MacAddress = MacAddress([0x02, 0, 0, 0, 0, 0x99]);
 pub(super) struct FarEnd<W> {
     wire: W,
     plug: Option<Plug>,
+    room: u32,
     /// The time, in nanoseconds.
     now: Arc<AtomicU64>,
 }
@@ -22,17 +23,22 @@ pub(super) struct FarEnd<W> {
 impl FarEnd<PairEnd> {
     /// An end in this process, whose plug can be pulled.
     pub(super) fn of_pair(wire: PairEnd, now: Arc<AtomicU64>) -> Self {
-        let plug = Some(wire.plug());
-        Self { wire, plug, now }
+        Self {
+            plug: Some(wire.plug()),
+            wire,
+            room: 4096,
+            now,
+        }
     }
 }
 
 impl<W: Wire> FarEnd<W> {
-    /// Any other.
-    pub(super) fn of(wire: W) -> Self {
+    /// Any other, at which `room` frames can wait.
+    pub(super) fn of(wire: W, room: u32) -> Self {
         Self {
             wire,
             plug: None,
+            room,
             now: Arc::default(),
         }
     }
@@ -45,6 +51,10 @@ impl<W: Wire> FarEnd<W> {
 impl<W: Wire> Peer for FarEnd<W> {
     fn mac_address(&self) -> MacAddress {
         ADDRESS
+    }
+
+    fn room(&self) -> u32 {
+        self.room
     }
 
     fn send(&mut self, frame: &[u8]) -> Result<(), String> {

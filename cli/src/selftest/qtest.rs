@@ -17,6 +17,8 @@ use super::{Args, Bench};
 use crate::error::Failure;
 use crate::software::SoftwareNic;
 
+/// Frames that can wait: QEMU holds back what does not fit the socket.
+const WAITING: u32 = 64;
 /// Memory of QEMU's machine.
 const RAM: usize = 64 << 20;
 
@@ -82,7 +84,7 @@ impl Station for Emulated {
         let mut qtest = Qtest::start(&self.options).map_err(failed)?;
         let platform = qtest.take_platform().ok_or("QEMU has no device")?;
         let wire = qtest.take_wire().ok_or("QEMU's device has no wire")?;
-        let far = FarEnd::of(wire);
+        let far = FarEnd::of(wire, WAITING);
         self.running = Some(Running { qtest, far });
         Ok(platform)
     }
@@ -130,6 +132,10 @@ impl Station for Emulated {
 impl Peer for Running {
     fn mac_address(&self) -> pagewire::hal::MacAddress {
         self.far.mac_address()
+    }
+
+    fn room(&self) -> u32 {
+        self.far.room()
     }
 
     fn send(&mut self, frame: &[u8]) -> Result<(), String> {

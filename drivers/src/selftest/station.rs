@@ -66,6 +66,11 @@ pub trait Peer {
     /// Its own address.
     fn mac_address(&self) -> MacAddress;
 
+    /// How many frames can wait here, at least 1: no more are sent at once.
+    fn room(&self) -> u32 {
+        64
+    }
+
     /// Puts a frame on the wire.
     ///
     /// # Errors

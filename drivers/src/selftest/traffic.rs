@@ -228,6 +228,16 @@ impl<S: Station> Session<'_, S> {
         }
     }
 
+    /// Frames that may be under way to the far end at once.
+    pub(super) fn peer_room(&mut self) -> u32 {
+        let room = self.station.peer().map_or(u32::MAX, |peer| peer.room());
+        if self.route == Route::Peer {
+            room.max(1)
+        } else {
+            u32::MAX
+        }
+    }
+
     /// Lets the peer send `frame`.
     pub(super) fn peer_sends(&mut self, frame: &[u8]) -> Result<(), Stop> {
         match self.station.peer() {

@@ -161,11 +161,16 @@ impl Iommu for RemoteMemory {
     }
 
     fn unmap(&self, iova: u64, len: u64) -> Result<(), Errno> {
-        match self.connection.with(|client| client.unmap(iova, len)) {
+        let unmapped = lock(&self.connection.client).unmap(iova, len);
+        match unmapped {
             // A server that has gone, or that still writes although it was hung up on, has the
-            // file, whose memory is never used for anything else.
+            // file, whose memory is never used for anything else. Nobody needs to hear of it: what
+            // outlives the device is unmapped when that has been hung up on.
             Ok(()) | Err(ClientError::Gone | ClientError::Silent) => Ok(()),
-            Err(error) => Err(errno_of(&error)),
+            Err(error) => {
+                self.connection.report(&error);
+                Err(errno_of(&error))
+            }
         }
     }
 

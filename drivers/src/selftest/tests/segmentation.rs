@@ -30,6 +30,8 @@ pub(super) fn run<S: Station>(station: &mut S) -> Checked {
         // Frames of the tests are of pieces of 3000 bytes at most, behind a header.
         let most = usize::from(limits.max_fragments).saturating_sub(1).min(31) * 3000;
         let most = most.min(offered.max_payload_len as usize);
+        // Segments come at once.
+        let most = most.min((session.peer_room() as usize).saturating_mul(SEGMENT));
         let mut versions = Vec::new();
         let mut segments = 0;
         for (is_ipv6, is_offered) in [(false, offered.ipv4), (true, offered.ipv6)] {
