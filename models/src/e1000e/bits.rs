@@ -170,9 +170,22 @@ pub(super) mod cause {
     pub(crate) const INT_ASSERTED: u32 = 1 << 31;
     /// Those that also set OTHER.
     pub(crate) const OTHERS: u32 = LSC | RXO | MDAC | SRPD | ACK | MNG;
+    /// Without a name here: no event sets them, but software can, as Linux's interrupt test
+    /// (`e1000_intr_test`) does on the 82574.
+    pub(crate) const UNNAMED: u32 = 1 << 3 | 1 << 5 | 1 << 8;
     /// All that can be enabled.
-    pub(crate) const ALL: u32 =
-        OTHERS | TXDW | TXQE | RXDMT0 | RXT0 | TXD_LOW | RXQ0 | RXQ1 | TXQ0 | TXQ1 | OTHER;
+    pub(crate) const ALL: u32 = OTHERS
+        | UNNAMED
+        | TXDW
+        | TXQE
+        | RXDMT0
+        | RXT0
+        | TXD_LOW
+        | RXQ0
+        | RXQ1
+        | TXQ0
+        | TXQ1
+        | OTHER;
     /// Those of EIAC.
     pub(crate) const AUTO_CLEAR: u32 = 0x01f0_0000;
 }

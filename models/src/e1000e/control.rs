@@ -3,7 +3,7 @@
 use super::bits::{cause, txdctl};
 use super::bits::{ctrl, ctrl_ext, eecd, eerd, mdic, offset, offset::ring, rctl, status, tctl};
 use super::interrupts;
-use super::registers::{PACKET_BUFFER_KB, Register, Ring, RingRegister};
+use super::registers::{PACKET_BUFFER_KB, Register, Ring, RingRegister, implemented};
 use super::statistics::Statistics;
 use super::{E1000e82574, Engine, filter};
 use crate::intel::nvm;
@@ -219,16 +219,13 @@ impl E1000e82574 {
         if at == offset::PBACLR {
             self.pci.clear_pending(value);
         }
-        self.registers.set(at, value);
+        self.registers.set(at, value & implemented(at));
     }
 
     fn write_ctrl(&mut self, value: u32) {
         if value & ctrl::RST != 0 {
             self.begin_reset();
             return;
-        }
-        if value & ctrl::VME != 0 {
-            self.violation("VLAN insertion and stripping (CTRL.VME) is not modelled".into());
         }
         let before = self.registers.get(offset::CTRL);
         if value & ctrl::PHY_RST != 0 && before & ctrl::PHY_RST == 0 {
@@ -334,13 +331,8 @@ impl E1000e82574 {
         if value & rctl::RESERVED != 0 {
             self.violation(format!("RCTL {value:#x}: a reserved bit is set"));
         }
-        for (bits, what) in [
-            (rctl::DTYP, "packet split (RCTL.DTYP)"),
-            (rctl::VFE, "the VLAN filter (RCTL.VFE)"),
-        ] {
-            if value & bits != 0 {
-                self.violation(format!("{what} is not modelled"));
-            }
+        if value & rctl::DTYP != 0 {
+            self.violation("packet split (RCTL.DTYP) is not modelled".into());
         }
         if !matches!(value & rctl::LBM, 0 | rctl::LBM_MAC) {
             self.violation(format!("RCTL {value:#x}: a reserved loopback mode"));

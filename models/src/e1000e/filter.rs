@@ -43,6 +43,28 @@ pub(super) fn pass(destination: [u8; 6], registers: &RegisterFile) -> Option<Pas
     None
 }
 
+/// The identifier of a frame's VLAN, if it has a tag (VET).
+pub(super) fn vlan(frame: &[u8], registers: &RegisterFile) -> Option<u32> {
+    let half = |at: usize| {
+        let bytes = frame.get(at..).and_then(|rest| rest.first_chunk());
+        bytes.map(|bytes| u32::from(u16::from_be_bytes(*bytes)))
+    };
+    let kind = registers.get(offset::VET) & 0xffff;
+    half(14)
+        .filter(|_| half(12) == Some(kind))
+        .map(|tag| tag & 0xfff)
+}
+
+/// Whether a frame's VLAN is wanted: RCTL.VFE, and a bit of VFTA for each (as Linux e1000e has it,
+/// `e1000_vlan_rx_add_vid`).
+pub(super) fn wants_vlan(frame: &[u8], registers: &RegisterFile) -> bool {
+    let Some(id) = vlan(frame, registers) else {
+        return true;
+    };
+    let word = registers.get(offset::VFTA + (id >> 5) * 4);
+    registers.get(offset::RCTL) & rctl::VFE == 0 || word & 1 << (id & 31) != 0
+}
+
 /// Any of the 16 receive addresses.
 fn is_station([a, b, c, d, e, f]: [u8; 6], registers: &RegisterFile) -> bool {
     let low = u32::from_le_bytes([a, b, c, d]);

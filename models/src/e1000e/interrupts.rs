@@ -1,7 +1,7 @@
 //! Interrupt causes, masks, and which MSI-X vectors they fire.
 //!
-//! Only MSI-X is modelled: with it off in configuration space, causes are collected and nothing
-//! is sent. The delay timers (RDTR, RADV, TIDV, TADV) store their values and delay nothing,
+//! MSI-X and the interrupt pin are modelled, MSI is not. The pin is asserted as long as there is an
+//! enabled cause and MSI-X is off (8254x SDM 13.4.17: ICR clears it); ITR does not delay it. The delay timers (RDTR, RADV, TIDV, TADV) store their values and delay nothing,
 //! which a device without latitude would be free to do as well: they bound a delay.
 
 use core::time::Duration;
@@ -105,6 +105,11 @@ impl Interrupts {
         }
         self.settle();
         value
+    }
+
+    /// Whether an interrupt is asserted: with MSI-X off, by the pin.
+    pub(super) fn is_asserted(&self) -> bool {
+        self.causes & self.mask != 0
     }
 
     /// Reads ICS: the causes, without clearing them (QEMU: drivers rely on it, though the

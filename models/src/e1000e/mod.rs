@@ -93,7 +93,7 @@ pub struct E1000e82574 {
     counters: Counters,
     transmit: [TxQueue; 2],
     receive: RxQueue,
-    /// Frames on the way from the transmitter to the receiver (RCTL.LBM).
+    /// Frames on the way from the transmitter to the receiver (RCTL.LBM, or loopback in the PHY).
     looped: VecDeque<Vec<u8>>,
     context: Option<Context>,
     engine: Engine,
@@ -304,7 +304,8 @@ impl E1000e82574 {
     /// Lets both halves of the DMA engine work.
     fn run_queues(&mut self, bus: &mut dyn Bus) -> bool {
         let gate = self.gate();
-        let loops = self.registers.get(offset::RCTL) & rctl::LBM == rctl::LBM_MAC;
+        let in_mac = self.registers.get(offset::RCTL) & rctl::LBM == rctl::LBM_MAC;
+        let loops = in_mac || self.phy.loops_back();
         let link = self.link || loops;
         let mut work = Work {
             bus,
@@ -449,6 +450,10 @@ impl Device for E1000e82574 {
 
     fn vectors(&self) -> u16 {
         pci::VECTORS
+    }
+
+    fn interrupt_pin(&self) -> bool {
+        !self.gone && self.pci.has_pin() && self.interrupts.is_asserted()
     }
 
     fn step(&mut self, bus: &mut dyn Bus, now: Instant) -> bool {

@@ -20,6 +20,7 @@ const COPPER_STATUS: usize = 17;
 const PAGE_SELECT: usize = 22;
 
 const BMCR_RESET: u16 = 1 << 15;
+const BMCR_LOOPBACK: u16 = 1 << 14;
 const BMCR_AUTO_NEGOTIATION: u16 = 1 << 12;
 const BMCR_POWER_DOWN: u16 = 1 << 11;
 const BMCR_RESTART: u16 = 1 << 9;
@@ -68,6 +69,12 @@ impl Phy {
     /// Whether there is a link to the partner.
     pub(super) fn has_link(&self) -> bool {
         self.link
+    }
+
+    /// Whether it sends back what it gets from the MAC, and nothing to the wire (802.3 clause
+    /// 22.2.4.1.2).
+    pub(super) fn loops_back(&self) -> bool {
+        self.pages[0][BMCR] & BMCR_LOOPBACK != 0
     }
 
     fn lose(&mut self) {

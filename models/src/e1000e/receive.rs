@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::bits::{DESCRIPTOR, cause, offset, rctl, rfctl, rx_status, rxcsum, statistic};
+use super::bits::{DESCRIPTOR, cause, ctrl, offset, rctl, rfctl, rx_status, rxcsum, statistic};
 use super::checksum::frame_check_sequence;
 use super::filter::{self, Passed};
 use super::registers::Ring;
@@ -46,6 +46,8 @@ pub(super) struct RxQueue {
     /// Next descriptor to fetch.
     fetched: u32,
     tail: u32,
+    /// What was written to the tail and is in no ring.
+    odd_tail: Option<u32>,
     /// First descriptor that the driver cannot know to be done.
     unreported: u32,
     free: VecDeque<Free>,
@@ -66,6 +68,7 @@ impl RxQueue {
             head: 0,
             fetched: 0,
             tail: 0,
+            odd_tail: None,
             unreported: 0,
             free: VecDeque::new(),
             write_back: WriteBack::default(),
@@ -81,6 +84,7 @@ impl RxQueue {
     pub(super) fn reset(&mut self) {
         self.set_head(0);
         self.tail = 0;
+        self.odd_tail = None;
         self.write_back.clear();
         self.low = true;
         self.halted = false;
@@ -101,7 +105,7 @@ impl RxQueue {
     }
 
     pub(super) fn tail(&self) -> u32 {
-        self.tail
+        self.odd_tail.unwrap_or(self.tail)
     }
 
     /// Addresses of the buffers that were fetched and are free.
@@ -116,10 +120,15 @@ impl RxQueue {
 
     /// RDT is written. (Before the receiver is enabled as well: the sources differ on the order.)
     pub(super) fn give(&mut self, value: u32, entries: u32, violations: &mut Violations) {
+        self.odd_tail = None;
         if value >= entries && value != 0 {
-            violations.report(format!(
-                "receive queue 0: tail {value} in a ring of {entries}; ignored"
-            ));
+            // It reads back, as Linux's register test wants it, which runs before there is a ring.
+            self.odd_tail = Some(value & 0xffff);
+            if entries > 0 {
+                violations.report(format!(
+                    "receive queue 0: tail {value} in a ring of {entries}; ignored"
+                ));
+            }
             return;
         }
         let before = distance(self.unreported, self.tail, entries);
@@ -216,9 +225,12 @@ impl RxQueue {
     fn inspect(&mut self, index: u32, raw: [u8; 16], size: usize, work: &mut Work<'_>) -> Free {
         let [a, b, c, d, e, f, g, h, upper @ ..] = raw;
         let address = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-        let [_, _, _, _, status, ..] = upper;
+        // Where DD is in each format; what else was written back may stay there (Linux e1000e clears
+        // these eight bits, writes the address, and leaves the rest).
+        let [extended_status, _, _, _, status, ..] = upper;
         let extended = work.registers.get(offset::RFCTL) & rfctl::EXSTEN != 0;
-        if extended && upper != [0; 8] || !extended && u32::from(status) & rx_status::DD != 0 {
+        let status = if extended { extended_status } else { status };
+        if u32::from(status) & rx_status::DD != 0 {
             let content = u128::from_be_bytes(raw);
             work.violations.report(format!(
                 "receive queue 0, descriptor {index} [{content:032x}]: its status is not clear: \
@@ -264,6 +276,7 @@ impl RxQueue {
         let octets = self.frame.len() + 4;
         let oversized = filter::is_oversized(self.frame.len(), control);
         let passed = filter::pass(destination, work.registers);
+        let passed = passed.filter(|_| filter::wants_vlan(&self.frame, work.registers));
         let stored = octets - if control & rctl::SECRC != 0 { 4 } else { 0 };
         let fits = usable && self.room(size) >= stored;
         if self.must_wait(fits, !oversized && passed.is_some(), work) {
@@ -292,6 +305,11 @@ impl RxQueue {
             return;
         }
         count(destination, octets, work);
+        let strips = work.registers.get(offset::CTRL) & ctrl::VME != 0;
+        if strips && filter::vlan(&self.frame, work.registers).is_some() {
+            let text = "a tag was to be taken off: VLAN stripping (CTRL.VME) is not modelled";
+            work.violations.report(text.into());
+        }
         self.begin(passed, control, work);
     }
 

@@ -174,6 +174,21 @@ fn is_storage(at: u32) -> bool {
     )
 }
 
+/// Which bits of a register that stores are there; the others read 0. Where the manuals name
+/// fields only, as Linux e1000e's register test expects it of an 82574 (`ethtool.c`).
+pub(super) const fn implemented(at: u32) -> u32 {
+    match at {
+        // FCAH, FCT, VET, FCTTV, RDTR.
+        0x002c | 0x0030 | 0x0038 | 0x0170 | 0x2820 => 0xffff,
+        // FCRTH: bytes, in units of 8.
+        0x2168 => 0xfff8,
+        offset::TIPG => 0x3fff_ffff,
+        // RAH: two bytes of the address, which of its pools (AS), and whether it is valid.
+        at if at >= offset::RAL && at <= 0x547c && at % 8 == 4 => 0x8003_ffff,
+        _ => u32::MAX,
+    }
+}
+
 /// Ranges without an initial value, kept over a reset (82575EB SDM, page 41, names them; the
 /// 8254x SDM 13.4.37 gives the initial value of a ring base as unknown).
 const UNDEFINED: [(u32, u32); 6] = [

@@ -9,6 +9,7 @@ pub(crate) const BAR0: u16 = 0x10;
 
 pub(crate) const MEMORY_ENABLE: u32 = 1 << 1;
 const BUS_MASTER_ENABLE: u32 = 1 << 2;
+const INTX_DISABLE: u32 = 1 << 10;
 const MSIX_ENABLE: u32 = 1 << 31;
 const MSIX_FUNCTION_MASK: u32 = 1 << 30;
 /// In Device Status, the upper half of its word.
@@ -152,6 +153,11 @@ impl ConfigSpace {
     /// Whether the device may start requests of its own.
     pub(crate) fn is_bus_master(&self) -> bool {
         self.word(COMMAND) & BUS_MASTER_ENABLE != 0 && !self.sleeps()
+    }
+
+    /// Whether the device may assert its interrupt pin: MSI-X is off, and the pin is not.
+    pub(crate) fn has_pin(&self) -> bool {
+        !self.has_msix() && self.word(COMMAND) & INTX_DISABLE == 0 && !self.sleeps()
     }
 
     pub(crate) fn has_msix(&self) -> bool {

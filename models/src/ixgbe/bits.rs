@@ -54,6 +54,7 @@ pub(super) mod offset {
     pub(crate) const RXCSUM: u32 = 0x5000;
     pub(crate) const FCTRL: u32 = 0x5080;
     pub(crate) const VLNCTRL: u32 = 0x5088;
+    pub(crate) const VFTA: u32 = 0xa000;
     pub(crate) const MCSTCTRL: u32 = 0x5090;
     /// 128 words.
     pub(crate) const MTA: u32 = 0x5200;

@@ -1,8 +1,8 @@
 //! What reading and writing the registers of BAR 0 does, but for those of rings.
 
 use super::bits::{
-    ARBDIS, PATH_DISABLE, PATH_READY, SYNC_PHY, SYNC_REGISTER, VLAN_FILTER, autoc, cause, ctrl,
-    eec, esdp, i2c, mrqc, offset, rdrxctl, swsm,
+    ARBDIS, PATH_DISABLE, PATH_READY, SYNC_PHY, SYNC_REGISTER, autoc, cause, ctrl, eec, esdp, i2c,
+    mrqc, offset, rdrxctl, swsm,
 };
 use super::interrupts::Interrupts;
 use super::registers::{Register, RingRegister, canonical};
@@ -195,12 +195,6 @@ impl Ixgbe82599 {
                     self.violation(format!(
                         "MRQC {value:#x}: queues by traffic class or pool are not modelled"
                     ));
-                }
-                self.registers.set(at, value);
-            }
-            Register::Vlnctrl => {
-                if value & VLAN_FILTER != 0 {
-                    self.violation("the VLAN filter (VLNCTRL.VFE) is not modelled".into());
                 }
                 self.registers.set(at, value);
             }

@@ -1,6 +1,6 @@
 //! Which frames the device keeps.
 
-use super::bits::{fctrl, hlreg0, mcstctrl, offset};
+use super::bits::{VLAN_FILTER, fctrl, hlreg0, mcstctrl, offset};
 use super::registers::RegisterFile;
 
 /// Longest frame without JUMBOEN: 1518 bytes, and 1522 with a VLAN tag, with the check sequence.
@@ -51,6 +51,28 @@ pub(super) fn pass(destination: [u8; 6], registers: &RegisterFile) -> Option<Pas
         return Some(Passed::Inexact);
     }
     None
+}
+
+/// The identifier of a frame's VLAN, if it has a tag (VLNCTRL.VET).
+pub(super) fn vlan(frame: &[u8], registers: &RegisterFile) -> Option<u32> {
+    let half = |at: usize| {
+        let bytes = frame.get(at..).and_then(|rest| rest.first_chunk());
+        bytes.map(|bytes| u32::from(u16::from_be_bytes(*bytes)))
+    };
+    let kind = registers.get(offset::VLNCTRL) & 0xffff;
+    half(14)
+        .filter(|_| half(12) == Some(kind))
+        .map(|tag| tag & 0xfff)
+}
+
+/// Whether a frame's VLAN is wanted: VLNCTRL.VFE, and a bit of VFTA for each (as Linux ixgbe has
+/// it, `ixgbe_set_vfta_generic`).
+pub(super) fn wants_vlan(frame: &[u8], registers: &RegisterFile) -> bool {
+    let Some(id) = vlan(frame, registers) else {
+        return true;
+    };
+    let word = registers.get(offset::VFTA + (id >> 5) * 4);
+    registers.get(offset::VLNCTRL) & VLAN_FILTER == 0 || word & 1 << (id & 31) != 0
 }
 
 /// Any of the receive addresses.

@@ -135,7 +135,7 @@ impl Ixgbe82599 {
     }
 
     /// RXDCTL.ENABLE is set.
-    pub(super) fn judge_receive_queue(&mut self, queue: usize, value: u32) {
+    pub(super) fn judge_receive_queue(&mut self, queue: usize) {
         let which = Ring::Receive(queue);
         self.judge_ring(which);
         let control = self.registers.get(which.base() + ring::SPLIT);
@@ -149,11 +149,6 @@ impl Ixgbe82599 {
         if !(1..=16).contains(&(control & srrctl::BUFFER)) {
             self.violation(format!(
                 "receive queue {queue} enabled with SRRCTL {control:#x}: buffers are of 1 to 16 KiB"
-            ));
-        }
-        if value & dctl::VME != 0 {
-            self.violation(format!(
-                "receive queue {queue}: VLAN stripping (RXDCTL.VME) is not modelled"
             ));
         }
     }

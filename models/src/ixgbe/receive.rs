@@ -1,12 +1,12 @@
 //! The receiver: address filter, packet buffer, the choice of a queue, storing frames.
 //!
 //! Not modelled: header splitting (the 82599 datasheet 7.1.10 warns of it), receive side
-//! coalescing, VLAN filter and stripping, filters that choose a queue otherwise than by hash.
+//! coalescing, VLAN stripping, filters that choose a queue otherwise than by hash.
 
 use std::collections::VecDeque;
 
 use super::bits::{
-    DCA_RX_RESERVED, NO_SNOOP_DISABLE, PATH_DISABLE, PCSD, RXEN, cause, hlreg0, offset,
+    DCA_RX_RESERVED, NO_SNOOP_DISABLE, PATH_DISABLE, PCSD, RXEN, cause, dctl, hlreg0, offset,
     offset::ring, rx_status, statistic,
 };
 use super::checksum::frame_check_sequence;
@@ -147,7 +147,9 @@ impl Receiver {
         if oversized {
             work.registers.count(statistic::ROC);
         }
-        let Some(passed) = filter::pass(destination, work.registers) else {
+        let passed = filter::pass(destination, work.registers)
+            .filter(|_| filter::wants_vlan(&self.frame, work.registers));
+        let Some(passed) = passed else {
             work.counters.frames_filtered += 1;
             return;
         };
@@ -191,6 +193,15 @@ impl Receiver {
             status |= rx_status::LOOPED;
         }
         let queue = hash.queue(work.registers);
+        let control = work
+            .registers
+            .get(Ring::Receive(queue).base() + ring::CONTROL);
+        if control & dctl::VME != 0 && filter::vlan(&self.frame, work.registers).is_some() {
+            work.violations.report(format!(
+                "receive queue {queue}: a tag was to be taken off: VLAN stripping (RXDCTL.VME) is \
+                 not modelled"
+            ));
+        }
         // Without PCSD: identification, and a fragment checksum, which is not modelled (IPPCSE).
         let hash = if work.registers.get(offset::RXCSUM) & PCSD != 0 {
             hash.value

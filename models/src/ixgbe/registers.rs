@@ -40,7 +40,6 @@ pub(super) enum Register {
     SecrxStatus,
     SectxStatus,
     Mrqc,
-    Vlnctrl,
     Autoc,
     Links,
     Msca,
@@ -141,7 +140,6 @@ impl Register {
             offset::SECRXSTAT => Self::SecrxStatus,
             offset::SECTXSTAT => Self::SectxStatus,
             offset::MRQC => Self::Mrqc,
-            offset::VLNCTRL => Self::Vlnctrl,
             offset::AUTOC => Self::Autoc,
             offset::LINKS => Self::Links,
             offset::MSCA => Self::Msca,
@@ -181,7 +179,7 @@ impl Register {
             | 0x2f50..=0x2f98
             | 0x3240..=0x325c
             | 0x3f00..=0x3fdc
-            | 0x4000..=0x4154
+            | 0x4000..=0x415c // with PXONRXCNT and PXOFFRXCNT, eight each
             | 0x4160..=0x417c
             | 0x41a4
             | 0x41a8
@@ -248,7 +246,7 @@ fn is_storage(at: u32) -> bool {
             | 0x4900..=0x494c | 0x4970..=0x4a7c // RTTDCS and others
             | 0x4a84..=0x4aac | 0x4b00..=0x4cfc
             | offset::RXCSUM | 0x5008 | 0x5078 | 0x507c
-            | offset::FCTRL | 0x5084 | offset::MCSTCTRL
+            | offset::FCTRL | 0x5084 | offset::VLNCTRL | offset::MCSTCTRL
             | 0x5098..=0x5114 | 0x5120..=0x51fc
             | offset::MTA..=0x53fc
             | 0x5800..=0x5814 | 0x581c..=0x5bfc // wake-up, management
@@ -259,7 +257,7 @@ fn is_storage(at: u32) -> bool {
             | offset::SECTXCTRL | 0x8808..=0x8cfc // security, time stamps
             | offset::SECRXCTRL | 0x8d08..=0x8f8c
             | 0x9000..=0x9ffc
-            | 0xa000..=0xa1fc          // VFTA
+            | offset::VFTA..=0xa1fc
             | offset::RAL..=0xa9fc     // with MPSAR
             | 0xb000..=0xc7fc
             | 0xc800..=0xcbfc          // RTTUP2TC

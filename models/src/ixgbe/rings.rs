@@ -154,7 +154,7 @@ impl Ixgbe82599 {
         if on && (!self.is_enabled(which) || self.registers.get(at) & dctl::ENABLE == 0) {
             match which {
                 Ring::Transmit(queue) => self.judge_transmit_queue(queue, value),
-                Ring::Receive(queue) => self.judge_receive_queue(queue, value),
+                Ring::Receive(queue) => self.judge_receive_queue(queue),
             }
         }
         self.registers.set(at, value & !dctl::SWFLSH);

@@ -405,3 +405,51 @@ fn the_same_seed_is_the_same_device() {
     assert!(trace(9) == trace(9));
     assert!(trace(9) != trace(10));
 }
+
+/// As the register test of Linux e1000e (`ethtool -t`) writes and compares.
+#[test]
+fn bits_that_are_not_there_read_zero() {
+    let mut rig = Rig::cold(0, Latitude::none());
+    for (at, mask) in [
+        (0x0028, u32::MAX),
+        (0x002c, 0xffff),
+        (0x0030, 0xffff),
+        (0x0038, 0xffff),
+        (0x2820, 0xffff),
+        (0x2804, u32::MAX),
+        (0x2810, 0xffff),
+        (0x2818, 0xffff),
+        (0x2168, 0xfff8),
+        (0x0170, 0xffff),
+        (0x0410, 0x3fff_ffff),
+        (0x3804, u32::MAX),
+        (0x3820, 0xffff),
+        (0x5404, 0x8003_ffff),
+        (0x5200, u32::MAX),
+    ] {
+        for pattern in [0x5a5a_5a5a, 0xa5a5_a5a5, 0, u32::MAX] {
+            rig.write(at, pattern);
+            assert_eq!(rig.read(at), pattern & mask, "{at:#x}");
+        }
+    }
+    rig.expect_clean();
+}
+
+#[test]
+fn a_phy_in_loopback_sends_back_what_it_gets() {
+    let mut rig = Rig::plain();
+    rig.start_receive(0);
+    rig.give(2);
+    // MDIC: write BMCR of PHY 1: loopback, 1000 Mbit/s, full duplex.
+    rig.write(0x0020, 0x0420_0000 | 0x4140);
+    rig.steps(2);
+    let mut frame = vec![0x5a; 100];
+    frame[..6].copy_from_slice(&MAC);
+    let address = rig.put(PAYLOAD, &frame);
+    let index = rig.push(data(address, 100, LAST, 0));
+    rig.doorbell();
+    rig.until_done(index);
+    rig.steps(4);
+    assert_eq!(rig.buffer(0)[..100], frame[..]);
+    assert!(rig.sent().is_empty(), "nothing leaves");
+}

@@ -207,3 +207,35 @@ fn with_latitude_vectors_come_early_and_for_nothing_and_never_fail() {
     assert!(early > 0, "no early vector in seeds 0 to 59");
     assert!(spurious > 0, "no spurious vector in seeds 0 to 59");
 }
+
+#[test]
+fn the_pin_follows_the_causes_while_msix_is_off() {
+    const MSIX: u16 = 0xa0;
+    let mut rig = Rig::plain();
+    let control = rig.device.config_read(MSIX);
+    rig.device.config_write(MSIX, control & !(1 << 31));
+    rig.write(0x00d8, u32::MAX);
+    rig.read(0x00c0);
+    assert!(!rig.device.interrupt_pin());
+    // ICS: a cause that is not enabled asserts nothing.
+    rig.write(0x00c8, TXQ0);
+    assert!(!rig.device.interrupt_pin());
+    rig.write(0x00d0, TXQ0);
+    assert!(rig.device.interrupt_pin());
+    // Nothing else is sent.
+    rig.step();
+    assert!(rig.take_interrupts().is_empty());
+    // Interrupt Disable, in the command register.
+    let command = rig.device.config_read(4);
+    rig.device.config_write(4, command | 1 << 10);
+    assert!(!rig.device.interrupt_pin());
+    rig.device.config_write(4, command);
+    assert!(rig.device.interrupt_pin());
+    // Reading ICR takes it back.
+    assert_ne!(rig.read(0x00c0) & TXQ0, 0);
+    assert!(!rig.device.interrupt_pin());
+    // With MSI-X there is no pin.
+    rig.write(0x00c8, TXQ0);
+    rig.device.config_write(MSIX, control | 1 << 31);
+    assert!(!rig.device.interrupt_pin());
+}

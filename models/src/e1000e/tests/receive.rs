@@ -266,8 +266,14 @@ fn extended_descriptors() {
     assert_eq!(raw[12..14], (frame.len() as u16).to_le_bytes());
     rig.expect_clean();
     rig.give_one(2);
+    // The VLAN tag of an earlier write-back is no DD.
     rig.memory.bytes[RX_RING + 2 * 16 + 14] = 1;
     rig.write(0x2818, 3);
+    rig.step();
+    rig.expect_clean();
+    rig.give_one(3);
+    rig.memory.bytes[RX_RING + 3 * 16 + 8] = 1;
+    rig.write(0x2818, 4);
     rig.step();
     rig.expect_violation("its status is not clear");
 }
@@ -406,4 +412,34 @@ fn every_frame_is_received_once_and_in_order_whatever_the_latitude() {
         assert_eq!(rig.device.counters().frames_missed, 0, "seed {seed}");
         rig.expect_clean();
     }
+}
+
+#[test]
+fn the_vlan_filter_lets_through_what_its_table_has() {
+    let mut rig = Rig::plain();
+    rig.write(0x0038, 0x8100);
+    rig.start_receive(1 << 18);
+    rig.give(4);
+    let tagged = |id: u8| {
+        let mut frame = frame_to(MAC, 100);
+        frame[12..16].copy_from_slice(&[0x81, 0x00, 0x60, id]);
+        frame
+    };
+    rig.write(0x5600 + 4, 1 << (37 - 32));
+    rig.deliver(&tagged(36));
+    rig.deliver(&tagged(37));
+    // What has no tag is none of its business.
+    rig.deliver(&frame_to(MAC, 60));
+    rig.steps(4);
+    assert_eq!(rig.buffer(0)[..100], tagged(37));
+    assert_eq!(rig.buffer(1)[..60], frame_to(MAC, 60));
+    assert_eq!(rig.rx(2).status, 0);
+    rig.expect_clean();
+    // Stripping, which the model has not got.
+    let control = rig.read(0x0000);
+    rig.write(0x0000, control | 1 << 30);
+    rig.expect_clean();
+    rig.deliver(&tagged(37));
+    rig.steps(2);
+    rig.expect_violation("VLAN stripping");
 }

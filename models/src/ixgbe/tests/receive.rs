@@ -361,3 +361,29 @@ fn a_reset_forgets_the_buffers_that_were_fetched() {
         rig.expect_clean();
     }
 }
+
+#[test]
+fn the_vlan_filter_lets_through_what_its_table_has() {
+    let mut rig = Rig::plain();
+    rig.give(0, 4);
+    let tagged = |id: u8| {
+        let mut frame = pattern(100, 1);
+        frame[..6].copy_from_slice(&MAC);
+        frame[12..16].copy_from_slice(&[0x81, 0x00, 0x60, id]);
+        frame
+    };
+    rig.write(0x5088, 0x8100 | 1 << 30);
+    rig.write(0xa000 + 4, 1 << (37 - 32));
+    rig.deliver(&tagged(36));
+    rig.deliver(&tagged(37));
+    rig.until_received(0, 0);
+    assert_eq!(rig.buffer(0, 0)[..100], tagged(37));
+    rig.steps(4);
+    rig.expect_clean();
+    // Every VLAN.
+    rig.write(0x5088, 0x8100);
+    rig.deliver(&tagged(36));
+    rig.until_received(0, 1);
+    assert_eq!(rig.buffer(0, 1)[..100], tagged(36));
+    rig.expect_clean();
+}
