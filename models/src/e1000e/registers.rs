@@ -136,7 +136,7 @@ fn is_storage(at: u32) -> bool {
             | offset::VET
             | offset::ITR
             | offset::IAM
-            | 0x0170                  // FCTTV
+            | 0x0170 | 0x0178         // FCTTV, TXCW
             | offset::TIPG
             | 0x0458                  // AIT
             | offset::LEDCTL
@@ -178,8 +178,8 @@ fn is_storage(at: u32) -> bool {
 /// fields only, as Linux e1000e's register test expects it of an 82574 (`ethtool.c`).
 pub(super) const fn implemented(at: u32) -> u32 {
     match at {
-        // FCAH, FCT, VET, FCTTV, RDTR.
-        0x002c | 0x0030 | 0x0038 | 0x0170 | 0x2820 => 0xffff,
+        // FCAH, FCT, VET, FCTTV, TXCW (of a SerDes, which the 82574 has not), RDTR.
+        0x002c | 0x0030 | 0x0038 | 0x0170 | 0x0178 | 0x2820 => 0xffff,
         // FCRTH: bytes, in units of 8.
         0x2168 => 0xfff8,
         offset::TIPG => 0x3fff_ffff,
