@@ -75,7 +75,8 @@ pub(crate) struct Args {
 /// What is no violation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Permit {
-    /// What Linux's own driver does (ixgbe leaves some tables and bits as they are)
+    /// What Linux's own drivers do (ixgbe leaves some tables and bits as they are; e1000e switches
+    /// the receiver on before it has a ring)
     Linux,
 }
 
@@ -304,7 +305,11 @@ fn build(args: &Args, wire: Box<dyn Wire>) -> Box<dyn Device> {
             if args.seed.is_none() {
                 config.latitude = e1000e::Latitude::none();
             }
-            Box::new(E1000e82574::new(config, wire))
+            let mut device = E1000e82574::new(config, wire);
+            if args.permit.contains(&Permit::Linux) {
+                device.permit_linux();
+            }
+            Box::new(device)
         }
         NicKind::Ixgbe => {
             let mut config = ixgbe::ModelConfig {

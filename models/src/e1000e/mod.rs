@@ -114,6 +114,8 @@ pub struct E1000e82574 {
     never_quiet: bool,
     gone: bool,
     icr_survives: bool,
+    /// What Linux's e1000e does is no violation.
+    permits_linux: bool,
     /// The device is hostile.
     liar: Option<Box<Liar>>,
     /// What was told before.
@@ -159,6 +161,7 @@ impl E1000e82574 {
             never_quiet: false,
             gone: false,
             icr_survives,
+            permits_linux: false,
             late_random: Random::new(config.seed ^ LATE),
             liar: None,
             lies_told: LieCounters::default(),
@@ -182,6 +185,14 @@ impl E1000e82574 {
     /// leaves STATUS.GIO_MASTER_ENABLE set, and Transactions Pending is set whatever is done.
     pub fn never_quiet(&mut self, on: bool) {
         self.never_quiet = on;
+    }
+
+    /// From now on it is no violation what Linux's e1000e does with an 82574 (and what works, as the
+    /// driver was written on silicon): it sets RCTL.EN before the receive ring has a place, since
+    /// the receiver must not be switched off again (`FLAG2_NO_DISABLE_RX`), and TCTL.EN before the
+    /// transmit ring has one; and `ethtool -d` reads what is no register.
+    pub fn permit_linux(&mut self) {
+        self.permits_linux = true;
     }
 
     /// Surprise removal: from now on registers and configuration space read all ones, writes do

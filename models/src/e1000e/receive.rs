@@ -104,6 +104,11 @@ impl RxQueue {
         if runs_ahead { self.fetched } else { self.head }
     }
 
+    /// Whether the device has no descriptor.
+    pub(super) fn is_empty(&self) -> bool {
+        self.head == self.tail
+    }
+
     pub(super) fn tail(&self) -> u32 {
         self.odd_tail.unwrap_or(self.tail)
     }

@@ -75,7 +75,8 @@ pub struct Rules {
     /// What the datasheet asks for and Linux's ixgbe does not do: tables without an initial value
     /// are written before RXCTRL.RXEN, bit 12 of DCA_RXCTRL is cleared, the arbiter is off
     /// while the transmit packet buffers are set up, DTXMXSZRQ is raised, no RS with WTHRESH > 0;
-    /// and a receive descriptor that is given has no DD.
+    /// and a receive descriptor that is given has no DD. SRRCTL is not written while its queue is
+    /// enabled, and nothing is read where no register is (`ethtool -d` does).
     pub beyond_linux: bool,
 }
 

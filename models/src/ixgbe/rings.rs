@@ -62,7 +62,9 @@ impl Ixgbe82599 {
         );
         // Queue 0 is enabled by DMATXCTL.TE, before it has a ring: no offence of the driver.
         let (_, entries) = self.registers.ring(which);
-        if fixed && entries > 0 && self.is_enabled(which) {
+        // Linux sets SRRCTL.DROP_EN as flow control is negotiated (`ixgbe_set_rx_drop_en`).
+        let is_linux = register == RingRegister::Split && !self.config.rules.beyond_linux;
+        if fixed && entries > 0 && self.is_enabled(which) && !is_linux {
             self.violation(format!(
                 "{at:#x} ({which:?}, {register:?}) written while the queue is enabled"
             ));

@@ -1,5 +1,6 @@
 //! What a driver must not do, one by one. Each test also shows what is said about it.
 
+use super::super::Latitude;
 use super::rig::*;
 
 /// A rig with a frame of 64 bytes in memory.
@@ -484,4 +485,28 @@ fn reports_are_bounded() {
     assert_eq!(violations.len(), 257);
     assert_eq!(violations[256], "and 744 more");
     rig.expect_clean();
+}
+
+#[test]
+fn what_linux_does_is_none_where_that_is_said() {
+    for permitted in [false, true] {
+        let mut rig = Rig::cold(0, Latitude::none());
+        if permitted {
+            rig.device.permit_linux();
+        }
+        let judge = |rig: &mut Rig, what: &str| {
+            if permitted {
+                rig.expect_clean();
+            } else {
+                rig.expect_violation(what);
+            }
+        };
+        // RCTL.EN, then the ring (FLAG2_NO_DISABLE_RX).
+        rig.write(0x0100, 1 << 1);
+        judge(&mut rig, "before the base and the length");
+        rig.write(0x2808, 512);
+        judge(&mut rig, "written while enabled");
+        rig.read(0x000c);
+        judge(&mut rig, "where no register is");
+    }
 }
