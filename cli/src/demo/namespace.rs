@@ -65,20 +65,6 @@ impl Namespace {
         self.set_up(interface, true)
     }
 
-    /// The first IPv4 address of the interface, also while it is down.
-    pub(super) fn address(&self, interface: &str) -> io::Result<Option<Ipv4Addr>> {
-        let value = libc::__c_anonymous_ifr_ifru {
-            ifru_addr: sockaddr(Ipv4Addr::UNSPECIFIED),
-        };
-        let mut request = named(interface, value);
-        match self.call(libc::SIOCGIFADDR, &mut request) {
-            // SAFETY: the call has filled in the address.
-            Ok(()) => Ok(Some(address_in(unsafe { &request.ifr_ifru.ifru_addr }))),
-            Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     pub(super) fn mtu(&self, interface: &str) -> io::Result<i32> {
         let mut request = named(interface, libc::__c_anonymous_ifr_ifru { ifru_mtu: 0 });
         self.call(libc::SIOCGIFMTU, &mut request)?;
@@ -179,11 +165,6 @@ fn named(interface: &str, value: libc::__c_anonymous_ifr_ifru) -> libc::ifreq {
         *to = from as libc::c_char;
     }
     request
-}
-
-fn address_in(socket: &libc::sockaddr) -> Ipv4Addr {
-    let [_, _, a, b, c, d, ..] = socket.sa_data.map(|byte| byte as u8);
-    Ipv4Addr::new(a, b, c, d)
 }
 
 /// An IPv4 address as these calls take it.
