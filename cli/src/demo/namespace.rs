@@ -81,9 +81,19 @@ impl Namespace {
         Ok(i32::from(self.flags(interface)?) & libc::IFF_UP != 0)
     }
 
-    /// Whether the interface is up and its driver sees a link.
+    /// Whether the interface is up and its driver sees a link. (The flag IFF_RUNNING is late: for a
+    /// while after "up" it says yes for an interface that has none.)
     pub(super) fn has_link(&self, interface: &str) -> io::Result<bool> {
-        Ok(i32::from(self.flags(interface)?) & libc::IFF_RUNNING != 0)
+        // `struct ethtool_value` and ETHTOOL_GLINK of Linux's `include/uapi/linux/ethtool.h`.
+        const GET_LINK: u32 = 10;
+        let mut value = [GET_LINK, 0];
+        let data = libc::__c_anonymous_ifr_ifru {
+            ifru_data: value.as_mut_ptr().cast(),
+        };
+        // The kernel writes the second number, which lives through the call.
+        self.call(libc::SIOCETHTOOL, &mut named(interface, data))?;
+        let [_, link] = value;
+        Ok(link != 0)
     }
 
     pub(super) fn set_up(&self, interface: &str, up: bool) -> io::Result<()> {
@@ -143,8 +153,8 @@ impl Namespace {
 
     /// A call of netdevice(7).
     fn call(&self, request: libc::Ioctl, interface: &mut libc::ifreq) -> io::Result<()> {
-        // SAFETY: these requests read and write an `ifreq`, which lives through the call; the
-        // descriptor is an open socket.
+        // SAFETY: these requests read and write an `ifreq`, which lives through the call, and what
+        // it points to, if anything; the descriptor is an open socket.
         let result = unsafe { libc::ioctl(self.control.as_raw_fd(), request, interface) };
         if result < 0 {
             Err(io::Error::last_os_error())
