@@ -76,7 +76,8 @@ pub struct Rules {
     /// are written before RXCTRL.RXEN, bit 12 of DCA_RXCTRL is cleared, the arbiter is off
     /// while the transmit packet buffers are set up, DTXMXSZRQ is raised, no RS with WTHRESH > 0;
     /// and a receive descriptor that is given has no DD. SRRCTL is not written while its queue is
-    /// enabled, and nothing is read where no register is (`ethtool -d` does).
+    /// enabled, nothing is read where no register is (`ethtool -d` does), and the data path is halted
+    /// before RXCTRL.RXEN on an X540 too.
     pub beyond_linux: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Each rule, broken once.
 
-use super::super::{Latitude, ModelConfig, Rules};
+use super::super::{DeviceId, Latitude, ModelConfig, Rules};
 use super::rig::*;
 use crate::Device;
 
@@ -478,4 +478,35 @@ fn a_long_silence_is_reported() {
         rig.steps(2);
     }
     rig.expect_violation("no RS in 80");
+}
+
+#[test]
+fn an_x540_may_start_to_receive_as_linux_has_it() {
+    for (device, linux, clean) in [
+        (DeviceId::Kx4, true, false),
+        (DeviceId::X540T, true, true),
+        (DeviceId::X540T, false, false),
+    ] {
+        let mut config = ModelConfig {
+            latitude: Latitude::none(),
+            device,
+            ..ModelConfig::default()
+        };
+        if linux {
+            config.rules = Rules::linux();
+        }
+        let mut rig = Rig::with(config).warmed_up();
+        rig.write(0x3000, 0);
+        // SECRXCTRL: the path is open.
+        rig.write(0x8d00, 0);
+        rig.steps(2);
+        rig.device.take_violations();
+        rig.write(0x3000, 1);
+        let said = rig.device.take_violations().join("; ");
+        assert_eq!(
+            !said.contains("data path"),
+            clean,
+            "{device:?}, {linux}: {said}"
+        );
+    }
 }
