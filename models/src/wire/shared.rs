@@ -4,6 +4,7 @@
 //! middle, and ends come and go in any order.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -23,11 +24,10 @@ const LONGEST_FRAME: usize = 66_000;
 /// How often the directory is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a frame waits for room at an end that is slow, before it is lost there: Linux lets as
-/// few as ten datagrams wait at a socket.
-const PATIENCE: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 5_000_000,
-};
+/// few as ten datagrams wait at a socket, and its process may not have its turn.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Frames that are taken from the socket while a frame of ours waits; then it is lost.
+const WAITING: usize = 4096;
 
 /// One end of a wire between processes. There is a carrier as long as there is another end.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub struct SharedWire {
     name: OsString,
     socket: UnixDatagram,
     others: RefCell<Others>,
+    /// Frames that came while one of ours waited: else two ends could wait for each other.
+    waiting: VecDeque<Vec<u8>>,
     buffer: Box<[u8]>,
 }
 
@@ -51,6 +53,8 @@ struct Others {
 struct Other {
     name: OsString,
     socket: UnixDatagram,
+    /// Has not taken the last frame, in all that time: no other waits for it, until one gets in.
+    stalled: bool,
 }
 
 impl SharedWire {
@@ -79,6 +83,7 @@ impl SharedWire {
             name,
             socket,
             others: RefCell::default(),
+            waiting: VecDeque::new(),
             buffer: vec![0; LONGEST_FRAME].into_boxed_slice(),
         };
         wire.look();
@@ -110,7 +115,11 @@ impl SharedWire {
                 continue;
             }
             match self.connect(&name) {
-                Ok(socket) => others.all.push(Other { name, socket }),
+                Ok(socket) => others.all.push(Other {
+                    name,
+                    socket,
+                    stalled: false,
+                }),
                 Err(error) => self.clear_away(&name, &error),
             }
         }
@@ -131,18 +140,51 @@ impl SharedWire {
     }
 }
 
-/// Sends a frame, and waits a moment if there is no room; whether it has left.
-fn send(socket: &UnixDatagram, frame: &[u8]) -> io::Result<bool> {
-    match socket.send(frame) {
-        Ok(_) => return Ok(true),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-        Err(error) => return Err(error),
+/// Sends a frame, and waits if there is no room, while `take` takes what comes in, as long as it
+/// can; whether the frame has left.
+fn send(
+    other: &mut Other,
+    frame: &[u8],
+    own: &UnixDatagram,
+    mut take: impl FnMut() -> bool,
+) -> io::Result<bool> {
+    let begin = Clock::now();
+    loop {
+        match other.socket.send(frame) {
+            Ok(_) => {
+                other.stalled = false;
+                return Ok(true);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        let left = PATIENCE.saturating_sub(begin.elapsed());
+        if other.stalled || left.is_zero() || !take() {
+            other.stalled = true;
+            return Ok(false);
+        }
+        let mut wanted = [
+            PollFd::new(&other.socket, PollFlags::OUT),
+            PollFd::new(own, PollFlags::IN),
+        ];
+        let left = Timespec {
+            tv_sec: 0,
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        // Interrupted or not, the loop looks again.
+        let _ = rustix::event::poll(&mut wanted, Some(&left));
     }
-    let mut wanted = [PollFd::new(socket, PollFlags::OUT)];
-    let _ = rustix::event::poll(&mut wanted, Some(&PATIENCE));
-    match socket.send(frame) {
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
-        sent => sent.map(|_| true),
+}
+
+/// Takes the next frame from a socket.
+fn receive(socket: &UnixDatagram, buffer: &mut [u8], frame: &mut Vec<u8>) -> bool {
+    match socket.recv(buffer) {
+        Ok(len) if len > 0 => {
+            frame.clear();
+            frame.extend_from_slice(buffer.get(..len).unwrap_or_default());
+            true
+        }
+        _ => false,
     }
 }
 
@@ -155,30 +197,42 @@ impl AsFd for SharedWire {
 impl Wire for SharedWire {
     fn transmit(&mut self, frame: &mut Vec<u8>, _now: Instant) {
         self.look();
+        let (own, waiting, buffer) = (&self.socket, &mut self.waiting, &mut self.buffer);
+        let mut take = || {
+            let mut frame = Vec::new();
+            while waiting.len() < WAITING && receive(own, buffer, &mut frame) {
+                waiting.push_back(std::mem::take(&mut frame));
+            }
+            waiting.len() < WAITING
+        };
+        let mut gone = Vec::new();
         let mut others = self.others.borrow_mut();
         let mut lost = 0;
-        others.all.retain(|other| match send(&other.socket, frame) {
-            Ok(sent) => {
-                lost += u64::from(!sent);
-                true
-            }
-            Err(error) => {
-                self.clear_away(&other.name, &error);
-                false
-            }
-        });
+        others
+            .all
+            .retain_mut(|other| match send(other, frame, own, &mut take) {
+                Ok(sent) => {
+                    lost += u64::from(!sent);
+                    true
+                }
+                Err(error) => {
+                    gone.push((std::mem::take(&mut other.name), error));
+                    false
+                }
+            });
         others.dropped += lost;
+        drop(others);
+        for (name, error) in gone {
+            self.clear_away(&name, &error);
+        }
     }
 
     fn receive(&mut self, frame: &mut Vec<u8>, _now: Instant) -> bool {
-        match self.socket.recv(&mut self.buffer) {
-            Ok(len) if len > 0 => {
-                frame.clear();
-                frame.extend_from_slice(self.buffer.get(..len).unwrap_or_default());
-                true
-            }
-            _ => false,
+        if let Some(first) = self.waiting.pop_front() {
+            *frame = first;
+            return true;
         }
+        receive(&self.socket, &mut self.buffer, frame)
     }
 
     fn carrier(&self) -> bool {
@@ -235,6 +289,38 @@ mod tests {
         assert_eq!(one.dropped(), 0);
         drop(one);
         assert!(!directory.exists());
+    }
+
+    /// Each sends far more than a socket holds before it takes anything.
+    #[test]
+    fn two_ends_that_talk_at_once_lose_nothing() {
+        const FRAMES: u32 = 2_000;
+        let place = tempfile::tempdir().unwrap();
+        let ends = [(); 2].map(|()| SharedWire::join(place.path()).unwrap());
+        settle();
+        let talk = |mut end: SharedWire| {
+            std::thread::spawn(move || {
+                let mut frame = Vec::new();
+                for number in 0..FRAMES {
+                    frame.clear();
+                    frame.extend_from_slice(&number.to_le_bytes());
+                    end.transmit(&mut frame, NOW);
+                }
+                let begin = Clock::now();
+                for number in 0..FRAMES {
+                    while !end.receive(&mut frame, NOW) {
+                        assert!(begin.elapsed() < Duration::from_secs(60), "{number} came");
+                        std::thread::yield_now();
+                    }
+                    assert_eq!(frame, number.to_le_bytes());
+                }
+                assert_eq!(end.dropped(), 0);
+                // The other one may still be waiting for room here.
+                end
+            })
+        };
+        let talking = ends.map(talk);
+        let _ends = talking.map(|thread| thread.join().unwrap());
     }
 
     #[test]
