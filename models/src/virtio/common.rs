@@ -216,8 +216,11 @@ impl VirtioNet {
     /// A field of the selected queue.
     fn write_queue(&mut self, field: Field, value: u32) {
         let index = self.common.queue_select;
+        // No vector is what a queue has after a reset: Linux says so once more when it lets go of a
+        // device (virtio 1.3, section 4.1.5.1.2: NO_VECTOR unmaps a queue, at any time).
+        let is_unmapped = field == Field::QueueVector && value as u16 == NO_VECTOR;
         let before = self.common.status & status::FEATURES_OK == 0;
-        if before {
+        if before && !is_unmapped {
             self.report(&format!("queue {index}: set up before FEATURES_OK"));
         }
         let vector = match field {

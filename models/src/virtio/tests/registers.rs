@@ -309,3 +309,18 @@ fn nothing_moves_without_bus_mastering() {
     rig.device.config_write(4, 6);
     rig.wait(1);
 }
+
+/// As Linux does when its module is unloaded.
+#[test]
+fn a_queue_may_be_taken_from_its_vector_after_a_reset_and_given_one_only_later() {
+    let mut rig = Rig::warm(plain(), LEAST, 8);
+    rig.set_status(0);
+    rig.until("reset", |rig| rig.status() == 0);
+    for queue in 0..2 {
+        rig.write(0x16, 2, queue);
+        rig.write(0x1a, 2, 0xffff);
+    }
+    rig.expect_clean();
+    rig.write(0x1a, 2, 1);
+    rig.expect_violation("set up before FEATURES_OK");
+}
