@@ -2,7 +2,7 @@
 
 use crate::checksum::{combine, sum};
 
-const VLAN: [u8; 2] = [0x81, 0x00];
+const VLAN: u16 = 0x8100;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 pub(crate) const TCP: u8 = 6;
@@ -20,9 +20,14 @@ pub(crate) struct Packet<'a> {
 
 impl<'a> Packet<'a> {
     pub(crate) fn parse(frame: &'a [u8]) -> Option<Self> {
+        Self::parse_behind(VLAN, frame)
+    }
+
+    /// The packet in a frame that may have a tag of this type.
+    pub(crate) fn parse_behind(tag: u16, frame: &'a [u8]) -> Option<Self> {
         let kind = |at: usize| frame.get(at..)?.first_chunk::<2>().copied();
         let (kind, at) = match kind(12)? {
-            VLAN => (kind(16)?, 18),
+            first if first == tag.to_be_bytes() => (kind(16)?, 18),
             other => (other, 14),
         };
         match kind {
@@ -125,7 +130,7 @@ pub(crate) fn random_frame(random: &mut crate::pace::Random) -> Vec<u8> {
     let len = random.below(120) as usize;
     let mut frame: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
     if let Some(kind) = frame.get_mut(12..14) {
-        kind.copy_from_slice(&[IPV4, IPV6, VLAN][random.below(3) as usize]);
+        kind.copy_from_slice(&[IPV4, IPV6, VLAN.to_be_bytes()][random.below(3) as usize]);
     }
     frame
 }

@@ -1,7 +1,8 @@
 //! The frame that transmit descriptors are gathered into, and what becomes of it.
 
-use super::bits::{command, dctl, hlreg0, offset, offset::ring, option, statistic};
+use super::bits::{VT_SHIFT, command, dctl, hlreg0, offset, offset::ring, option, statistic};
 use super::descriptor::{Context, TxDescriptor};
+use super::filter::tag_type;
 use super::offload::{self, LONGEST_FRAME, Request};
 use super::registers::Ring;
 use super::segment::{self, Flags};
@@ -20,6 +21,11 @@ const MOST_DESCRIPTORS: u32 = 40;
 const HEADER_DESCRIPTORS: usize = 4;
 /// Most bytes of a request: PAYLEN has 18 bits, the header at most 512.
 const LONGEST_REQUEST: usize = (1 << 18) - 1 + 512;
+
+/// Bytes of a VLAN tag: its type, then priority and identifier.
+const TAG: usize = 4;
+/// It goes behind the two addresses.
+const TAG_AT: usize = 12;
 
 /// Where a descriptor came from, for reports.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +85,11 @@ impl Assembly {
         if let Some(misuse) = descriptor.misuse() {
             work.report_transmit(place, &descriptor.raw, misuse);
         }
+        // The first one counts (X550 datasheet 7.2.3.2.4); Linux sets the bit in all.
+        if descriptor.has(command::VLE) && !self.first.is_some_and(|one| one.has(command::VLE)) {
+            let text = "VLE, and not in the first descriptor of the frame: no tag is put on";
+            work.report_transmit(place, &descriptor.raw, text);
+        }
         self.fragments += 1;
         self.gather(&descriptor, place, work);
         if self.fragments as usize <= HEADER_DESCRIPTORS {
@@ -130,10 +141,13 @@ impl Assembly {
             ip: first.wants(option::IXSM),
             transport: first.wants(option::TXSM),
             segment: first.has(command::TSE),
+            tag: tag_len(&first),
         };
-        let Some(context) = context else {
+        let tagging = context.filter(|_| first.has(command::VLE));
+        let tag = tagging.map(|context| self.tag(&context, &first, place, work));
+        let Some(context) = context.filter(|_| request.needs_headers()) else {
             self.judge_length(&first, 0, place, work);
-            send(&mut self.buffer, place.queue, work);
+            send(&mut self.buffer, tag, place.queue, work);
             return;
         };
         let frame = &self.buffer;
@@ -151,17 +165,44 @@ impl Assembly {
         if !request.segment {
             work.counters.checksums_inserted +=
                 offload::insert(&context, request, &mut self.buffer);
-            send(&mut self.buffer, place.queue, work);
+            send(&mut self.buffer, tag, place.queue, work);
             return;
         }
         if self.head < header {
             let text = "the header that is to be repeated lies in more than four descriptors";
             work.report_transmit(place, &first.raw, text);
         }
-        self.segment(&context, request, place.queue, work);
+        self.segment(&context, request, tag, place.queue, work);
     }
 
-    fn segment(&mut self, context: &Context, request: Request, queue: usize, work: &mut Work<'_>) {
+    /// The tag that goes on a frame: its type from DMATXCTL.VT, the rest from the context (X550
+    /// datasheet 7.4.3.1). VT must be what VLNCTRL.VET is (82599 datasheet 8.2.3.9.2).
+    fn tag(
+        &self,
+        context: &Context,
+        first: &TxDescriptor,
+        place: Place,
+        work: &mut Work<'_>,
+    ) -> [u8; TAG] {
+        let kind = (work.registers.get(offset::DMATXCTL) >> VT_SHIFT) as u16;
+        let expected = tag_type(work.registers);
+        if kind != expected {
+            let text = format!("VLE with DMATXCTL.VT {kind:#x}, and VLNCTRL.VET is {expected:#x}");
+            work.report_transmit(place, &first.raw, &text);
+        }
+        let [a, b] = kind.to_be_bytes();
+        let [c, d] = context.vlan.to_be_bytes();
+        [a, b, c, d]
+    }
+
+    fn segment(
+        &mut self,
+        context: &Context,
+        request: Request,
+        tag: Option<[u8; TAG]>,
+        queue: usize,
+        work: &mut Work<'_>,
+    ) {
         let low = work.registers.get(offset::DTXTCPFLGL);
         let high = work.registers.get(offset::DTXTCPFLGH);
         let payload = self.buffer.len() - context.header_len().min(self.buffer.len());
@@ -171,7 +212,7 @@ impl Assembly {
         segment::cut(context, flags, &self.buffer, &mut self.segment, |segment| {
             work.counters.segments_made += 1;
             work.counters.checksums_inserted += 1 + u64::from(request.ip);
-            send(segment, queue, work);
+            send(segment, tag, queue, work);
         });
     }
 
@@ -184,14 +225,12 @@ impl Assembly {
         contexts: &[Option<Context>; 2],
         work: &mut Work<'_>,
     ) -> Option<Option<Context>> {
-        let offloads = first.has(command::TSE) || first.wants(option::IXSM | option::TXSM);
         if !first.needs_context() {
             return Some(None);
         }
         match contexts.get(first.slot()) {
-            Some(Some(context)) if offloads => Some(Some(*context)),
-            // CC alone looks at the context for things that are not modelled.
-            Some(Some(_)) => Some(None),
+            // CC alone looks at it for things that are not modelled.
+            Some(Some(context)) => Some(Some(*context)),
             Some(None) => {
                 let text = "an offload, and there is no context in its slot";
                 work.report_transmit(place, &first.raw, text);
@@ -216,15 +255,13 @@ impl Assembly {
                 "a frame of {} descriptors; with WTHRESH {threshold} {most} are allowed",
                 self.fragments
             )
-        } else if first.has(command::VLE) {
-            "VLAN insertion is not modelled".into()
         } else if !first.has(command::IFCS) {
             "IFCS is off in the first descriptor: a frame without a check sequence".into()
         } else if work.registers.get(offset::HLREG0) & hlreg0::TXCRCEN == 0 {
             "IFCS, and HLREG0.TXCRCEN is off".into()
         } else if !self.spoiled && self.buffer.len() < SHORTEST {
             "a frame of less than 17 bytes".into()
-        } else if !segments && self.buffer.len() > LONGEST_FRAME {
+        } else if !segments && self.buffer.len() + tag_len(first) > LONGEST_FRAME {
             "a frame of more than 15.5 KiB without segmentation".into()
         } else {
             return true;
@@ -244,9 +281,20 @@ impl Assembly {
     }
 }
 
-/// Puts a frame on the wire, or back to the receiver: padding, counters.
-fn send(frame: &mut Vec<u8>, queue: usize, work: &mut Work<'_>) {
+/// Bytes that the device adds to a frame for its tag.
+fn tag_len(first: &TxDescriptor) -> usize {
+    if first.has(command::VLE) { TAG } else { 0 }
+}
+
+/// Puts a frame on the wire, or back to the receiver: tag, padding, counters. That the MAC pads what
+/// has its tag already, to 64 bytes with it, is assumed: HLREG0.TXPADEN says no more than 64 bytes.
+fn send(frame: &mut Vec<u8>, tag: Option<[u8; TAG]>, queue: usize, work: &mut Work<'_>) {
     let control = work.registers.get(offset::HLREG0);
+    if let Some(tag) = tag {
+        let at = TAG_AT.min(frame.len());
+        frame.splice(at..at, tag);
+        work.counters.tags_inserted += 1;
+    }
     if frame.len() < PADDED {
         if control & hlreg0::TXPADEN == 0 {
             work.violations.report(format!(

@@ -206,6 +206,11 @@ pub(super) mod rdrxctl {
 pub(super) const RXEN: u32 = 1 << 0;
 /// DMATXCTL.TE.
 pub(super) const TE: u32 = 1 << 0;
+/// DMATXCTL.GDV: double VLAN; so has CTRL_EXT a bit.
+pub(super) const DOUBLE_VLAN: u32 = 1 << 3;
+pub(super) const EXTENDED_VLAN: u32 = 1 << 26;
+/// DMATXCTL.VT: the type of the tags that the device puts on.
+pub(super) const VT_SHIFT: u32 = 16;
 /// RTTDCS.ARBDIS.
 pub(super) const ARBDIS: u32 = 1 << 6;
 /// SECRXCTRL.RX_DIS and SECTXCTRL.TX_DIS; the status registers say ready in bit 0.
@@ -250,8 +255,11 @@ pub(super) mod mcstctrl {
 
 /// RXCSUM.PCSD: the hash, not the fragment checksum, is written back.
 pub(super) const PCSD: u32 = 1 << 13;
-/// VLNCTRL.VFE.
-pub(super) const VLAN_FILTER: u32 = 1 << 30;
+/// VLNCTRL.
+pub(super) mod vlnctrl {
+    pub(crate) const VET: u32 = 0xffff;
+    pub(crate) const VFE: u32 = 1 << 30;
+}
 
 pub(super) mod mrqc {
     /// MRQE.
@@ -361,6 +369,7 @@ pub(super) mod tucmd {
 pub(super) mod rx_status {
     pub(crate) const DD: u32 = 1 << 0;
     pub(crate) const EOP: u32 = 1 << 1;
+    pub(crate) const VP: u32 = 1 << 3;
     pub(crate) const UDPCS: u32 = 1 << 4;
     pub(crate) const L4CS: u32 = 1 << 5;
     pub(crate) const IPCS: u32 = 1 << 6;

@@ -1,8 +1,8 @@
 //! What reading and writing the registers of BAR 0 does, but for those of rings.
 
 use super::bits::{
-    ARBDIS, PATH_DISABLE, PATH_READY, SYNC_PHY, SYNC_REGISTER, autoc, cause, ctrl, eec, esdp, i2c,
-    mrqc, offset, rdrxctl, swsm,
+    ARBDIS, EXTENDED_VLAN, PATH_DISABLE, PATH_READY, SYNC_PHY, SYNC_REGISTER, autoc, cause, ctrl,
+    eec, esdp, i2c, mrqc, offset, rdrxctl, swsm,
 };
 use super::interrupts::Interrupts;
 use super::registers::{Register, RingRegister, canonical};
@@ -226,6 +226,11 @@ impl Ixgbe82599 {
         let before = self.registers.get(at);
         if at == offset::SECRXCTRL && value & !before & PATH_DISABLE != 0 {
             self.drained = self.delay(self.config.latitude.slow_drain, LONGEST_DRAIN);
+        }
+        if at == offset::CTRL_EXT && value & EXTENDED_VLAN != 0 {
+            self.violation(format!(
+                "CTRL_EXT {value:#x}: double VLAN tags are not modelled"
+            ));
         }
         // Bits 16 to 30 of RAH are reserved and read-only.
         let is_rah = (offset::RAL..offset::MPSAR).contains(&at) && at & 4 != 0;

@@ -108,7 +108,7 @@ pub(super) struct Context {
     pub(super) is_ipv4: bool,
     /// L4T.
     pub(super) l4_type: u32,
-    /// VLAN: of no use here, but part of what a slot holds.
+    /// VLAN: what the tag that is put on holds, priority included.
     pub(super) vlan: u16,
 }
 

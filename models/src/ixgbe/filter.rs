@@ -1,6 +1,6 @@
 //! Which frames the device keeps.
 
-use super::bits::{VLAN_FILTER, fctrl, hlreg0, mcstctrl, offset};
+use super::bits::{fctrl, hlreg0, mcstctrl, offset, vlnctrl};
 use super::registers::RegisterFile;
 
 /// Longest frame without JUMBOEN: 1518 bytes, and 1522 with a VLAN tag, with the check sequence.
@@ -9,13 +9,9 @@ const LONGEST_SHORT: usize = 1518 - 4;
 const ADDRESSES: u32 = 128;
 
 /// Whether a frame, without check sequence, is too long. With JUMBOEN the bound is MAXFRS.MFS,
-/// which counts the check sequence.
+/// which counts the check sequence and not the tag (X550 datasheet 8.2.2.16.6).
 pub(super) fn is_oversized(frame: &[u8], registers: &RegisterFile) -> bool {
-    let tag = if frame.get(12..14) == Some(&[0x81, 0x00]) {
-        4
-    } else {
-        0
-    };
+    let tag = vlan(frame, registers).map_or(0, |_| 4);
     let longest = if registers.get(offset::HLREG0) & hlreg0::JUMBOEN == 0 {
         LONGEST_SHORT
     } else {
@@ -53,26 +49,29 @@ pub(super) fn pass(destination: [u8; 6], registers: &RegisterFile) -> Option<Pas
     None
 }
 
-/// The identifier of a frame's VLAN, if it has a tag (VLNCTRL.VET).
-pub(super) fn vlan(frame: &[u8], registers: &RegisterFile) -> Option<u32> {
+/// The type by which a frame's tag is known (VLNCTRL.VET).
+pub(super) fn tag_type(registers: &RegisterFile) -> u16 {
+    (registers.get(offset::VLNCTRL) & vlnctrl::VET) as u16
+}
+
+/// What is in a frame's tag, if it has one: priority and the identifier of its VLAN.
+pub(super) fn vlan(frame: &[u8], registers: &RegisterFile) -> Option<u16> {
     let half = |at: usize| {
         let bytes = frame.get(at..).and_then(|rest| rest.first_chunk());
-        bytes.map(|bytes| u32::from(u16::from_be_bytes(*bytes)))
+        bytes.map(|bytes| u16::from_be_bytes(*bytes))
     };
-    let kind = registers.get(offset::VLNCTRL) & 0xffff;
-    half(14)
-        .filter(|_| half(12) == Some(kind))
-        .map(|tag| tag & 0xfff)
+    half(14).filter(|_| half(12) == Some(tag_type(registers)))
 }
 
 /// Whether a frame's VLAN is wanted: VLNCTRL.VFE, and a bit of VFTA for each (as Linux ixgbe has
 /// it, `ixgbe_set_vfta_generic`).
 pub(super) fn wants_vlan(frame: &[u8], registers: &RegisterFile) -> bool {
-    let Some(id) = vlan(frame, registers) else {
+    let Some(tag) = vlan(frame, registers) else {
         return true;
     };
+    let id = u32::from(tag & 0xfff);
     let word = registers.get(offset::VFTA + (id >> 5) * 4);
-    registers.get(offset::VLNCTRL) & VLAN_FILTER == 0 || word & 1 << (id & 31) != 0
+    registers.get(offset::VLNCTRL) & vlnctrl::VFE == 0 || word & 1 << (id & 31) != 0
 }
 
 /// Any of the receive addresses.

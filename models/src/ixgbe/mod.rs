@@ -3,16 +3,17 @@
 //! Modelled: configuration space (power management, MSI-X, PCI Express with function level
 //! reset), reset, master disable, the EEPROM behind EERD, semaphores, the link of a backplane, an
 //! SFP+ module behind I2CCTL;
-//! 128 transmit queues with advanced descriptors, two contexts each, gather, checksum insertion
-//! and TCP segmentation, write-back of descriptors or of the head; 128 receive queues with
-//! advanced descriptors, one buffer or several for a frame, the address filter, checksum
-//! verdicts, receive side scaling; MSI-X interrupts with moderation; statistics; loopback.
+//! 128 transmit queues with advanced descriptors, two contexts each, gather, checksum insertion,
+//! TCP segmentation and VLAN tags, write-back of descriptors or of the head; 128 receive queues
+//! with advanced descriptors, one buffer or several for a frame, the filters of addresses and VLANs,
+//! tags taken off, checksum verdicts, receive side scaling; MSI-X interrupts with moderation;
+//! statistics; loopback.
 //!
-//! Not modelled, and reported if used: legacy descriptors, VLAN insertion, stripping and filter,
-//! segmentation of UDP, SCTP, security, header splitting, queues chosen by traffic class or
-//! pool. Not modelled, and silent: legacy interrupts and MSI, flow control, receive side
-//! coalescing, the flow director, virtualisation, management, wake-up, PHYs, flash,
-//! time stamps. Their registers store what is written.
+//! Not modelled, and reported if used: legacy descriptors, double VLAN tags, segmentation of UDP,
+//! SCTP, security, header splitting, queues chosen by traffic class or pool. Not modelled, and
+//! silent: legacy interrupts and MSI, flow control, receive side coalescing, the flow director,
+//! virtualisation (with the tags of pools), management, wake-up, PHYs, flash, time stamps. Their
+//! registers store what is written.
 //!
 //! It is written from what is known of the specification; the sources are named where a fact
 //! stands. What the specification leaves to the hardware is drawn from a seed: see [`Latitude`].

@@ -31,6 +31,16 @@ pub(super) struct Request {
     pub(super) transport: bool,
     /// TSE.
     pub(super) segment: bool,
+    /// Bytes that VLE adds: not of the frame yet, and not counted in the context or in PAYLEN.
+    pub(super) tag: usize,
+}
+
+impl Request {
+    /// Whether the context's lengths matter. For a tag alone its field VLAN does (X550 datasheet,
+    /// table 7-38); Linux ixgbe gives a MACLEN then, and no IPLEN.
+    pub(super) fn needs_headers(&self) -> bool {
+        self.ip || self.transport || self.segment
+    }
 }
 
 /// Bytes `at` and behind it.
@@ -147,7 +157,8 @@ fn judge_segmentation(
         report("MSS is zero");
         return false;
     }
-    if header_len + context.mss > LONGEST_FRAME {
+    // The tag is part of the frame's length (X550 datasheet 7.2.3.2.3.1).
+    if header_len + context.mss + request.tag > LONGEST_FRAME {
         report("MSS makes frames that are too long");
         return false;
     }

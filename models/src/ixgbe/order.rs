@@ -1,8 +1,8 @@
 //! The rules about order: what must be done before something else is switched on.
 
 use super::bits::{
-    HEAD_WRITE_BACK, PATH_DISABLE, RXEN, TE, WRITE_BACK_RELAXED, cause, ctrl, dctl, eec, gpie,
-    hlreg0, ivar, offset, offset::ring, rdrxctl, srrctl,
+    DOUBLE_VLAN, HEAD_WRITE_BACK, PATH_DISABLE, RXEN, TE, WRITE_BACK_RELAXED, cause, ctrl, dctl,
+    eec, gpie, hlreg0, ivar, offset, offset::ring, rdrxctl, srrctl,
 };
 use super::registers::Ring;
 use super::{DeviceId, Ixgbe82599};
@@ -87,6 +87,11 @@ impl Ixgbe82599 {
     /// DMATXCTL is written. TE enables queue 0 as well (82599 datasheet 8.2.3.9.10).
     pub(super) fn write_dmatxctl(&mut self, value: u32) {
         let starts = value & !self.registers.get(offset::DMATXCTL) & TE != 0;
+        if value & DOUBLE_VLAN != 0 {
+            self.violation(format!(
+                "DMATXCTL {value:#x}: double VLAN tags are not modelled"
+            ));
+        }
         self.registers.set(offset::DMATXCTL, value);
         if !starts {
             return;

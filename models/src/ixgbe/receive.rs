@@ -1,7 +1,7 @@
 //! The receiver: address filter, packet buffer, the choice of a queue, storing frames.
 //!
 //! Not modelled: header splitting (the 82599 datasheet 7.1.10 warns of it), receive side
-//! coalescing, VLAN stripping, filters that choose a queue otherwise than by hash.
+//! coalescing, double VLAN tags, filters that choose a queue otherwise than by hash.
 
 use std::collections::VecDeque;
 
@@ -21,6 +21,8 @@ use crate::intel::packet::Packet;
 
 /// Least length of a frame without check sequence; the wire pads what is shorter.
 const SHORTEST: usize = 60;
+/// Where the tag of a frame is.
+const TAG: core::ops::Range<usize> = 12..16;
 /// With `Latitude::partial_progress`, most buffers filled in one step.
 const LARGEST_STEP: u64 = 24;
 /// Frames taken from the wire in one step.
@@ -36,9 +38,18 @@ struct Arrived {
     kind: u32,
     /// The hash, or what takes its place.
     hash: u32,
+    /// The VLAN tag that was taken off.
+    tag: Option<u16>,
     /// Bytes stored, and in how many buffers.
     stored: usize,
     buffers: u32,
+}
+
+impl Arrived {
+    /// Bytes before the tag was taken off.
+    fn received_len(&self) -> usize {
+        self.bytes.len() + self.tag.map_or(0, |_| TAG.len())
+    }
 }
 
 /// The receive half of the device.
@@ -171,7 +182,7 @@ impl Receiver {
 
     /// Status, types and hash of the frame, and its queue.
     fn examine(&mut self, passed: Passed, looped: bool, work: &mut Work<'_>) -> Arrived {
-        let packet = Packet::parse(&self.frame);
+        let packet = Packet::parse_behind(filter::tag_type(work.registers), &self.frame);
         let mut status = 0;
         let mut hash = Hash::default();
         let mut kind = 0;
@@ -196,11 +207,12 @@ impl Receiver {
         let control = work
             .registers
             .get(Ring::Receive(queue).base() + ring::CONTROL);
-        if control & dctl::VME != 0 && filter::vlan(&self.frame, work.registers).is_some() {
-            work.violations.report(format!(
-                "receive queue {queue}: a tag was to be taken off: VLAN stripping (RXDCTL.VME) is \
-                 not modelled"
-            ));
+        // Without VME there is no VP either (X550 datasheet 7.4.3.2; 7.4.5.3.2 has VP say that there
+        // is a tag. Linux ixgbe asks for both, VP and that it wanted tags taken off).
+        let tag = filter::vlan(&self.frame, work.registers).filter(|_| control & dctl::VME != 0);
+        if tag.is_some() {
+            status |= rx_status::VP;
+            work.counters.tags_stripped += 1;
         }
         // Without PCSD: identification, and a fragment checksum, which is not modelled (IPPCSE).
         let hash = if work.registers.get(offset::RXCSUM) & PCSD != 0 {
@@ -214,12 +226,16 @@ impl Receiver {
             let check = frame_check_sequence(&bytes);
             bytes.extend_from_slice(&check);
         }
+        if tag.is_some() {
+            bytes.drain(TAG);
+        }
         Arrived {
             bytes,
             queue,
             status,
             kind,
             hash,
+            tag,
             stored: 0,
             buffers: 0,
         }
@@ -273,11 +289,12 @@ impl Receiver {
             return;
         };
         let stripped = work.registers.get(offset::HLREG0) & hlreg0::RXCRCSTRP != 0;
-        let len = frame.bytes.len() - if stripped { 0 } else { 4 };
+        let len = frame.received_len() - if stripped { 0 } else { 4 };
         work.counters.frames_received += 1;
         work.counters.bytes_received += len as u64;
         work.counters.frames_scattered += u64::from(frame.buffers > 1);
-        work.count_received(frame.queue, frame.bytes.len() as u64);
+        // Before the tag is taken off (X550 datasheet 8.2.2.17.2).
+        work.count_received(frame.queue, frame.received_len() as u64);
         self.recycle(frame);
     }
 
@@ -293,7 +310,7 @@ impl Receiver {
     fn leave(&mut self, work: &mut Work<'_>) -> Option<Arrived> {
         let frame = self.waiting.pop_front()?;
         let stripped = work.registers.get(offset::HLREG0) & hlreg0::RXCRCSTRP != 0;
-        let octets = frame.bytes.len() + if stripped { 4 } else { 0 };
+        let octets = frame.received_len() + if stripped { 4 } else { 0 };
         self.occupied = self.occupied.saturating_sub(octets);
         if self.waiting.is_empty() {
             self.occupied = 0;
@@ -333,18 +350,20 @@ fn judge(queue: &mut RxQueue, work: &mut Work<'_>) {
 fn descriptor(frame: &Arrived, len: u16, is_last: bool, work: &mut Work<'_>) -> [u8; 16] {
     let mut status = rx_status::DD;
     let (mut kind, mut hash) = (frame.kind, frame.hash);
+    let mut tag = frame.tag.unwrap_or(0);
     if is_last {
         status |= rx_status::EOP | frame.status;
     } else if work.latitude.rubbish_before_eop {
         kind = work.random.next() as u32;
         hash = work.random.next() as u32;
+        tag = work.random.next() as u16;
         status |= work.random.next() as u32 & !rx_status::EOP;
     } else {
-        (kind, hash) = (0, 0);
+        (kind, hash, tag) = (0, 0, 0);
     }
     let words = [
         u64::from(hash) << 32 | u64::from(kind),
-        u64::from(len) << 32 | u64::from(status),
+        u64::from(tag) << 48 | u64::from(len) << 32 | u64::from(status),
     ];
     let mut bytes = [0; 16];
     for (target, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {

@@ -9,7 +9,7 @@ pub const HISTOGRAM: usize = 42;
 pub struct Counters {
     /// Frames put on the wire (or looped back); those that segmentation made count each.
     pub frames_sent: u64,
-    /// Their bytes, padding included, without the frame check sequence.
+    /// Their bytes, padding and tag included, without the frame check sequence.
     pub bytes_sent: u64,
     /// Frames and requests for segmentation that were fetched.
     pub requests: u64,
@@ -36,10 +36,14 @@ pub struct Counters {
     pub segments_made: u64,
     /// Checksums that the device put into frames, those of segments included.
     pub checksums_inserted: u64,
+    /// VLAN tags that the device put on, those of segments included.
+    pub tags_inserted: u64,
     /// Frames stored in receive buffers.
     pub frames_received: u64,
-    /// Their bytes, padding included, without the frame check sequence.
+    /// Their bytes as they were on the wire, with padding and tag, without the frame check sequence.
     pub bytes_received: u64,
+    /// VLAN tags that the device took off.
+    pub tags_stripped: u64,
     /// Of these frames, those that took more than one buffer.
     pub frames_scattered: u64,
     /// Frames lost for want of receive descriptors, packet buffer or a running queue.
@@ -72,8 +76,10 @@ impl Default for Counters {
             segmented_payload: 0,
             segments_made: 0,
             checksums_inserted: 0,
+            tags_inserted: 0,
             frames_received: 0,
             bytes_received: 0,
+            tags_stripped: 0,
             frames_scattered: 0,
             frames_missed: 0,
             frames_filtered: 0,

@@ -8,3 +8,4 @@ mod receive;
 mod rig;
 mod transmit;
 mod violations;
+mod vlan;

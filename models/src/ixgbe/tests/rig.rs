@@ -23,6 +23,7 @@ pub(super) const EOP: u32 = 1 << 24;
 pub(super) const IFCS: u32 = 1 << 25;
 pub(super) const RS: u32 = 1 << 27;
 pub(super) const DEXT: u32 = 1 << 29;
+pub(super) const VLE: u32 = 1 << 30;
 pub(super) const TSE: u32 = 1 << 31;
 /// What the last descriptor of a frame has.
 pub(super) const LAST: u32 = EOP | IFCS | RS;
@@ -186,6 +187,7 @@ impl Rig {
             hash: word(4),
             status: word(8),
             len: (word(12) & 0xffff) as usize,
+            vlan: (word(12) >> 16) as u16,
         }
     }
 
@@ -241,6 +243,7 @@ pub(super) struct Received {
     pub(super) hash: u32,
     pub(super) status: u32,
     pub(super) len: usize,
+    pub(super) vlan: u16,
 }
 
 /// A data descriptor.
