@@ -27,6 +27,7 @@ pub(super) mod offset {
     /// One per vector, up to 0xf8.
     pub(crate) const EITR: u32 = 0x00e8;
     pub(crate) const RCTL: u32 = 0x0100;
+    pub(crate) const PSRCTL: u32 = 0x2170;
     pub(crate) const TCTL: u32 = 0x0400;
     pub(crate) const TIPG: u32 = 0x0410;
     pub(crate) const LEDCTL: u32 = 0x0e00;
@@ -201,6 +202,8 @@ pub(super) mod rctl {
     pub(crate) const LBM_MAC: u32 = 0b01 << 6;
     pub(crate) const RDMTS_SHIFT: u32 = 8;
     pub(crate) const DTYP: u32 = 0b11 << 10;
+    /// Packet split; the values above are reserved.
+    pub(crate) const DTYP_SPLIT: u32 = 0b01 << 10;
     pub(crate) const MO_SHIFT: u32 = 12;
     pub(crate) const BAM: u32 = 1 << 15;
     pub(crate) const BSIZE_SHIFT: u32 = 16;
@@ -212,6 +215,16 @@ pub(super) mod rctl {
     pub(crate) const BUFFER: u32 = 0b11 << BSIZE_SHIFT | BSEX | 0xf << FLXBUF_SHIFT;
     /// Bits that neither Linux nor QEMU has a name for.
     pub(crate) const RESERVED: u32 = 1 << 0 | 1 << 21 | 1 << 24 | 1 << 31;
+}
+
+/// Packet split receive control: bytes of each buffer.
+pub(super) mod psrctl {
+    /// In units of 128 bytes.
+    pub(crate) const BSIZE0: u32 = 0x7f;
+    /// These in units of 1024 bytes.
+    pub(crate) const BSIZE1: u32 = 0x3f << 8;
+    pub(crate) const BSIZE2: u32 = 0x3f << 16;
+    pub(crate) const BSIZE3: u32 = 0x3f << 24;
 }
 
 /// Transmit control.
@@ -246,10 +259,20 @@ pub(super) mod rxcsum {
 /// Receive filter control.
 pub(super) mod rfctl {
     pub(crate) const IPV6_XSUM_DIS: u32 = 1 << 11;
+    /// Fragments are not split.
+    pub(crate) const IPFRSP_DIS: u32 = 1 << 14;
     pub(crate) const EXSTEN: u32 = 1 << 15;
 }
 
-/// Bytes of any descriptor but packet split ones.
+/// Header status of a packet split descriptor.
+pub(super) mod header_status {
+    /// Bytes of the header.
+    pub(crate) const HLEN: u16 = 0x3ff;
+    /// It was split off.
+    pub(crate) const HDRSP: u16 = 1 << 15;
+}
+
+/// Bytes of any descriptor but packet split ones, which have twice as many.
 pub(super) const DESCRIPTOR: u32 = 16;
 
 /// Command bits of a transmit descriptor (CMD, DCMD and TUCMD; bits 31:24 of its third dword).

@@ -4,8 +4,9 @@ use super::bits::{cause, txdctl};
 use super::bits::{ctrl, ctrl_ext, eecd, eerd, mdic, offset, offset::ring, rctl, status, tctl};
 use super::interrupts;
 use super::registers::{PACKET_BUFFER_KB, Register, Ring, RingRegister, implemented};
+use super::rx_descriptor::Layout;
 use super::statistics::Statistics;
-use super::{E1000e82574, Engine, filter};
+use super::{E1000e82574, Engine};
 use crate::intel::nvm;
 
 /// EXTCNF_CTRL.MDIO_SW_OWNERSHIP.
@@ -25,7 +26,7 @@ const LONGEST_MDIC: u64 = 100_000;
 const LONGEST_FIRMWARE: u64 = 300_000;
 
 impl E1000e82574 {
-    fn violation(&mut self, text: String) {
+    pub(super) fn violation(&mut self, text: String) {
         self.violations.report(text);
     }
 
@@ -72,7 +73,7 @@ impl E1000e82574 {
         self.registers.get(offset::TCTL) & tctl::EN != 0
     }
 
-    fn receives(&self) -> bool {
+    pub(super) fn receives(&self) -> bool {
         self.registers.get(offset::RCTL) & rctl::EN != 0
     }
 
@@ -101,7 +102,10 @@ impl E1000e82574 {
             Register::Ims => self.interrupts.mask(),
             // Write-only.
             Register::Imc => 0,
-            Register::Statistic => self.statistics.read(at),
+            Register::Statistic => {
+                let forgets = self.config.latitude.forgets_octets;
+                self.statistics.read(at, forgets)
+            }
             Register::Swsm => {
                 let value = self.registers.get(offset::SWSM);
                 self.registers.set(offset::SWSM, value | SMBI);
@@ -218,8 +222,10 @@ impl E1000e82574 {
     }
 
     fn store(&mut self, at: u32, value: u32) {
-        if at == offset::PBACLR {
-            self.pci.clear_pending(value);
+        match at {
+            offset::PBACLR => self.pci.clear_pending(value),
+            offset::RFCTL | offset::PSRCTL => self.judge_layout(at, value),
+            _ => {}
         }
         self.registers.set(at, value & implemented(at));
     }
@@ -334,33 +340,8 @@ impl E1000e82574 {
         }
     }
 
-    fn write_rctl(&mut self, value: u32) {
-        if value & rctl::RESERVED != 0 {
-            self.violation(format!("RCTL {value:#x}: a reserved bit is set"));
-        }
-        if value & rctl::DTYP != 0 {
-            self.violation("packet split (RCTL.DTYP) is not modelled".into());
-        }
-        if !matches!(value & rctl::LBM, 0 | rctl::LBM_MAC) {
-            self.violation(format!("RCTL {value:#x}: a reserved loopback mode"));
-        }
-        let before = self.registers.get(offset::RCTL);
-        let stays = value & before & rctl::EN != 0;
-        if stays && (value ^ before) & rctl::BUFFER != 0 {
-            self.violation("RCTL: the buffer size was changed while receive is enabled".into());
-        }
-        let starts = value & rctl::EN != 0 && before & rctl::EN == 0;
-        self.registers.set(offset::RCTL, value);
-        if starts {
-            self.check_ring(Ring::Receive(0), "receive");
-            if filter::buffer_size(value).is_none() {
-                self.violation(format!("RCTL {value:#x}: a reserved buffer size"));
-            }
-        }
-    }
-
     /// A ring must have a place and a length before it is used.
-    fn check_ring(&mut self, which: Ring, what: &str) {
+    pub(super) fn check_ring(&mut self, which: Ring, what: &str) {
         let (_, entries) = self.registers.ring(which);
         let based = self.based.get(slot(which)).copied().unwrap_or(false);
         let is_unset = entries == 0 || !based;
@@ -434,7 +415,11 @@ impl E1000e82574 {
                     queue.ring_doorbell(value, entries, enabled, &mut self.violations);
                 }
             }
-            Ring::Receive(0) => self.receive.give(value, entries, &mut self.violations),
+            Ring::Receive(0) => {
+                let units = Layout::of(&self.registers).units();
+                self.receive
+                    .give(value, entries, units, &mut self.violations);
+            }
             Ring::Receive(_) => self.registers.set(at, value),
         }
     }

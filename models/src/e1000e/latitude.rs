@@ -80,6 +80,13 @@ pub struct Latitude {
     pub late_interrupts: bool,
     /// With IXSM ("ignore") in a receive descriptor, the other bits about checksums hold rubbish.
     pub rubbish_with_ixsm: bool,
+    /// Octets that are counted between the reading of the two halves of GORC, GOTC, TOR or TOT are
+    /// cleared with those before, and in no reading. Not in [`Latitude::qemu`]: nothing happens
+    /// there between two registers.
+    pub forgets_octets: bool,
+    /// A packet that could be split is stored as it is now and then, in the buffers of a packet
+    /// split descriptor one after the other. HDRSP says which was done (Linux e1000e copes with both).
+    pub unsplit_packets: bool,
     /// Where it does as QEMU does and not as the datasheet says.
     pub qemu: QemuDeviations,
 }
@@ -127,6 +134,8 @@ impl Latitude {
             late_master_disable: on,
             late_interrupts: on,
             rubbish_with_ixsm: on,
+            forgets_octets: on,
+            unsplit_packets: on,
             qemu: QemuDeviations::none(),
         }
     }

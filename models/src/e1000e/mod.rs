@@ -29,7 +29,9 @@ mod parse;
 mod pci;
 mod phy;
 mod receive;
+mod receive_control;
 mod registers;
+mod rx_descriptor;
 mod statistics;
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,14 @@
 //! The receive queue: descriptor fetch, storing frames, write-back.
 //!
 //! Queue 1 is reached by receive side scaling only, which is not modelled: its registers store.
-//! Packet split is not modelled.
 
 use std::collections::VecDeque;
 
-use super::bits::{DESCRIPTOR, cause, ctrl, offset, rctl, rfctl, rx_status, rxcsum, statistic};
+use super::bits::{DESCRIPTOR, cause, ctrl, offset, rctl, rx_status, statistic};
 use super::checksum::frame_check_sequence;
 use super::filter::{self, Passed};
 use super::registers::Ring;
+use super::rx_descriptor::{Facts, Filled, Format, Free, Layout};
 use super::violations::Violations;
 use super::work::Work;
 use super::write_back::WriteBack;
@@ -18,25 +18,15 @@ use crate::intel::engine::{Gate, distance};
 const SHORTEST: usize = 60;
 /// With `Latitude::partial_progress`, most buffers filled in one step.
 const LARGEST_STEP: u64 = 24;
-/// Descriptors fetched at once.
+/// Descriptors fetched at once, or half as many of twice their length.
 const FETCH: usize = 32;
-
-/// A descriptor that was fetched and is free.
-#[derive(Clone, Copy, Debug)]
-struct Free {
-    index: u32,
-    raw: [u8; 16],
-    address: u64,
-}
 
 /// The frame that is being stored.
 #[derive(Clone, Copy, Debug)]
 struct Current {
     /// Bytes stored.
     stored: usize,
-    status: u32,
-    checksum: u16,
-    identification: [u8; 2],
+    facts: Facts,
 }
 
 #[derive(Debug)]
@@ -50,6 +40,8 @@ pub(super) struct RxQueue {
     odd_tail: Option<u32>,
     /// First descriptor that the driver cannot know to be done.
     unreported: u32,
+    /// How the descriptors in `free` were read.
+    layout: Option<Layout>,
     free: VecDeque<Free>,
     write_back: WriteBack,
     frame: Vec<u8>,
@@ -70,6 +62,7 @@ impl RxQueue {
             tail: 0,
             odd_tail: None,
             unreported: 0,
+            layout: None,
             free: VecDeque::new(),
             write_back: WriteBack::default(),
             frame: Vec::new(),
@@ -115,7 +108,8 @@ impl RxQueue {
 
     /// Addresses of the buffers that were fetched and are free.
     pub(super) fn buffers(&self) -> impl Iterator<Item = u64> {
-        self.free.iter().map(|free| free.address)
+        let buffers = self.free.iter().flat_map(Free::buffers);
+        buffers.map(|(address, _)| address)
     }
 
     /// Whether a frame is partly stored.
@@ -123,8 +117,15 @@ impl RxQueue {
         self.current.is_some()
     }
 
-    /// RDT is written. (Before the receiver is enabled as well: the sources differ on the order.)
-    pub(super) fn give(&mut self, value: u32, entries: u32, violations: &mut Violations) {
+    /// RDT is written, where a descriptor has so many `units`. (Before the receiver is enabled as
+    /// well: the sources differ on the order.)
+    pub(super) fn give(
+        &mut self,
+        value: u32,
+        entries: u32,
+        units: u32,
+        violations: &mut Violations,
+    ) {
         self.odd_tail = None;
         if value >= entries && value != 0 {
             // It reads back, as Linux's register test wants it, which runs before there is a ring.
@@ -145,6 +146,11 @@ impl RxQueue {
                 self.tail, self.unreported
             ));
         }
+        if !value.is_multiple_of(units) {
+            violations.report(format!(
+                "receive queue 0: tail {value} is in the middle of a packet split descriptor"
+            ));
+        }
         self.tail = value;
     }
 
@@ -152,11 +158,15 @@ impl RxQueue {
     pub(super) fn step(&mut self, gate: Gate, link: bool, work: &mut Work<'_>) -> bool {
         let control = work.registers.get(offset::RCTL);
         let (base, entries) = work.registers.ring(Ring::Receive(0));
-        let size = filter::buffer_size(control).unwrap_or(0);
+        let layout = Layout::of(work.registers);
         let enabled = control & rctl::EN != 0;
-        let usable = enabled && entries > 0 && size > 0 && gate != Gate::Closed && !self.halted;
+        let usable =
+            enabled && entries > 0 && layout.is_usable() && gate != Gate::Closed && !self.halted;
+        if usable {
+            self.follow(layout);
+        }
         if usable && gate == Gate::Open {
-            self.fetch(base, entries, size, work);
+            self.fetch(base, entries, layout, work);
         }
         let mut budget = if work.latitude.partial_progress {
             1 + work.random.below(LARGEST_STEP)
@@ -167,13 +177,13 @@ impl RxQueue {
         while budget > 0 {
             budget -= 1;
             if self.current.is_some() {
-                if !usable || !self.store_part(size, work) {
+                if !usable || !self.store_part(layout, work) {
                     break;
                 }
-            } else if !link || gate == Gate::Finish || !self.is_open(usable, size, work) {
+            } else if !link || gate == Gate::Finish || !self.is_open(usable, layout, work) {
                 break;
             } else if self.waiting || work.next_frame(&mut self.frame) {
-                self.accept(enabled, usable, size, work);
+                self.accept(enabled, usable, layout, work);
                 if self.waiting {
                     break;
                 }
@@ -188,8 +198,18 @@ impl RxQueue {
         busy | (gate != Gate::Closed && self.flush(base, entries, work))
     }
 
+    /// What was fetched in another layout is fetched again.
+    fn follow(&mut self, layout: Layout) {
+        if self.layout != Some(layout) {
+            self.layout = Some(layout);
+            self.free.clear();
+            self.fetched = self.head;
+        }
+    }
+
     /// Fetches the descriptors before the tail, and spoils their buffers.
-    fn fetch(&mut self, base: u64, entries: u32, size: usize, work: &mut Work<'_>) {
+    fn fetch(&mut self, base: u64, entries: u32, layout: Layout, work: &mut Work<'_>) {
+        let units = layout.units();
         let mut bytes = [0; FETCH * DESCRIPTOR as usize];
         // A tail beyond the ring (its length was changed later) is never reached.
         while self.fetched != self.tail && self.tail < entries {
@@ -198,8 +218,9 @@ impl RxQueue {
             } else {
                 entries
             };
-            let count = (until.saturating_sub(self.fetched) as usize).min(FETCH);
-            let target = bytes.get_mut(..count * DESCRIPTOR as usize);
+            // Half a packet split descriptor is not fetched.
+            let count = until.saturating_sub(self.fetched).min(FETCH as u32) / units;
+            let target = bytes.get_mut(..count as usize * layout.descriptor());
             let target = target.unwrap_or_default();
             let address = base.wrapping_add(u64::from(self.fetched * DESCRIPTOR));
             if count == 0 {
@@ -215,55 +236,43 @@ impl RxQueue {
                 self.halted = true;
                 return;
             }
-            let (descriptors, _) = bytes.as_chunks::<{ DESCRIPTOR as usize }>();
-            for (index, raw) in (self.fetched..).zip(descriptors.iter().take(count)) {
-                let free = self.inspect(index, *raw, size, work);
+            let descriptors = target.chunks_exact(layout.descriptor());
+            for (index, raw) in (self.fetched..).step_by(units as usize).zip(descriptors) {
+                let free = Free::new(index, raw, layout);
+                self.inspect(&free, work);
                 self.free.push_back(free);
             }
-            self.fetched += count as u32;
+            self.fetched += count * units;
             if self.fetched >= entries {
                 self.fetched = 0;
             }
         }
     }
 
-    fn inspect(&mut self, index: u32, raw: [u8; 16], size: usize, work: &mut Work<'_>) -> Free {
-        let [a, b, c, d, e, f, g, h, upper @ ..] = raw;
-        let address = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-        // Where DD is in each format; what else was written back may stay there (Linux e1000e clears
-        // these eight bits, writes the address, and leaves the rest).
-        let [extended_status, _, _, _, status, ..] = upper;
-        let extended = work.registers.get(offset::RFCTL) & rfctl::EXSTEN != 0;
-        let status = if extended { extended_status } else { status };
-        if u32::from(status) & rx_status::DD != 0 {
-            let content = u128::from_be_bytes(raw);
-            work.violations.report(format!(
-                "receive queue 0, descriptor {index} [{content:032x}]: its status is not clear: \
-                 DD would be seen before it is written"
-            ));
+    fn inspect(&mut self, free: &Free, work: &mut Work<'_>) {
+        if let Some(misuse) = free.misuse() {
+            report(free, misuse, work);
         }
-        if work.latitude.poison_receive_buffers && address != 0 {
+        if !work.latitude.poison_receive_buffers {
+            return;
+        }
+        for (address, size) in free.buffers().filter(|(address, _)| *address != 0) {
             self.poison.clear();
             self.poison.resize(size, work.random.next() as u8 | 1);
             if let Err(fault) = work.bus.write(address, &self.poison) {
-                report_buffer(index, &raw, fault.address, work);
+                report_buffer(free, fault.address, work);
             }
-        }
-        Free {
-            index,
-            raw,
-            address,
         }
     }
 
     /// Whether a frame is taken from the wire: always, but on QEMU, where it stays outside while
     /// there is no descriptor at all.
-    fn is_open(&self, usable: bool, size: usize, work: &Work<'_>) -> bool {
-        !work.latitude.qemu.frames_wait || usable && self.room(size) > 0
+    fn is_open(&self, usable: bool, layout: Layout, work: &Work<'_>) -> bool {
+        !work.latitude.qemu.frames_wait || usable && self.room(layout, 0) > 0
     }
 
     /// A frame has come: is it for us, and is there room?
-    fn accept(&mut self, enabled: bool, usable: bool, size: usize, work: &mut Work<'_>) {
+    fn accept(&mut self, enabled: bool, usable: bool, layout: Layout, work: &mut Work<'_>) {
         if !enabled {
             return;
         }
@@ -283,7 +292,8 @@ impl RxQueue {
         let passed = filter::pass(destination, work.registers);
         let passed = passed.filter(|_| filter::wants_vlan(&self.frame, work.registers));
         let stored = octets - if control & rctl::SECRC != 0 { 4 } else { 0 };
-        let fits = usable && self.room(size) >= stored;
+        let header = self.header(layout, work);
+        let fits = usable && self.room(layout, header) >= stored;
         if self.must_wait(fits, !oversized && passed.is_some(), work) {
             return;
         }
@@ -315,7 +325,18 @@ impl RxQueue {
             let text = "a tag was to be taken off: VLAN stripping (CTRL.VME) is not modelled";
             work.violations.report(text.into());
         }
-        self.begin(passed, control, work);
+        self.begin(passed, control, header, work);
+    }
+
+    /// Bytes of the frame that are stored apart, as its header; 0 if none are.
+    fn header(&self, layout: Layout, work: &mut Work<'_>) -> usize {
+        if layout.format != Format::Split {
+            return 0;
+        }
+        let [size, ..] = layout.sizes;
+        let header = filter::header_len(&self.frame, work.registers);
+        let spared = work.latitude.unsplit_packets && work.late_random.one_in(8);
+        header.filter(|len| *len <= size && !spared).unwrap_or(0)
     }
 
     /// Whether the frame, wanted or not, waits for descriptors.
@@ -328,12 +349,13 @@ impl RxQueue {
         waits
     }
 
-    /// Bytes that fit the free descriptors.
-    fn room(&self, size: usize) -> usize {
-        self.free.iter().filter(|free| free.address != 0).count() * size
+    /// Bytes that fit the free descriptors, with a header of so many.
+    fn room(&self, layout: Layout, header: usize) -> usize {
+        let count = self.free.iter().filter(|free| !free.is_null()).count();
+        layout.room(count, header)
     }
 
-    fn begin(&mut self, passed: Passed, control: u32, work: &mut Work<'_>) {
+    fn begin(&mut self, passed: Passed, control: u32, header: usize, work: &mut Work<'_>) {
         let qemu = work.latitude.qemu;
         let mut status = filter::checksum_status(&self.frame, work.registers);
         if qemu.never_ixsm {
@@ -353,8 +375,7 @@ impl RxQueue {
             };
             self.frame.extend_from_slice(&check);
         }
-        self.current = Some(Current {
-            stored: 0,
+        let facts = Facts {
             status,
             checksum: if qemu.no_packet_checksum {
                 0
@@ -362,11 +383,13 @@ impl RxQueue {
                 filter::packet_checksum(&self.frame, work.registers)
             },
             identification,
-        });
+            header,
+        };
+        self.current = Some(Current { stored: 0, facts });
     }
 
-    /// Fills one buffer; false if there was none.
-    fn store_part(&mut self, size: usize, work: &mut Work<'_>) -> bool {
+    /// Fills the buffers of one descriptor; false if there was none.
+    fn store_part(&mut self, layout: Layout, work: &mut Work<'_>) -> bool {
         let Some(current) = self.current else {
             return false;
         };
@@ -376,30 +399,35 @@ impl RxQueue {
             return false;
         };
         let (_, entries) = work.registers.ring(Ring::Receive(0));
-        self.head = if free.index + 1 >= entries {
-            0
-        } else {
-            free.index + 1
-        };
-        if free.address == 0 {
-            // A null descriptor takes no data; DD is set and the rest stays (82574 datasheet
-            // 7.1.7.2).
-            let [.., a, b, c, d, status, e, f, g] = free.raw;
-            let upper = [a, b, c, d, status | super::bits::DD, e, f, g];
-            self.write_back.push(free.index, 8, &upper, 0, work);
+        self.head = behind(free.index, layout, entries);
+        if free.is_null() {
+            self.write_back
+                .push(free.index, 8, &free.passed_over(), 0, work);
             return true;
         }
         let rest = self.frame.get(current.stored..).unwrap_or_default();
-        let part = rest.get(..size).unwrap_or(rest);
-        if let Err(fault) = work.bus.write(free.address, part) {
-            report_buffer(free.index, &free.raw, fault.address, work);
-        }
         let is_first = current.stored == 0;
-        let is_last = part.len() == rest.len();
-        let len = part.len();
-        self.done(&free, current, len, is_first, is_last, work);
+        let lens = layout.fill(rest.len(), current.facts.header, is_first);
+        let mut from = current.stored;
+        let sized = lens.iter().zip(layout.sizes).filter(|(_, size)| *size > 0);
+        for ((len, _), (address, _)) in sized.zip(free.buffers()) {
+            let part = self.frame.get(from..from + len).unwrap_or_default();
+            from += part.len();
+            if !part.is_empty()
+                && let Err(fault) = work.bus.write(address, part)
+            {
+                report_buffer(&free, fault.address, work);
+            }
+        }
+        let is_last = from == self.frame.len();
+        let filled = Filled {
+            lens,
+            is_first,
+            is_last,
+        };
+        self.done(&free, &filled, &current.facts, layout, work);
         self.current = (!is_last).then_some(Current {
-            stored: current.stored + len,
+            stored: from,
             ..current
         });
         true
@@ -409,44 +437,18 @@ impl RxQueue {
     fn done(
         &mut self,
         free: &Free,
-        current: Current,
-        len: usize,
-        is_first: bool,
-        is_last: bool,
+        filled: &Filled,
+        facts: &Facts,
+        layout: Layout,
         work: &mut Work<'_>,
     ) {
-        let status = match is_last {
-            true => current.status | rx_status::EOP | rx_status::DD,
-            false => rx_status::DD,
-        };
-        let causes = match is_last {
+        let causes = match filled.is_last {
             true => work.write_back_causes(cause::RXQ0, cause::RXT0),
             false => 0,
         };
-        let len = (len as u16).to_le_bytes();
-        // The packet checksum is in the first descriptor (82583V datasheet 7.1.3).
-        let checksum = if is_first { current.checksum } else { 0 };
-        let [c0, c1] = checksum.to_le_bytes();
-        if work.registers.get(offset::RFCTL) & rfctl::EXSTEN == 0 {
-            let [s0, _, _, errors] = status.to_le_bytes();
-            let [l0, l1] = len;
-            let upper = [l0, l1, c0, c1, s0, errors, 0, 0];
-            self.write_back.push(free.index, 8, &upper, causes, work);
-        } else {
-            let [i0, i1] = current.identification;
-            let hash = match work.registers.get(offset::RXCSUM) & rxcsum::PCSD {
-                0 => [i0, i1, c0, c1],
-                // The place belongs to the RSS hash, which there is none of.
-                _ => [0; 4],
-            };
-            let mut whole = [0; 16];
-            let status = status.to_le_bytes();
-            let fields = hash.iter().chain(&status).chain(&len);
-            for (target, byte) in whole.iter_mut().skip(4).zip(fields) {
-                *target = *byte;
-            }
-            self.write_back.push(free.index, 0, &whole, causes, work);
-        }
+        let (from, bytes, len) = filled.write_back(facts, layout.format, work.registers);
+        let bytes = bytes.get(..len).unwrap_or_default();
+        self.write_back.push(free.index, from, bytes, causes, work);
         if work.latitude.early_interrupts && work.random.one_in(8) {
             work.causes |= causes;
         }
@@ -470,19 +472,30 @@ impl RxQueue {
         }
         let flushed = self.write_back.flush(base, "receive", work);
         if let Some(last) = flushed.last {
-            self.unreported = if last + 1 >= entries { 0 } else { last + 1 };
+            self.unreported = behind(last, Layout::of(work.registers), entries);
         }
         flushed.last.is_some() || flushed.waits
     }
 }
 
+/// The place behind the descriptor at `index`.
+fn behind(index: u32, layout: Layout, entries: u32) -> u32 {
+    let next = index + layout.units();
+    if next >= entries { 0 } else { next }
+}
+
 #[cold]
-fn report_buffer(index: u32, raw: &[u8; 16], address: u64, work: &mut Work<'_>) {
-    let content = u128::from_be_bytes(*raw);
+fn report(free: &Free, text: &str, work: &mut Work<'_>) {
+    let (index, content) = (free.index, free.content());
     work.violations.report(format!(
-        "receive queue 0, descriptor {index} [{content:032x}]: its buffer cannot be written at \
-         {address:#x}"
+        "receive queue 0, descriptor {index} [{content}]: {text}"
     ));
+}
+
+#[cold]
+fn report_buffer(free: &Free, address: u64, work: &mut Work<'_>) {
+    let text = format!("its buffer cannot be written at {address:#x}");
+    report(free, &text, work);
 }
 
 /// Counts a frame that is kept. Octets include the check sequence.

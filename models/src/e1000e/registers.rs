@@ -144,7 +144,8 @@ fn is_storage(at: u32) -> bool {
             | offset::EEMNGCTL
             | 0x1014..=0x103c         // EEMNGDATA to FLOP: flash and EEPROM writing
             | 0x2008                  // ERT
-            | 0x2160 | 0x2168 | 0x2170 // FCRTL, FCRTH, PSRCTL
+            | 0x2160 | 0x2168         // FCRTL, FCRTH
+            | offset::PSRCTL
             | 0x2410..=0x2430         // RDFH to RDFPC
             | 0x2820 | 0x282c | 0x2920 // RDTR, RADV, RDTR1
             | 0x2c00 | 0x2c08         // RSRPD, RAID
@@ -270,8 +271,8 @@ impl RegisterFile {
             (offset::TARC1, 3 | tarc::ENABLE),
             (offset::RXCSUM, rxcsum::IPOFL | rxcsum::TUOFL),
             (offset::FACTPS, 0x2000_0008),
-            (0x1028, 2),           // FLASHT
-            (0x2170, 0x0004_0402), // PSRCTL
+            (0x1028, 2), // FLASHT
+            (offset::PSRCTL, 0x0004_0402),
         ];
         for (at, value) in fixed {
             self.set(at, value);

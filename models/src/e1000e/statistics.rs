@@ -5,15 +5,32 @@ use super::bits::{offset, statistic};
 
 const COUNT: usize = ((offset::ICRXOC - offset::CRCERRS) / 4 + 1) as usize;
 
+/// The registers of 64 bits, octets all: the lower half of each.
+const WIDE: [u32; 4] = [
+    statistic::GORC,
+    statistic::GOTC,
+    statistic::TOR,
+    statistic::TOT,
+];
+
 /// The registers. A 32-bit one stops at its greatest value (82583V datasheet 9.2.7); of a 64-bit
-/// one the upper half, read last, clears both.
+/// one the upper half, read last, clears both (8254x SDM 13.7.31).
+///
+/// What becomes of octets that are counted between the reading of the two halves is not said.
+/// Here they are in the next reading, or lost, as [`Latitude`](super::Latitude) has it: Linux e1000e
+/// adds up the lower halves it has read, and reads the upper ones only to clear.
 pub(super) struct Statistics {
     words: [u32; COUNT],
+    /// The whole of each when its lower half was read, if that was since it was cleared.
+    shown: [Option<u64>; WIDE.len()],
 }
 
 impl Statistics {
     pub(super) const fn new() -> Self {
-        Self { words: [0; COUNT] }
+        Self {
+            words: [0; COUNT],
+            shown: [None; WIDE.len()],
+        }
     }
 
     fn word(&mut self, at: u32) -> Option<&mut u32> {
@@ -29,14 +46,22 @@ impl Statistics {
 
     /// Adds to the 64-bit register whose lower half is at `at`.
     pub(super) fn add(&mut self, at: u32, bytes: u64) {
+        let sum = self.wide(at).saturating_add(bytes);
+        self.set_wide(at, sum);
+    }
+
+    fn wide(&mut self, at: u32) -> u64 {
         let low = self.word(at).map_or(0, |word| *word);
         let high = self.word(at + 4).map_or(0, |word| *word);
-        let sum = (u64::from(high) << 32 | u64::from(low)).saturating_add(bytes);
+        u64::from(high) << 32 | u64::from(low)
+    }
+
+    fn set_wide(&mut self, at: u32, value: u64) {
         if let Some(word) = self.word(at) {
-            *word = sum as u32;
+            *word = value as u32;
         }
         if let Some(word) = self.word(at + 4) {
-            *word = (sum >> 32) as u32;
+            *word = (value >> 32) as u32;
         }
     }
 
@@ -54,22 +79,24 @@ impl Statistics {
         self.count(first + 4 * class);
     }
 
-    pub(super) fn read(&mut self, at: u32) -> u32 {
-        let wide = [
-            statistic::GORC,
-            statistic::GOTC,
-            statistic::TOR,
-            statistic::TOT,
-        ];
-        if wide.contains(&at) {
-            return self.word(at).map_or(0, |word| *word);
+    /// Reads a register; `forgets` if what is counted between the two halves of one is lost.
+    pub(super) fn read(&mut self, at: u32, forgets: bool) -> u32 {
+        let position = |at: u32| WIDE.iter().position(|wide| *wide == at);
+        if let Some(index) = position(at) {
+            let value = self.wide(at);
+            if let Some(shown) = self.shown.get_mut(index) {
+                *shown = Some(value);
+            }
+            return value as u32;
         }
-        if wide.contains(&at.wrapping_sub(4))
-            && let Some(low) = self.word(at - 4)
-        {
-            *low = 0;
-        }
-        self.word(at).map_or(0, core::mem::take)
+        let Some(index) = position(at.wrapping_sub(4)) else {
+            return self.word(at).map_or(0, core::mem::take);
+        };
+        let value = self.wide(at - 4);
+        let shown = self.shown.get_mut(index).and_then(Option::take);
+        let read = shown.filter(|_| !forgets).unwrap_or(value);
+        self.set_wide(at - 4, value.saturating_sub(read));
+        (read >> 32) as u32
     }
 }
 

@@ -7,6 +7,8 @@ use super::work::Work;
 
 /// Nanoseconds (or steps, in thousands) that a write-back may be late.
 const LATEST: u64 = 6_000;
+/// Most bytes of a write-back: a packet split descriptor.
+const LONGEST: usize = 32;
 /// Most write-backs in a batch.
 const LARGEST_BATCH: u64 = 8;
 
@@ -16,7 +18,7 @@ struct Pending {
     index: u32,
     /// Where in the ring the bytes go, from its base.
     place: u32,
-    bytes: [u8; 16],
+    bytes: [u8; LONGEST],
     len: u8,
     deadline: Deadline,
     causes: u32,
@@ -62,7 +64,7 @@ impl WriteBack {
     ) {
         let late = work.latitude.late_write_back || work.latitude.batched_write_back;
         let nanos = if late { work.random.below(LATEST) } else { 0 };
-        let mut kept = [0; 16];
+        let mut kept = [0; LONGEST];
         let len = bytes.len().min(kept.len());
         for (target, byte) in kept.iter_mut().zip(bytes) {
             *target = *byte;

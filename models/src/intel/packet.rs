@@ -10,6 +10,8 @@ pub(crate) const UDP: u8 = 17;
 
 /// The IP packet in a frame.
 pub(crate) struct Packet<'a> {
+    /// Where its header begins in the frame.
+    start: usize,
     pub(crate) is_ipv6: bool,
     header: &'a [u8],
     /// Behind the header, up to the length that the header gives.
@@ -31,13 +33,13 @@ impl<'a> Packet<'a> {
             other => (other, 14),
         };
         match kind {
-            IPV4 => Self::parse_ipv4(frame.get(at..)?),
-            IPV6 => Self::parse_ipv6(frame.get(at..)?),
+            IPV4 => Self::parse_ipv4(at, frame.get(at..)?),
+            IPV6 => Self::parse_ipv6(at, frame.get(at..)?),
             _ => None,
         }
     }
 
-    fn parse_ipv4(packet: &'a [u8]) -> Option<Self> {
+    fn parse_ipv4(start: usize, packet: &'a [u8]) -> Option<Self> {
         let [first, _, l0, l1, _, _, f0, f1, _, protocol, ..] = *packet.first_chunk::<20>()?;
         let header_len = usize::from(first & 0xf) * 4;
         let total = usize::from(u16::from_be_bytes([l0, l1]));
@@ -46,6 +48,7 @@ impl<'a> Packet<'a> {
         }
         let (header, payload) = packet.get(..total)?.split_at_checked(header_len)?;
         Some(Self {
+            start,
             is_ipv6: false,
             header,
             payload,
@@ -56,13 +59,14 @@ impl<'a> Packet<'a> {
     }
 
     /// Extension headers are not followed: such a packet has no transport verdict here.
-    fn parse_ipv6(packet: &'a [u8]) -> Option<Self> {
+    fn parse_ipv6(start: usize, packet: &'a [u8]) -> Option<Self> {
         let [first, _, _, _, l0, l1, protocol, ..] = *packet.first_chunk::<40>()?;
         if first >> 4 != 6 {
             return None;
         }
         let (header, rest) = packet.split_at_checked(40)?;
         Some(Self {
+            start,
             is_ipv6: true,
             header,
             payload: rest.get(..usize::from(u16::from_be_bytes([l0, l1])))?,
@@ -74,6 +78,23 @@ impl<'a> Packet<'a> {
     /// Bytes of the IP header.
     pub(crate) fn header_len(&self) -> usize {
         self.header.len()
+    }
+
+    /// Bytes of the frame before what the packet carries: behind TCP or UDP, or, in a fragment,
+    /// behind IP. `None` with any other protocol, or without the whole header.
+    pub(crate) fn headers_len(&self) -> Option<usize> {
+        let behind_ip = self.start + self.header.len();
+        let transport = match self.protocol {
+            _ if self.is_fragment => 0,
+            TCP if self.is_transport(TCP) => usize::from(self.payload.get(12)? >> 4) * 4,
+            UDP if self.is_transport(UDP) => 8,
+            _ => return None,
+        };
+        (transport <= self.payload.len()).then_some(behind_ip + transport)
+    }
+
+    pub(crate) fn is_fragment(&self) -> bool {
+        self.is_fragment
     }
 
     /// TCP or UDP with all of its header at hand.

@@ -5,7 +5,8 @@ mod frames;
 mod intel;
 
 pub(crate) use frames::{
-    MAC, field, fill_checksums, ip_frame, pattern, plain_sum, pseudo_sum, seed_checksum, verifies,
+    MAC, field, fill_checksums, ip_frame, pattern, plain_sum, pseudo_sum, seed_checksum, transport,
+    verifies,
 };
 pub(crate) use intel::IntelRig;
 

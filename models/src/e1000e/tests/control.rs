@@ -387,6 +387,32 @@ fn statistics_are_cleared_by_reading() {
 }
 
 #[test]
+fn octets_counted_between_the_two_halves_are_read_later_or_lost() {
+    for forgets in [false, true] {
+        let mut latitude = Latitude::none();
+        latitude.forgets_octets = forgets;
+        let mut rig = Rig::warm(0, latitude);
+        let address = rig.put(PAYLOAD, &[7; 100]);
+        let send = |rig: &mut Rig| {
+            rig.push(data(address, 100, LAST, 0));
+            rig.doorbell();
+            rig.steps(2);
+        };
+        send(&mut rig);
+        assert_eq!(rig.read(0x4090), 104, "GOTCL");
+        send(&mut rig);
+        assert_eq!(rig.read(0x4094), 0, "GOTCH");
+        assert_eq!(rig.read(0x4090), if forgets { 0 } else { 104 }, "GOTCL");
+        // The upper half alone clears as well.
+        send(&mut rig);
+        rig.read(0x4094);
+        rig.read(0x4094);
+        assert_eq!(rig.read(0x4090), 0, "GOTCL");
+        rig.expect_clean();
+    }
+}
+
+#[test]
 fn the_same_seed_is_the_same_device() {
     let trace = |seed: u64| {
         let mut rig = Rig::wild(seed);

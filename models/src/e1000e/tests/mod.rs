@@ -3,6 +3,7 @@
 mod control;
 mod hostile;
 mod interrupts;
+mod packet_split;
 mod qemu;
 mod receive;
 mod rig;

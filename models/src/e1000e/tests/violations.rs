@@ -172,8 +172,6 @@ fn what_is_not_modelled_is_said() {
     rig.push(data(address, 64, LAST | TSE, 0));
     ring_and_expect(&mut rig, "TSO is not modelled");
     assert!(rig.sent().is_empty());
-    rig.write(0x0100, 1 << 10);
-    rig.expect_violation("packet split");
     rig.write(0x0100, 3 << 6);
     rig.expect_violation("reserved loopback mode");
     rig.write(0x5818, 1);
