@@ -2,12 +2,12 @@
 //!
 //! Modelled: configuration space (power management, PCIe, MSI-X), reset, GIO master disable, the
 //! EEPROM behind EERD, the PHY behind MDIC, semaphores, the link; two transmit queues with legacy
-//! and data descriptors, gather and checksum insertion; one receive queue with legacy and
-//! extended descriptors, the address filter and checksum verification; MSI-X interrupts;
-//! statistics; loopback by the MAC.
+//! and data descriptors, gather and checksum insertion; one receive queue with legacy,
+//! extended and packet split descriptors, the filters by address and VLAN, and checksum
+//! verification; MSI-X interrupts; statistics; loopback by the MAC.
 //!
-//! Not modelled, and reported if used: TCP segmentation, VLAN insertion and stripping, the VLAN
-//! filter, packet split, receive side scaling, frames without IFCS. Not modelled, and
+//! Not modelled, and reported if used: TCP segmentation, VLAN insertion and stripping, receive side
+//! scaling, frames without IFCS. Not modelled, and
 //! silent: legacy interrupts and MSI, flow control, half duplex, management, wake-up, flash, time
 //! stamps, interrupt delay timers. Their registers store what is written.
 //!
