@@ -62,7 +62,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// What a driver may do although the datasheet forbids it
-    #[arg(long, value_enum, value_name = "WHAT")]
+    #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
     permit: Vec<Permit>,
     /// What happens when the driver violates the specification
     #[arg(long, value_enum, default_value_t = Violations::Report)]
@@ -78,6 +78,9 @@ enum Permit {
     /// What Linux's own drivers do (ixgbe leaves some tables and bits as they are; e1000e switches
     /// the receiver on before it has a ring)
     Linux,
+    /// What DPDK's drivers do (ixgbe in addition to what Linux's does; virtio reads bytes of the
+    /// device configuration, and lets num_buffers stand in what it sends)
+    Dpdk,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -323,6 +326,9 @@ fn build(args: &Args, wire: Box<dyn Wire>) -> Box<dyn Device> {
             if args.permit.contains(&Permit::Linux) {
                 config.rules = Rules::linux();
             }
+            if args.permit.contains(&Permit::Dpdk) {
+                config.rules = Rules::dpdk();
+            }
             Box::new(Ixgbe82599::new(config, wire))
         }
         NicKind::Virtio => {
@@ -340,6 +346,7 @@ fn build(args: &Args, wire: Box<dyn Wire>) -> Box<dyn Device> {
             if args.seed.is_none() {
                 config.latitude = virtio::Latitude::none();
             }
+            config.beyond_dpdk = !args.permit.contains(&Permit::Dpdk);
             Box::new(VirtioNet::new(config, wire))
         }
     }

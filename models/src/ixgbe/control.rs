@@ -42,6 +42,7 @@ impl Ixgbe82599 {
         self.link = false;
         self.negotiation = None;
         self.judged_msix = false;
+        self.long_read = None;
         if self.config.device == DeviceId::Sfp && self.config.latitude.laser_off {
             self.registers.set(offset::ESDP, esdp::LASER_OFF);
         }
@@ -124,12 +125,28 @@ impl Ixgbe82599 {
             Register::FdirControl => self.registers.get(at) | FDIR_DONE,
             Register::Ring(which, register) => self.read_ring(which, register, at),
             Register::Statistic => self.read_and_clear(at),
-            Register::StatisticHigh => {
-                self.registers.set(at - 4, 0);
-                self.read_and_clear(at)
+            Register::StatisticLow => {
+                let value = self.registers.long(at);
+                self.long_read = Some((at, value));
+                value as u32
             }
+            Register::StatisticHigh => self.read_long(at),
             _ => self.registers.get(at),
         }
+    }
+
+    /// Reads the upper half of a long counter, which clears it. What came since the lower half was
+    /// read is not in what the driver has read: it stays. (The sources at hand do not say it; DPDK's
+    /// counters would lose it otherwise.)
+    fn read_long(&mut self, at: u32) -> u32 {
+        let low = at - 4;
+        let now = self.registers.long(low);
+        let told = self.long_read.take().filter(|(read, _)| *read == low);
+        let told = told.map_or(now, |(_, value)| value);
+        self.registers.set(low, 0);
+        self.registers.set(at, 0);
+        self.registers.add(low, now.wrapping_sub(told));
+        (told >> 32) as u32
     }
 
     fn read_and_clear(&mut self, at: u32) -> u32 {

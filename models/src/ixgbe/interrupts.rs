@@ -2,7 +2,8 @@
 //!
 //! Only MSI-X is modelled: with it off in configuration space, causes are collected and nothing
 //! is sent. A queue's cause *is* its vector: the bits RTxQ of EICR and EIMS are vectors 0 to 15,
-//! EIMS_EX has all 64. Not modelled: low latency interrupts, EITR's counter, the TCP timer.
+//! EIMS_EX has all 64. Without GPIE.Multiple_MSIX there is one message for all causes of EICR, that of
+//! vector 0. Not modelled: low latency interrupts, EITR's counter, the TCP timer.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -205,6 +206,10 @@ impl Interrupts {
         }
         let late = !self.late.is_empty();
         self.deliver(sending);
+        if sending.registers.get(offset::GPIE) & gpie::MSIX == 0 {
+            self.fire_single(sending);
+            return late || sending.sent != before;
+        }
         let mut fresh = self.vectors & self.mask & !self.signalled;
         while fresh != 0 {
             let vector = fresh.trailing_zeros() as u16;
@@ -228,6 +233,22 @@ impl Interrupts {
         }
         if registers.get(offset::GPIE) & gpie::EIAME != 0 {
             self.mask &= !(bit & self.auto_mask);
+        }
+        self.settle();
+    }
+
+    /// Sends vector 0 for whatever is new in EICR. EIAC is not for this mode: the driver reads EICR.
+    fn fire_single(&mut self, sending: &mut Sending<'_>) {
+        let queues = self.vectors & self.mask & LOW & !self.signalled;
+        let others = self.others & self.others_mask & !self.others_signalled;
+        if queues == 0 && others == 0 || !self.send(0, sending) {
+            return;
+        }
+        self.signalled |= queues;
+        self.others_signalled |= others;
+        if sending.registers.get(offset::GPIE) & gpie::EIAME != 0 {
+            self.mask &= !(queues & self.auto_mask);
+            self.others_mask &= !(others & self.others_auto_mask);
         }
         self.settle();
     }

@@ -116,6 +116,8 @@ pub struct Ixgbe82599 {
     used: usize,
     /// GPIE.Multiple_MSIX was missed already.
     judged_msix: bool,
+    /// The long counter whose lower half was read last, and what it was.
+    long_read: Option<(u32, u64)>,
     hold: bool,
     stalled: bool,
     never_quiet: bool,
@@ -171,6 +173,7 @@ impl Ixgbe82599 {
             turn: 0,
             used: 1,
             judged_msix: false,
+            long_read: None,
             hold: false,
             stalled: false,
             never_quiet: false,

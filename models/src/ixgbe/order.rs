@@ -40,7 +40,9 @@ impl Ixgbe82599 {
     /// others as "meaningless" in one place and as zero in another, 4.6.11.3.4; Linux ixgbe
     /// zeroes them. Zero is asked for.)
     fn judge_buffers(&mut self, what: &str, at: u32) {
-        if (1..8).any(|buffer| self.registers.get(at + 4 * buffer) != 0) {
+        if self.config.rules.beyond_dpdk
+            && (1..8).any(|buffer| self.registers.get(at + 4 * buffer) != 0)
+        {
             self.violation(format!("{what}, and packet buffers 1 to 7 are not empty"));
         }
     }
@@ -68,8 +70,12 @@ impl Ixgbe82599 {
         if strips != (control & rdrxctl::CRC_STRIP != 0) {
             self.violation("RXCTRL.RXEN with RDRXCTL.CRCStrip unequal to HLREG0.RXCRCSTRP".into());
         }
-        // An X540 has no such fields.
-        let fixed = rdrxctl::RSCACKC | rdrxctl::FCOE_WRFIX;
+        // An X540 has no such fields. DPDK sets these bits for receive side coalescing alone.
+        let fixed = if self.config.rules.beyond_dpdk {
+            rdrxctl::RSCACKC | rdrxctl::FCOE_WRFIX
+        } else {
+            0
+        };
         let wrong = control & rdrxctl::RSCFRSTSIZE != 0 || control & fixed != fixed;
         if wrong && self.config.device != DeviceId::X540T {
             self.violation(format!(
@@ -178,7 +184,7 @@ impl Ixgbe82599 {
                  than 40"
             ));
         }
-        if prefetch > 0 && host == 0 {
+        if prefetch > 0 && host == 0 && self.config.rules.beyond_dpdk {
             self.violation(format!(
                 "transmit queue {queue}: PTHRESH {prefetch} with an HTHRESH of zero"
             ));
@@ -221,9 +227,10 @@ impl Ixgbe82599 {
         self.registers.set(at, value);
     }
 
-    /// MSI-X in configuration space goes with GPIE.Multiple_MSIX.
+    /// MSI-X in configuration space goes with GPIE.Multiple_MSIX, unless one vector is all that the
+    /// driver wants, as DPDK does.
     pub(super) fn judge_msix(&mut self) {
-        let enabled = self.interrupts.mask() != 0;
+        let enabled = self.interrupts.mask() != 0 && self.config.rules.beyond_dpdk;
         let missed = self.registers.get(offset::GPIE) & gpie::MSIX == 0;
         if !self.judged_msix && enabled && missed && self.pci.has_msix() {
             self.judged_msix = true;

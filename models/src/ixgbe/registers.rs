@@ -425,11 +425,15 @@ impl RegisterFile {
         self.set(at, value);
     }
 
+    /// The long counter whose lower half is at `at`.
+    pub(super) fn long(&self, at: u32) -> u64 {
+        u64::from(self.get(at + 4)) << 32 | u64::from(self.get(at))
+    }
+
     /// Adds to the long counter whose lower half is at `at`: 36 bits, of which the upper four are
     /// in the next register.
     pub(super) fn add(&mut self, at: u32, bytes: u64) {
-        let value = u64::from(self.get(at + 4)) << 32 | u64::from(self.get(at));
-        let sum = value.wrapping_add(bytes);
+        let sum = self.long(at).wrapping_add(bytes);
         self.set(at, sum as u32);
         self.set(at + 4, (sum >> 32) as u32 & 0xf);
     }

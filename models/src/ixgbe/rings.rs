@@ -64,7 +64,9 @@ impl Ixgbe82599 {
         let (_, entries) = self.registers.ring(which);
         // Linux sets SRRCTL.DROP_EN as flow control is negotiated (`ixgbe_set_rx_drop_en`).
         let is_linux = register == RingRegister::Split && !self.config.rules.beyond_linux;
-        if fixed && entries > 0 && self.is_enabled(which) && !is_linux {
+        // DPDK sets the heads to 0 when it has seen the queue enabled (`ixgbe_dev_tx_queue_start`).
+        let is_dpdk = register == RingRegister::Head && !self.config.rules.beyond_dpdk;
+        if fixed && entries > 0 && self.is_enabled(which) && !is_linux && !is_dpdk {
             self.violation(format!(
                 "{at:#x} ({which:?}, {register:?}) written while the queue is enabled"
             ));

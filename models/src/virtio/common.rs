@@ -358,14 +358,17 @@ impl VirtioNet {
                 let byte = self.filter.mac().get(offset as usize).copied();
                 (feature::MAC, 1, u32::from(byte.unwrap_or(0)))
             }
-            6 => (feature::STATUS, 2, u32::from(self.link)),
-            8 => (feature::MQ, 2, u32::from(self.config.pairs)),
-            10 => (feature::MTU, 2, u32::from(self.config.mtu)),
+            6 | 7 => (feature::STATUS, 2, u32::from(self.link)),
+            8 | 9 => (feature::MQ, 2, u32::from(self.config.pairs)),
+            10 | 11 => (feature::MTU, 2, u32::from(self.config.mtu)),
             _ => return None,
         };
-        if due != width {
-            return None;
-        }
+        let value = match width {
+            _ if width == due && offset.is_multiple_of(width) => value,
+            // A byte of a field: DPDK reads one after the other.
+            1 if !self.config.beyond_dpdk => value >> (offset % 2 * 8) & 0xff,
+            _ => return None,
+        };
         if self.config.offers.bits() & needs == 0 {
             self.report(&format!(
                 "device configuration at {offset} read, which is not offered"

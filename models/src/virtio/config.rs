@@ -25,6 +25,9 @@ pub struct ModelConfig {
     pub queue_size: u16,
     /// A fault: FEATURES_OK is never granted.
     pub refuse_features: bool,
+    /// What the specification asks for and DPDK's virtio does not do: fields of the device
+    /// configuration are read in their own width, and num_buffers is 0 in transmission.
+    pub beyond_dpdk: bool,
 }
 
 impl Default for ModelConfig {
@@ -40,6 +43,7 @@ impl Default for ModelConfig {
             pairs: 4,
             queue_size: 256,
             refuse_features: false,
+            beyond_dpdk: true,
         }
     }
 }

@@ -80,6 +80,7 @@ impl VirtioNet {
             counters: &mut self.counters,
             random: &mut self.random,
             latitude: self.config.latitude,
+            beyond_dpdk: self.config.beyond_dpdk,
             pace: self.pace,
             interrupts: &mut interrupts,
             liar: self.liar.as_deref_mut(),

@@ -33,6 +33,8 @@ pub(super) struct Work<'a> {
     pub(super) counters: &'a mut Counters,
     pub(super) random: &'a mut fastrand::Rng,
     pub(super) latitude: Latitude,
+    /// [`ModelConfig::beyond_dpdk`](super::ModelConfig::beyond_dpdk).
+    pub(super) beyond_dpdk: bool,
     pub(super) pace: Pace,
     /// Vectors of queues that want an interrupt; [`NO_VECTOR`] as well.
     pub(super) interrupts: &'a mut Vec<u16>,

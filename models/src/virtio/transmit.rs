@@ -113,7 +113,7 @@ fn send(
             &format!("header flags {:#x} in transmission", header.flags),
         );
     }
-    if header.buffers != 0 {
+    if header.buffers != 0 && work.beyond_dpdk {
         work.report(
             queue,
             &format!("num_buffers {} in transmission", header.buffers),

@@ -246,3 +246,31 @@ fn the_register_of_semaphores_of_an_x540_has_one_of_its_own() {
         rig.expect_violation("own semaphore");
     }
 }
+
+/// Frames that are sent between the two readings of a long counter are counted by the next ones.
+#[test]
+fn a_long_counter_is_read_in_halves_and_loses_nothing() {
+    let mut rig = Rig::plain();
+    // GOTCL and GOTCH; QBTC_L and QBTC_H of set 0.
+    for low in [0x4090, 0x8700] {
+        rig.read(low);
+        rig.read(low + 4);
+        rig.send(&pattern(60, 1));
+        rig.steps(3);
+        assert_eq!(rig.read(low), 64);
+        rig.send(&pattern(124, 1));
+        rig.steps(3);
+        assert_eq!(rig.read(low + 4), 0);
+        assert_eq!(rig.read(low), 128, "{low:#x}");
+        rig.read(low + 4);
+        assert_eq!(rig.read(low), 0, "{low:#x}");
+        // The upper half alone clears it as well.
+        rig.send(&pattern(60, 1));
+        rig.steps(3);
+        rig.read(low + 4);
+        rig.read(low + 4);
+        assert_eq!(rig.read(low), 0, "{low:#x}");
+        rig.read(low + 4);
+    }
+    rig.expect_clean();
+}

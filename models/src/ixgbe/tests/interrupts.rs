@@ -1,5 +1,6 @@
 //! Interrupts.
 
+use super::super::{Latitude, ModelConfig, Rules};
 use super::rig::*;
 
 /// Vector 2 for receive queue 0, vector 5 for transmit queue 0, vector 20 for others.
@@ -113,6 +114,43 @@ fn the_table_masks_too_and_remembers() {
     crate::Device::write(&mut rig.device, 4, 5 * 16 + 12, 0, now);
     rig.step();
     assert_eq!(rig.take_interrupts(), [5]);
+}
+
+/// GPIE.Multiple_MSIX is 0: all causes are in EICR, and vector 0 tells of any of them.
+#[test]
+fn without_multiple_msix_there_is_one_vector() {
+    let mut rig = Rig::with(ModelConfig {
+        latitude: Latitude::none(),
+        rules: Rules::dpdk(),
+        mac: MAC,
+        ..ModelConfig::default()
+    })
+    .warmed_up();
+    rig.write(0x0898, 0);
+    rig.write(0x0900, 0x0000_8582);
+    rig.read(0x0800);
+    rig.write(0x0880, 1 << 5 | 1 << 20);
+    rig.send(&frame());
+    rig.steps(2);
+    assert_eq!(rig.take_interrupts(), [0]);
+    rig.write(0x0808, 1 << 20);
+    rig.steps(2);
+    assert_eq!(rig.take_interrupts(), [0], "a cause without a queue");
+    rig.steps(2);
+    assert_eq!(rig.take_interrupts(), [], "once");
+    assert_eq!(rig.read(0x0800), 1 << 5 | 1 << 20);
+    rig.send(&frame());
+    rig.steps(2);
+    assert_eq!(
+        rig.take_interrupts(),
+        [0],
+        "the reading has cleared the causes"
+    );
+    rig.write(0x0888, 1 << 5);
+    rig.send(&frame());
+    rig.steps(2);
+    assert_eq!(rig.take_interrupts(), [], "masked");
+    rig.expect_clean();
 }
 
 #[test]

@@ -432,6 +432,7 @@ fn what_linux_does_not_do_is_a_switch() {
         rules: Rules {
             beyond_linux,
             every_frame_reports,
+            ..Rules::default()
         },
         mac: MAC,
         ..ModelConfig::default()
@@ -462,6 +463,54 @@ fn what_linux_does_not_do_is_a_switch() {
     rig.doorbell();
     rig.steps(3);
     rig.expect_violation("no RS on the last descriptor");
+}
+
+#[test]
+fn what_dpdk_does_not_do_is_a_switch() {
+    for (rules, clean) in [(Rules::dpdk(), true), (Rules::linux(), false)] {
+        let mut rig = Rig::with(ModelConfig {
+            latitude: Latitude::none(),
+            rules,
+            mac: MAC,
+            ..ModelConfig::default()
+        });
+        let command = rig.device.config_read(4);
+        rig.device.config_write(4, command | 4);
+        rig.reset();
+        // GPIE is as it was: MSI-X with one vector.
+        rig.device.config_write(0x70, 1 << 31);
+        rig.write(0x0880, 1 << 20);
+        rig.write(0x4a80, 1);
+        rig.start_transmit(0, 32);
+        rig.write(0x6010, 0);
+        rig.start_receive(0);
+        rig.write(0x2f00, 1 << 1);
+        rig.start_receiver();
+        rig.until("link", |rig| rig.read(0x42a4) & 1 << 30 != 0);
+        let at = frame(&mut rig, 60);
+        rig.push(data(at, 60, EOP | IFCS, 0, 60));
+        rig.doorbell();
+        rig.steps(3);
+        if clean {
+            rig.expect_clean();
+            continue;
+        }
+        let texts = rig.device.take_violations();
+        for part in [
+            "TE, and packet buffers 1 to 7",
+            "RXEN, and packet buffers 1 to 7",
+            "HTHRESH of zero",
+            "written while the queue is enabled",
+            "RSCACKC",
+            "Multiple_MSIX",
+            "no completion asked for",
+        ] {
+            assert!(
+                texts.iter().any(|text| text.contains(part)),
+                "{part} in {texts:?}"
+            );
+        }
+    }
 }
 
 #[test]

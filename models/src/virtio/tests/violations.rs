@@ -241,3 +241,31 @@ fn doorbells_are_checked() {
     rig.write(0x3000 + 4 * 3, 2, 3);
     rig.expect_violation("queue 3: doorbell while it is disabled");
 }
+
+#[test]
+fn what_dpdk_does_not_do_is_a_switch() {
+    for beyond_dpdk in [false, true] {
+        let config = super::super::ModelConfig {
+            beyond_dpdk,
+            ..plain()
+        };
+        let mut rig = Rig::warm(config, LEAST, 8);
+        // num_buffers, at the end of the header.
+        rig.memory.put(PAYLOAD, &[0; 72]);
+        rig.memory.put_half(PAYLOAD + 10, 1);
+        rig.push(1, &[(PAYLOAD, 72, false)], false);
+        rig.doorbell(1);
+        rig.steps(5);
+        let now = pagewire_hal::Instant::from_nanos(rig.now);
+        let mut byte = |offset: u32| rig.device.read_narrow(4, 0x2000 + offset, 1, now);
+        if beyond_dpdk {
+            assert_eq!(byte(10), None);
+            rig.expect_violation("num_buffers 1 in transmission");
+        } else {
+            // The MTU is 1500.
+            assert_eq!([byte(10), byte(11)], [Some(0xdc), Some(0x05)]);
+            assert_eq!([byte(6), byte(7), byte(12)], [Some(1), Some(0), None]);
+            rig.expect_clean();
+        }
+    }
+}
