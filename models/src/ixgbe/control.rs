@@ -135,9 +135,8 @@ impl Ixgbe82599 {
         }
     }
 
-    /// Reads the upper half of a long counter, which clears it. What came since the lower half was
-    /// read is not in what the driver has read: it stays. (The sources at hand do not say it; DPDK's
-    /// counters would lose it otherwise.)
+    /// Reads the upper half of a long counter, which clears it: of what has come since the lower half
+    /// was read, nothing, or that as well (`forgets_octets`).
     fn read_long(&mut self, at: u32) -> u32 {
         let low = at - 4;
         let now = self.registers.long(low);
@@ -145,7 +144,9 @@ impl Ixgbe82599 {
         let told = told.map_or(now, |(_, value)| value);
         self.registers.set(low, 0);
         self.registers.set(at, 0);
-        self.registers.add(low, now.wrapping_sub(told));
+        if !self.config.latitude.forgets_octets {
+            self.registers.add(low, now.wrapping_sub(told));
+        }
         (told >> 32) as u32
     }
 

@@ -175,6 +175,9 @@ pub struct Latitude {
     pub udp_without_checksum_fails: bool,
     /// The laser of a module is off after a reset.
     pub laser_off: bool,
+    /// Octets that are counted between the reading of the two halves of a long counter are lost. No
+    /// source at hand says so or otherwise.
+    pub forgets_octets: bool,
     /// A module holds its clock down for a while, and does not acknowledge now and then.
     pub slow_module: bool,
 }
@@ -210,6 +213,7 @@ impl Latitude {
             late_master_disable: on,
             udp_without_checksum_fails: on,
             laser_off: on,
+            forgets_octets: on,
             slow_module: on,
         }
     }
