@@ -142,6 +142,8 @@ struct Report {
     refused_clients: u64,
     sent_frames: u64,
     sent_bytes: u64,
+    /// Of those, frames that the wire had no room for.
+    lost_frames: u64,
     received_frames: u64,
     received_bytes: u64,
     interrupts: u64,
@@ -226,6 +228,7 @@ fn on(args: &Args, event: Event, report: &mut Report) -> ControlFlow<()> {
 fn conclude(args: &Args, report: &mut Report, passed: Passed) -> Result<(), Failure> {
     report.sent_frames = passed.sent_frames;
     report.sent_bytes = passed.sent_bytes;
+    report.lost_frames = passed.lost_frames;
     report.received_frames = passed.received_frames;
     report.received_bytes = passed.received_bytes;
     if args.json {
@@ -233,8 +236,12 @@ fn conclude(args: &Args, report: &mut Report, passed: Passed) -> Result<(), Fail
         return print(&text.map_err(|error| Failure::failed(error.to_string()))?);
     }
     print(&format!(
-        "sent {} frames ({} bytes), received {} frames ({} bytes)",
-        report.sent_frames, report.sent_bytes, report.received_frames, report.received_bytes
+        "sent {} frames ({} bytes; {} frames were lost on the wire), received {} frames ({} bytes)",
+        report.sent_frames,
+        report.sent_bytes,
+        report.lost_frames,
+        report.received_frames,
+        report.received_bytes
     ))?;
     print(&format!(
         "{} clients, {} interrupts, {} DMA faults, {} violations in {:.1} s",

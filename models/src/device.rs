@@ -144,6 +144,10 @@ pub trait Wire: Send {
     fn carrier(&self) -> bool {
         true
     }
+    /// Frames put on the wire that it had no room for, so far.
+    fn lost(&self) -> u64 {
+        0
+    }
 }
 
 impl Wire for Box<dyn Wire> {
@@ -157,5 +161,9 @@ impl Wire for Box<dyn Wire> {
 
     fn carrier(&self) -> bool {
         (**self).carrier()
+    }
+
+    fn lost(&self) -> u64 {
+        (**self).lost()
     }
 }

@@ -139,6 +139,10 @@ impl<W: Wire> Wire for Impaired<W> {
     fn carrier(&self) -> bool {
         self.wire.carrier()
     }
+
+    fn lost(&self) -> u64 {
+        self.wire.lost()
+    }
 }
 
 /// One direction.

@@ -96,6 +96,10 @@ impl Wire for PairEnd {
     fn carrier(&self) -> bool {
         self.carrier.is_plugged()
     }
+
+    fn lost(&self) -> u64 {
+        self.dropped()
+    }
 }
 
 /// One direction.

@@ -96,6 +96,10 @@ impl<W: Wire, O: Write + Send> Wire for Recorder<W, O> {
     fn carrier(&self) -> bool {
         self.wire.carrier()
     }
+
+    fn lost(&self) -> u64 {
+        self.wire.lost()
+    }
 }
 
 impl<W: fmt::Debug, O: Write> fmt::Debug for Recorder<W, O> {

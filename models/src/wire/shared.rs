@@ -90,12 +90,6 @@ impl SharedWire {
         Ok(wire)
     }
 
-    /// Frames that some other end had no room for.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.others.borrow().dropped
-    }
-
     /// Looks for other ends, if it is time to.
     fn look(&self) {
         let mut others = self.others.borrow_mut();
@@ -239,6 +233,11 @@ impl Wire for SharedWire {
         self.look();
         !self.others.borrow().all.is_empty()
     }
+
+    /// Once for each other end that had none.
+    fn lost(&self) -> u64 {
+        self.others.borrow().dropped
+    }
 }
 
 impl Drop for SharedWire {
@@ -286,7 +285,7 @@ mod tests {
         drop(ends);
         settle();
         assert!(!one.carrier());
-        assert_eq!(one.dropped(), 0);
+        assert_eq!(one.lost(), 0);
         drop(one);
         assert!(!directory.exists());
     }
@@ -314,7 +313,7 @@ mod tests {
                     }
                     assert_eq!(frame, number.to_le_bytes());
                 }
-                assert_eq!(end.dropped(), 0);
+                assert_eq!(end.lost(), 0);
                 // The other one may still be waiting for room here.
                 end
             })
@@ -331,7 +330,7 @@ mod tests {
         settle();
         let room = (0..100_000).find(|_| {
             one.transmit(&mut vec![1; 1514], NOW);
-            one.dropped() > 0
+            one.lost() > 0
         });
         assert!(room.is_some());
         drop(slow);

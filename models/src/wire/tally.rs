@@ -15,6 +15,8 @@ pub struct Passed {
     pub sent_frames: u64,
     /// Their bytes, without the frame check sequence.
     pub sent_bytes: u64,
+    /// Of those, frames that the wire had no room for.
+    pub lost_frames: u64,
     /// Frames taken from the wire.
     pub received_frames: u64,
     /// Their bytes, without the frame check sequence.
@@ -32,6 +34,7 @@ pub struct Tally<W> {
 struct Count {
     sent_frames: AtomicU64,
     sent_bytes: AtomicU64,
+    lost_frames: AtomicU64,
     received_frames: AtomicU64,
     received_bytes: AtomicU64,
 }
@@ -64,6 +67,7 @@ impl TallyHandle {
         Passed {
             sent_frames: read(&self.0.sent_frames),
             sent_bytes: read(&self.0.sent_bytes),
+            lost_frames: read(&self.0.lost_frames),
             received_frames: read(&self.0.received_frames),
             received_bytes: read(&self.0.received_bytes),
         }
@@ -76,6 +80,9 @@ impl<W: Wire> Wire for Tally<W> {
         self.count.sent_frames.fetch_add(1, Ordering::Relaxed);
         self.count.sent_bytes.fetch_add(len, Ordering::Relaxed);
         self.wire.transmit(frame, now);
+        self.count
+            .lost_frames
+            .store(self.wire.lost(), Ordering::Relaxed);
     }
 
     fn receive(&mut self, frame: &mut Vec<u8>, now: Instant) -> bool {
@@ -91,12 +98,16 @@ impl<W: Wire> Wire for Tally<W> {
     fn carrier(&self) -> bool {
         self.wire.carrier()
     }
+
+    fn lost(&self) -> u64 {
+        self.wire.lost()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::pair;
+    use crate::wire::{pair, pair_with_capacity};
 
     #[test]
     fn frames_are_counted_both_ways_and_pass_unchanged() {
@@ -115,9 +126,21 @@ mod tests {
         let expected = Passed {
             sent_frames: 2,
             sent_bytes: 160,
+            lost_frames: 0,
             received_frames: 1,
             received_bytes: 70,
         };
         assert_eq!(handle.passed(), expected);
+    }
+
+    #[test]
+    fn what_the_wire_had_no_room_for_is_counted() {
+        let (near, _far) = pair_with_capacity(1);
+        let mut tally = Tally::new(near);
+        for _ in 0..3 {
+            tally.transmit(&mut vec![1; 60], Instant::ZERO);
+        }
+        let passed = tally.handle().passed();
+        assert_eq!((passed.sent_frames, passed.lost_frames), (3, 2));
     }
 }

@@ -134,6 +134,10 @@ impl Wire for Tap {
         self.counters.received += 1;
         true
     }
+
+    fn lost(&self) -> u64 {
+        self.counters.dropped
+    }
 }
 
 /// Attaches to TAP interface `name`, or makes it, as [`Tap::open`] does, but for another program

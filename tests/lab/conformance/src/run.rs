@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use pagewire::e1000e::{self, E1000e};
+use pagewire::ixgbe::{self, Ixgbe};
 use pagewire::virtio::{self, Features, VirtioNet};
 use pagewire_conformance::Outcome;
 use pagewire_vfio::{Api, Options, PciAddress};
@@ -23,6 +24,7 @@ const E1000E_QUIRKS: [Quirk; 2] = [
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Driver {
     E1000e,
+    Ixgbe,
     Virtio,
 }
 
@@ -77,6 +79,14 @@ pub(crate) fn main() -> ExitCode {
             });
             let report = run_suite(&title, &mut bench, &choice, &E1000E_QUIRKS);
             (report, E1000E_QUIRKS.len())
+        }
+        Driver::Ixgbe => {
+            let mut bench = VfioBench::new(settings, far, move |platform| {
+                let mut config = ixgbe::Config::default();
+                config.mtu = mtu;
+                Ixgbe::open(platform, &config).map_err(|error| error.to_string())
+            });
+            (run_suite(&title, &mut bench, &choice, &[]), 0)
         }
         Driver::Virtio => {
             let mut bench = VfioBench::new(settings, far, move |platform| {
