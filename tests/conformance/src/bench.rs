@@ -17,6 +17,12 @@ pub trait FarEnd {
     /// must arrive, and 1500 where it is the point that a NIC cannot take them all.
     fn send(&mut self, frame: &[u8]);
 
+    /// The longest frame that it can send, in bytes: a kernel's interface refuses what is longer
+    /// than its MTU allows. What must be counted by the NIC has to get there.
+    fn longest(&self) -> usize {
+        usize::MAX
+    }
+
     /// The next frame that the NIC has sent, in the order of the wire; `None` if there is none
     /// yet. Frames of anyone else do not come up here.
     fn take(&mut self) -> Option<Vec<u8>>;

@@ -13,6 +13,8 @@ const BUFFER: libc::c_int = 64 << 20;
 const LONGEST: usize = 70_000;
 /// Frames that every driver of Linux sends as they are.
 const SHORTEST: usize = 17;
+/// An Ethernet header.
+const ETHERNET: usize = 14;
 /// "ethtool -K gro" (Linux, `ethtool.h`): whether the kernel joins segments that it has received.
 const ETHTOOL_SGRO: u32 = 0x2c;
 
@@ -21,6 +23,8 @@ const ETHTOOL_SGRO: u32 = 0x2c;
 pub(crate) struct PacketSocket {
     socket: Socket,
     buffer: Vec<u8>,
+    /// The longest frame that the interface takes, in bytes.
+    longest: usize,
     /// Takes nothing, but is there: to the last of those who want a frame Linux hands it later than
     /// to the others, and frames that only packet sockets want after those that IP wants as well
     /// (`__netif_receive_skb_list_core`). The socket that was opened first is the last.
@@ -68,6 +72,7 @@ impl PacketSocket {
         socket.set(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &promiscuous)?;
         socket.bind(index)?;
         Ok(Self {
+            longest: socket.mtu(interface)? + ETHERNET,
             socket,
             buffer: vec![0; LONGEST],
             _last: last,
@@ -140,12 +145,8 @@ impl Socket {
         }
     }
 
-    /// Joined segments are not what was on the wire.
-    fn do_not_join(&self, interface: &str) -> io::Result<()> {
-        let mut off = EthtoolValue {
-            command: ETHTOOL_SGRO,
-            data: 0,
-        };
+    /// A request of `netdevice(7)` about this interface.
+    fn about(interface: &str) -> io::Result<libc::ifreq> {
         // SAFETY: all zeros are a value of this plain structure.
         let mut request: libc::ifreq = unsafe { zeroed() };
         if interface.len() >= request.ifr_name.len() {
@@ -154,6 +155,26 @@ impl Socket {
         for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
             *to = from.cast_signed();
         }
+        Ok(request)
+    }
+
+    /// Bytes behind the Ethernet header that the interface takes.
+    fn mtu(&self, interface: &str) -> io::Result<usize> {
+        let mut request = Self::about(interface)?;
+        // SAFETY: the structure lives during the call, which fills in a number.
+        check(unsafe { libc::ioctl(self.fd(), libc::SIOCGIFMTU, &mut request) })?;
+        // SAFETY: the call has filled in this member.
+        let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+        usize::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Joined segments are not what was on the wire.
+    fn do_not_join(&self, interface: &str) -> io::Result<()> {
+        let mut off = EthtoolValue {
+            command: ETHTOOL_SGRO,
+            data: 0,
+        };
+        let mut request = Self::about(interface)?;
         request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut off).cast();
         // SAFETY: both structures live during the call, and the command reads one value.
         check(unsafe { libc::ioctl(self.fd(), libc::SIOCETHTOOL, &mut request) })?;
@@ -215,6 +236,10 @@ impl FarEnd for PacketSocket {
         // What is too long for the interface is refused, and so lost.
         // SAFETY: the frame is readable for its length during the call.
         unsafe { libc::send(self.socket.fd(), frame.as_ptr().cast(), frame.len(), 0) };
+    }
+
+    fn longest(&self) -> usize {
+        self.longest
     }
 
     fn take(&mut self) -> Option<Vec<u8>> {
