@@ -9,7 +9,7 @@
 use std::fmt;
 
 use super::system::System;
-use super::text::{Target, hexadecimal, line};
+use super::text::{Target, hexadecimal, line, names_or_none};
 use crate::PciAddress;
 
 /// The group that a device is in.
@@ -102,14 +102,21 @@ impl Companion {
     }
 
     /// All in the group of a device but itself.
-    pub(super) fn all(system: &dyn System, device: &str, address: PciAddress) -> Vec<Self> {
+    ///
+    /// # Errors
+    /// The folder is there and cannot be read: it is not known what else there is.
+    pub(super) fn all(
+        system: &dyn System,
+        device: &str,
+        address: PciAddress,
+    ) -> Result<Vec<Self>, String> {
         let folder = format!("{device}/iommu_group/devices");
         let own = address.to_string();
-        let names = system.names(&folder).unwrap_or_default();
+        let names = names_or_none(system, &folder)?;
         let others = names.into_iter().filter(|name| *name != own);
-        others
+        Ok(others
             .map(|name| Self::read(system, &folder, name))
-            .collect()
+            .collect())
     }
 
     fn read(system: &dyn System, folder: &str, name: String) -> Self {

@@ -6,7 +6,7 @@ use super::name::is_interface_name;
 use super::network::{Carried, Network};
 use super::nic::{neighbours, pci_owner};
 use super::system::System;
-use super::text::{hexadecimal, line, parts};
+use super::text::{hexadecimal, line, names_or_none, parts};
 use crate::PciAddress;
 
 /// IFF_UP (Linux `include/uapi/linux/if.h`).
@@ -39,14 +39,21 @@ pub enum Link {
 impl Interface {
     /// The interfaces of a PCI device. They are looked for from `/sys/class/net`, as drivers put
     /// them at different depths below the device (virtio's sit below `virtioN`).
-    pub(super) fn of(system: &dyn System, address: PciAddress, network: &Network) -> Vec<Self> {
-        let names = system.names("/sys/class/net").unwrap_or_default();
+    ///
+    /// # Errors
+    /// The folder is there and cannot be read: it is not known which there are.
+    pub(super) fn of(
+        system: &dyn System,
+        address: PciAddress,
+        network: &Network,
+    ) -> Result<Vec<Self>, String> {
+        let names = names_or_none(system, "/sys/class/net")?;
         let names = names.into_iter().filter(|name| is_interface_name(name));
         let own = names.filter(|name| {
             let target = system.link(&format!("/sys/class/net/{name}"));
             target.is_ok_and(|target| pci_owner(&parts(&target)) == Some(address))
         });
-        own.map(|name| Self::read(system, name, network)).collect()
+        Ok(own.map(|name| Self::read(system, name, network)).collect())
     }
 
     /// The interface of this name, of whatever device; `None` if there is none.

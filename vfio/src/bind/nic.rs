@@ -38,6 +38,9 @@ pub struct Nic {
     pub group: IommuGroup,
     /// What else is in the group.
     pub companions: Vec<Companion>,
+    /// Folders that are there and cannot be read, and why: there may be more interfaces, or more in
+    /// the group.
+    pub unreadable: Vec<String>,
     /// Whether it is part of another device.
     pub function: Function,
     /// The ways in which the kernel can reset it; `None` if it does not say (Linux before 5.15).
@@ -134,15 +137,19 @@ impl Nic {
             let number = hexadecimal(system, &format!("{device}/{name}"))?;
             u16::try_from(number).ok()
         };
+        let mut unreadable = Vec::new();
+        let interfaces = Interface::of(system, address, network);
+        let companions = Companion::all(system, &device, address);
         Some(Self {
             address,
             vendor: id("vendor"),
             device: id("device"),
             class: hexadecimal(system, &format!("{device}/class")),
             driver: Driver::read(system, address),
-            interfaces: Interface::of(system, address, network),
+            interfaces: known(interfaces, &mut unreadable),
             group: IommuGroup::read(system, &device),
-            companions: Companion::all(system, &device, address),
+            companions: known(companions, &mut unreadable),
+            unreadable,
             function: function(system, &device),
             reset_methods: line(system, &format!("{device}/reset_method"))
                 .map(|text| text.split_whitespace().map(str::to_owned).collect())
@@ -169,6 +176,13 @@ impl Nic {
         files.retain(|file| exists(system, file));
         files
     }
+}
+
+fn known<T>(found: Result<Vec<T>, String>, unreadable: &mut Vec<String>) -> Vec<T> {
+    found.unwrap_or_else(|why| {
+        unreadable.push(why);
+        Vec::new()
+    })
 }
 
 /// Where there is no way to reset, the file is empty or missing, and `reset` is missing as well.

@@ -91,7 +91,7 @@ impl Played {
                 let _ = fs::remove_file(self.inside(&file)?);
             }
             let _ = fs::remove_dir_all(self.inside(&format!("{device}/vfio-dev"))?);
-            let others = Companion::all(self, &device, address);
+            let others = Companion::all(self, &device, address).map_err(io::Error::other)?;
             if others.iter().all(|other| other.usage != Usage::Vfio) {
                 for file in group_files(&IommuGroup::read(self, &device)) {
                     let _ = fs::remove_file(self.inside(&file)?);

@@ -57,6 +57,15 @@ pub(super) fn is_kernel_name(name: &str) -> bool {
     (1..64).contains(&name.len()) && name.bytes().all(usual) && !name.starts_with(['.', '-', ' '])
 }
 
+/// The names in a folder; none where there is no folder. A folder that is there and cannot be read is
+/// an error, in words: what it would have shown must not pass for absent.
+pub(super) fn names_or_none(system: &dyn System, folder: &str) -> Result<Vec<String>, String> {
+    match system.names(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(|error| format!("{folder} ({error})")),
+    }
+}
+
 /// Whether a path is there, be it a link that leads nowhere.
 pub(super) fn exists(system: &dyn System, path: &str) -> bool {
     system.owner(path).is_ok()

@@ -197,6 +197,10 @@ impl Verdict {
             }
             Driver::Name(_) | Driver::None => {}
         }
+        for folder in &nic.unreadable {
+            self.refusals
+                .push(Refusal::Odd(format!("the folder {folder}")));
+        }
         match nic.function {
             Function::Physical(virtuals) if virtuals > 0 => {
                 self.refusals.push(Refusal::VirtualFunctions(virtuals));

@@ -326,3 +326,16 @@ fn two_at_a_time_wait_for_each_other() {
     drop(first);
     assert!(!bound(&tree).unwrap().changed);
 }
+
+/// What cannot be read may hold an interface that is in use, or a device that is.
+#[test]
+fn folders_that_cannot_be_read() {
+    for folder in ["sys/class/net", "sys/kernel/iommu_groups/7/devices"] {
+        let tree = Tree::usual();
+        tree.remove(folder);
+        // Reading it as a folder fails, and not because there is none.
+        tree.file(folder, "");
+        assert!(codes(&tree).contains(&"odd-sysfs"), "{folder}");
+        assert!(said(&tree).contains("ot a directory"), "{}", said(&tree));
+    }
+}
