@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use common::pagewire;
+use common::{can_make_a_tap, pagewire};
 use serde_json::Value;
 
 fn text(output: &Output) -> (String, String) {
@@ -196,6 +196,63 @@ fn a_nic_in_another_process_passes() {
     let report = json(&[&device, "--only", "gather"], 0);
     let detail = report["tests"][0]["detail"].as_str().unwrap();
     assert!(detail.contains("loopback"), "{detail}");
+}
+
+/// `pagewire model … --wire tap:NAME`: the kernel's interface is at the other end, in a network
+/// namespace of its own, which ends with the last process there.
+#[test]
+fn a_nic_in_another_process_on_a_tap_passes() {
+    if !can_make_a_tap("a_nic_in_another_process_on_a_tap_passes") {
+        return;
+    }
+    let script = r#"
+        mount -t sysfs sys /sys || exit 99
+        "$0" model "$1" --socket "$2/nic" --wire tap:pwt0 --violations report --json >"$2/report" &
+        model=$!
+        trap 'kill -KILL $model' EXIT
+        until [ -S "$2/nic" ]; do kill -0 $model || exit 98; sleep 0.01; done
+        echo 1 >/proc/sys/net/ipv6/conf/pwt0/disable_ipv6
+        ip link set pwt0 up || exit 97
+        "$0" selftest vfio-user:"$2/nic" --peer pwt0 --json || exit 96
+        kill -INT $model
+        trap - EXIT
+        wait $model
+    "#;
+    for nic in ["e1000e", "ixgbe", "virtio"] {
+        let folder = tempfile::tempdir().unwrap();
+        let output = Command::new("unshare")
+            .args([
+                "--net",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "sh",
+                "-c",
+                script,
+            ])
+            .args([env!("CARGO_BIN_EXE_pagewire"), nic])
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        let (out, errors) = text(&output);
+        assert_eq!(output.status.code(), Some(0), "{nic}\n{out}\n{errors}");
+        let report: Value = serde_json::from_str(&out).unwrap();
+        let gather = report["tests"].as_array().unwrap().iter();
+        let gather = gather.filter(|test| test["name"] == "gather" || test["name"] == "throughput");
+        for test in gather {
+            assert_eq!(test["result"], "passed", "{nic}: {report:#}");
+            let detail = test["detail"].as_str().unwrap();
+            assert!(!detail.contains("loopback"), "{nic}: {detail}");
+        }
+        let served = std::fs::read_to_string(folder.path().join("report")).unwrap();
+        let served: Value = serde_json::from_str(&served).unwrap();
+        assert!(
+            served["received_frames"].as_u64().unwrap() >= 2000,
+            "{served:#}"
+        );
+        assert_eq!(served["violations"], 0, "{served:#}");
+    }
 }
 
 #[test]
