@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use clap::ValueEnum;
+use pagewire::hal::MacAddress;
 use pagewire_models::e1000e::{self, E1000e82574};
 use pagewire_models::ixgbe::{self, Ixgbe82599, Rules};
 use pagewire_models::vfio_user::{Event, Server};
@@ -37,7 +38,7 @@ Examples:
   sudo pagewire model e1000e --socket nic.sock --wire tap:tap0
       an 82574L whose wire is a network interface of this machine
   pagewire model virtio,packed=on --socket a.sock --wire pair:/tmp/wire
-  pagewire model ixgbe,device=x540t --socket b.sock --wire pair:/tmp/wire
+  pagewire model ixgbe,device=x540t --socket b.sock --wire pair:/tmp/wire --mac 02:00:00:00:00:0b
       two NICs, and more if you like, on one wire
   pagewire model ixgbe --socket nic.sock --wire pcap:out.pcapng
       what the driver sends goes into a file
@@ -61,6 +62,10 @@ pub(crate) struct Args {
     /// it the NIC is the most obliging one
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// The NIC's own address, AA:BB:CC:DD:EE:FF; by default one that goes by the socket's path, so
+    /// that several on one wire have several
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_mac)]
+    mac: Option<MacAddress>,
     /// What a driver may do although the datasheet forbids it
     #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
     permit: Vec<Permit>,
@@ -125,6 +130,33 @@ fn parse_nic(text: &str) -> Result<SoftwareNic, String> {
     })
 }
 
+fn parse_mac(text: &str) -> Result<MacAddress, String> {
+    let mut bytes = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut bytes {
+        let part = parts.next().filter(|part| part.len() == 2);
+        let part = part.and_then(|part| u8::from_str_radix(part, 16).ok());
+        *byte = part.ok_or("an address is six bytes, like 02:00:00:00:00:0a")?;
+    }
+    let mac = MacAddress(bytes);
+    if parts.next().is_some() || bytes[0] & 1 == 1 || bytes == [0; 6] {
+        return Err("an address of one NIC is wanted, like 02:00:00:00:00:0a".into());
+    }
+    Ok(mac)
+}
+
+/// An address of the kind that anybody may give (IEEE 802: bit 1 of the first byte), the same for the
+/// same path (FNV-1a, the lower 40 bits).
+fn mac_by(path: &Path) -> MacAddress {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let bytes = path.as_os_str().as_encoded_bytes().iter();
+    let sum = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let [a, b, c, d, e, ..] = sum.to_le_bytes();
+    MacAddress([2, a, b, c, d, e])
+}
+
 /// A wire, and what is left to us when the device has it.
 struct Plugged {
     wire: Box<dyn Wire>,
@@ -138,6 +170,7 @@ struct Plugged {
 #[derive(Serialize, Default)]
 struct Report {
     nic: String,
+    mac: String,
     clients: u64,
     refused_clients: u64,
     sent_frames: u64,
@@ -161,13 +194,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let server = Server::bind(&args.socket, device, plugged.wake);
     let mut server = server.map_err(|error| Failure::usage(error.to_string()))?;
     let stop = stopped_by_signals()?;
+    let mac = address(args);
     say(
         args,
-        &format!("serving {} at {}", args.nic, shown(&args.socket)),
+        &format!("serving {} ({mac}) at {}", args.nic, shown(&args.socket)),
     );
     let start = Instant::now();
     let mut report = Report {
         nic: args.nic.to_string().replacen("model:", "", 1),
+        mac: mac.to_string(),
         ..Report::default()
     };
     let served = server.run(stop.as_fd(), &mut |event| on(args, event, &mut report));
@@ -302,14 +337,20 @@ fn plugged(wire: impl Wire + 'static, wake: Vec<OwnedFd>) -> Plugged {
     }
 }
 
+fn address(args: &Args) -> MacAddress {
+    args.mac.unwrap_or_else(|| mac_by(&args.socket))
+}
+
 /// Makes the NIC.
 fn build(args: &Args, wire: Box<dyn Wire>) -> Box<dyn Device> {
     let device = &args.nic;
     let seed = args.seed.unwrap_or(0);
+    let mac = address(args).0;
     match device.nic {
         NicKind::E1000e => {
             let mut config = e1000e::ModelConfig {
                 seed,
+                mac,
                 ..Default::default()
             };
             if args.seed.is_none() {
@@ -324,6 +365,7 @@ fn build(args: &Args, wire: Box<dyn Wire>) -> Box<dyn Device> {
         NicKind::Ixgbe => {
             let mut config = ixgbe::ModelConfig {
                 seed,
+                mac,
                 device: device.ixgbe(),
                 ..Default::default()
             };
@@ -344,7 +386,10 @@ fn build(args: &Args, wire: Box<dyn Wire>) -> Box<dyn Device> {
             let mut config = virtio::ModelConfig {
                 seed,
                 offers: device.offers(),
-                mac: options.mac.map_or(usual.mac, |mac| mac.0),
+                mac: match (args.mac, options.mac) {
+                    (None, Some(mac)) => mac.0,
+                    _ => mac,
+                },
                 mtu: options.host_mtu.unwrap_or(usual.mtu),
                 pairs: options.queue_pairs,
                 queue_size: options.tx_queue_size,
@@ -362,6 +407,28 @@ fn build(args: &Args, wire: Box<dyn Wire>) -> Box<dyn Device> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_read_and_made() {
+        let good = parse_mac("02:00:00:00:0a:fF").unwrap();
+        assert_eq!(good, MacAddress([2, 0, 0, 0, 10, 255]));
+        for bad in [
+            "",
+            "02:00:00:00:00",
+            "02:00:00:00:00:0a:0b",
+            "01:00:00:00:00:0a",
+            "00:00:00:00:00:00",
+            "2:00:00:00:00:0a",
+            "+2:00:00:00:00:0a",
+        ] {
+            let error = parse_mac(bad).unwrap_err();
+            assert!(error.contains("02:00:00:00:00:0a"), "{bad}: {error}");
+        }
+        let (one, other) = (mac_by(Path::new("a")), mac_by(Path::new("b")));
+        assert_ne!(one, other);
+        assert_eq!(one, mac_by(Path::new("a")));
+        assert_eq!((one.0[0], other.0[0]), (2, 2));
+    }
 
     #[test]
     fn wires_are_read_by_their_names() {
