@@ -17,6 +17,11 @@ const SHORTEST: usize = 17;
 const ETHERNET: usize = 14;
 /// "ethtool -K gro" (Linux, `ethtool.h`): whether the kernel joins segments that it has received.
 const ETHTOOL_SGRO: u32 = 0x2c;
+/// What an interface does beside, to be read and set.
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_SFLAGS: u32 = 0x26;
+/// Of that: it takes VLAN tags out of frames.
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 
 /// All that arrives at an interface, and what is sent there.
 #[derive(Debug)]
@@ -57,7 +62,7 @@ impl PacketSocket {
         last.refuse_all()?;
         last.bind(index)?;
         let socket = Socket::new()?;
-        socket.do_not_join(interface)?;
+        socket.leave_as_it_was(interface)?;
         // The kernel takes a VLAN tag out of a frame and tells it beside.
         socket.set(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
         socket.set(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1_i32)?;
@@ -168,17 +173,25 @@ impl Socket {
         usize::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
     }
 
-    /// Joined segments are not what was on the wire.
-    fn do_not_join(&self, interface: &str) -> io::Result<()> {
-        let mut off = EthtoolValue {
-            command: ETHTOOL_SGRO,
-            data: 0,
-        };
-        let mut request = Self::about(interface)?;
-        request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut off).cast();
-        // SAFETY: both structures live during the call, and the command reads one value.
-        check(unsafe { libc::ioctl(self.fd(), libc::SIOCETHTOOL, &mut request) })?;
+    /// Joined segments are not what was on the wire, and neither is a short frame whose VLAN tag the NIC
+    /// has taken out: Linux's ixgbe pads it once more.
+    fn leave_as_it_was(&self, interface: &str) -> io::Result<()> {
+        self.ethtool(interface, ETHTOOL_SGRO, 0)?;
+        let flags = self.ethtool(interface, ETHTOOL_GFLAGS, 0)?;
+        if flags & ETH_FLAG_RXVLAN != 0 {
+            self.ethtool(interface, ETHTOOL_SFLAGS, flags & !ETH_FLAG_RXVLAN)?;
+        }
         Ok(())
+    }
+
+    /// A command of ethtool with one value; returns what the kernel has made of that.
+    fn ethtool(&self, interface: &str, command: u32, data: u32) -> io::Result<u32> {
+        let mut value = EthtoolValue { command, data };
+        let mut request = Self::about(interface)?;
+        request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
+        // SAFETY: both structures live during the call, and the command reads or writes one value.
+        check(unsafe { libc::ioctl(self.fd(), libc::SIOCETHTOOL, &mut request) })?;
+        Ok(value.data)
     }
 
     fn bind(&self, index: libc::c_int) -> io::Result<()> {
