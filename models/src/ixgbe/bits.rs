@@ -225,6 +225,18 @@ pub(super) mod hlreg0 {
     pub(crate) const LPBK: u32 = 1 << 15;
 }
 
+/// MSCA: the address of a register in the lowest 16 bits.
+pub(super) mod msca {
+    pub(crate) const DEVICE_SHIFT: u32 = 16;
+    pub(crate) const PORT_SHIFT: u32 = 21;
+    pub(crate) const OPCODE_SHIFT: u32 = 26;
+    pub(crate) const ADDRESS: u32 = 0;
+    pub(crate) const WRITE: u32 = 1;
+    pub(crate) const READ_INCREMENT: u32 = 2;
+    /// It clears itself.
+    pub(crate) const COMMAND: u32 = 1 << 30;
+}
+
 pub(super) mod autoc {
     pub(crate) const FLU: u32 = 1 << 0;
     pub(crate) const RESTART: u32 = 1 << 12;

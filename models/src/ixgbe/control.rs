@@ -2,17 +2,13 @@
 
 use super::bits::{
     ARBDIS, EXTENDED_VLAN, PATH_DISABLE, PATH_READY, SYNC_PHY, SYNC_REGISTER, autoc, cause, ctrl,
-    eec, esdp, i2c, mrqc, offset, rdrxctl, swsm,
+    eec, esdp, i2c, mrqc, msca, offset, rdrxctl, swsm,
 };
 use super::interrupts::Interrupts;
 use super::registers::{Register, RingRegister, canonical};
 use super::{DeviceId, Engine, Ixgbe82599};
 use crate::intel::nvm;
 
-/// MSCA: the access begins; it clears itself.
-const MDI_COMMAND: u32 = 1 << 30;
-/// MSRWD: what no PHY answers.
-const NO_PHY: u32 = 0xffff_0000;
 /// FDIRCTRL: initialisation is done.
 const FDIR_DONE: u32 = 1 << 3;
 
@@ -220,8 +216,10 @@ impl Ixgbe82599 {
             }
             Register::Autoc => self.registers.set(at, value & !autoc::RESTART),
             Register::Msca => {
-                self.registers.set(at, value & !MDI_COMMAND);
-                self.registers.set(offset::MSRWD, NO_PHY);
+                self.registers.set(at, value & !msca::COMMAND);
+                if value & msca::COMMAND != 0 {
+                    self.command_phy(value);
+                }
             }
             Register::Arbitrated => self.write_arbitrated(at, value),
             Register::Ring(which, register) => self.write_ring(which, register, at, value),
@@ -237,6 +235,19 @@ impl Ixgbe82599 {
             Register::FdirControl | Register::Esdp => self.registers.set(at, value),
             Register::I2c => self.write_i2c(at, value),
             Register::Storage => self.store(at, value),
+        }
+    }
+
+    /// Only an X540 has a PHY; else what is read is all ones.
+    fn command_phy(&mut self, command: u32) {
+        let data = self.registers.get(offset::MSRWD);
+        let read = match self.config.device {
+            DeviceId::X540T => self.phy.command(command, data as u16),
+            _ => Some(u16::MAX),
+        };
+        if let Some(read) = read {
+            let value = u32::from(read) << 16 | data & 0xffff;
+            self.registers.set(offset::MSRWD, value);
         }
     }
 

@@ -38,7 +38,7 @@ impl Default for ModelConfig {
 }
 
 /// What the device calls itself. All of them have the link of a backplane, but that of SFP+ wants
-/// its laser switched on: there is no PHY behind MDIO.
+/// its laser switched on. Behind MDIO the X540 alone has a PHY, which has no say in the link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum DeviceId {
     /// 82599, KX4 backplane: 10f7.

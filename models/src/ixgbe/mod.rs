@@ -12,7 +12,8 @@
 //! Not modelled, and reported if used: legacy descriptors, double VLAN tags, segmentation of UDP,
 //! SCTP, security, header splitting, queues chosen by traffic class or pool. Not modelled, and
 //! silent: legacy interrupts and MSI, flow control, receive side coalescing, the flow director,
-//! virtualisation (with the tags of pools), management, wake-up, PHYs, flash, time stamps. Their
+//! virtualisation (with the tags of pools), management, wake-up, PHYs (but for what
+//! an X540's calls itself), flash, time stamps. Their
 //! registers store what is written.
 //!
 //! It is written from what is known of the specification; the sources are named where a fact
@@ -35,6 +36,7 @@ mod offload;
 mod order;
 mod packet;
 mod pci;
+mod phy;
 mod receive;
 mod registers;
 mod rings;
@@ -63,6 +65,7 @@ use interrupts::{Interrupts, Sending};
 use module::Cage;
 use nvm::Nvm;
 use pace::{Deadline, Pace, Random};
+use phy::Phy;
 use receive::Receiver;
 use registers::{QUEUES, RegisterFile};
 use transmit::TxQueue;
@@ -89,6 +92,7 @@ pub struct Ixgbe82599 {
     registers: RegisterFile,
     nvm: Nvm,
     cage: Cage,
+    phy: Phy,
     link: bool,
     /// The link comes up then, if nothing happens before.
     negotiation: Option<Deadline>,
@@ -150,6 +154,7 @@ impl Ixgbe82599 {
         };
         let mut device = Self {
             cage: Cage::new(module, &pace),
+            phy: Phy::default(),
             wire,
             pace,
             violations: Violations::default(),

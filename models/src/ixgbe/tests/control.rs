@@ -274,3 +274,39 @@ fn a_long_counter_is_read_in_halves_and_loses_nothing() {
     }
     rig.expect_clean();
 }
+
+#[test]
+fn an_x540_has_a_phy_and_an_82599_has_none() {
+    for (device, there) in [(DeviceId::X540T, true), (DeviceId::Kx4, false)] {
+        let mut rig = Rig::with(ModelConfig {
+            latitude: Latitude::none(),
+            device,
+            ..ModelConfig::default()
+        });
+        let mut read = |port: u32, kind: u32, register: u32| {
+            let place = port << 21 | kind << 16 | 1 << 30;
+            rig.write(0x425c, place | register);
+            rig.write(0x425c, place | 3 << 26);
+            assert_eq!(rig.read(0x425c) >> 30 & 1, 0, "it clears itself");
+            rig.read(0x4260) >> 16
+        };
+        let expected = |value| if there { value } else { 0xffff };
+        // PMA/PMD: identifier, devices, and that one is there.
+        assert_eq!(read(0, 1, 2), expected(0x0154));
+        assert_eq!(read(0, 1, 3), expected(0x0200));
+        assert_eq!(read(0, 1, 5), expected(0x009a));
+        assert_eq!(read(0, 1, 8) >> 14, expected(0x8000) >> 14);
+        assert_eq!(read(0, 2, 8), 0xffff, "no WIS");
+        assert_eq!(read(1, 1, 2), 0xffff, "no second PHY");
+        // Advertisement of auto-negotiation is kept, its restart is not.
+        for (register, written, kept) in [(16, 0x1e1, 0x1e1), (0, 0x1200, 0x1000)] {
+            let place = 7 << 16 | 1 << 30;
+            rig.write(0x425c, place | register);
+            rig.write(0x4260, written);
+            rig.write(0x425c, place | 1 << 26);
+            rig.write(0x425c, place | 3 << 26);
+            assert_eq!(rig.read(0x4260) >> 16, expected(kept));
+        }
+        rig.expect_clean();
+    }
+}
