@@ -151,8 +151,9 @@ impl Assembly {
             return;
         };
         let frame = &self.buffer;
+        let rules = work.rules;
         let mut report = |text: &str| work.report_transmit(place, &first.raw, text);
-        if !offload::judge(&context, request, frame, &mut report) {
+        if !offload::judge(&context, request, frame, rules, &mut report) {
             work.counters.frames_dropped += 1;
             return;
         }

@@ -81,9 +81,9 @@ pub struct Rules {
     pub beyond_linux: bool,
     /// What the datasheet asks for and DPDK's ixgbe does not do: packet buffers 1 to 7 are emptied,
     /// heads are not written while their queue is enabled, PTHRESH comes with an HTHRESH,
-    /// RDRXCTL.RSCACKC and FCOE_WRFIX are set; and what our own design asks for: a completion of the
-    /// last frame before each doorbell, and MSI-X with Multiple_MSIX (with one vector GPIE has it
-    /// the other way as well).
+    /// RDRXCTL.RSCACKC and FCOE_WRFIX are set, the lengths in IP headers are zero with TSE; and what
+    /// our own design asks for: a completion of the last frame before each doorbell, and MSI-X with
+    /// Multiple_MSIX (with one vector GPIE has it the other way as well).
     pub beyond_dpdk: bool,
 }
 

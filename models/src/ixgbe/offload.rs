@@ -3,6 +3,7 @@
 use super::bits::tucmd;
 use super::checksum::{combine, sum};
 use super::descriptor::Context;
+use super::latitude::Rules;
 
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
@@ -53,6 +54,7 @@ pub(super) fn judge(
     context: &Context,
     request: Request,
     frame: &[u8],
+    rules: Rules,
     report: &mut dyn FnMut(&str),
 ) -> bool {
     if !MAC_LEN.contains(&context.mac_len) {
@@ -77,6 +79,9 @@ pub(super) fn judge(
         return false;
     }
     judge_ip(context, request, frame, header, report);
+    if request.segment && rules.beyond_dpdk {
+        judge_ip_length(context, header, report);
+    }
     if request.segment && !judge_segmentation(context, request, frame, report) {
         return false;
     }
@@ -116,9 +121,6 @@ fn judge_ip(
         } else if request.ip && header.get(10..12) != Some(&[0, 0]) {
             report("IXSM, and the checksum in the IPv4 header is not zero: it is summed as well");
         }
-        if request.segment && header.get(2..4) != Some(&[0, 0]) {
-            report("TSE, and the total length in the IPv4 header is not zero");
-        }
     } else {
         if first >> 4 != 6 {
             report("there is no IPv6 header behind MACLEN");
@@ -126,9 +128,16 @@ fn judge_ip(
         if request.ip {
             report("IXSM with a context for IPv6, which has no header checksum");
         }
-        if request.segment && header.get(4..6) != Some(&[0, 0]) {
-            report("TSE, and the payload length in the IPv6 header is not zero");
-        }
+    }
+}
+
+/// The device puts the length of each segment into its header: software leaves zero there. DPDK
+/// leaves the length of the whole.
+fn judge_ip_length(context: &Context, header: &[u8], report: &mut dyn FnMut(&str)) {
+    if context.is_ipv4 && header.get(2..4) != Some(&[0, 0]) {
+        report("TSE, and the total length in the IPv4 header is not zero");
+    } else if !context.is_ipv4 && header.get(4..6) != Some(&[0, 0]) {
+        report("TSE, and the payload length in the IPv6 header is not zero");
     }
 }
 

@@ -147,6 +147,36 @@ fn headers_are_judged_before_they_are_completed() {
     }
 }
 
+/// DPDK leaves the length of the whole in the header: each segment has its own all the same.
+#[test]
+fn a_length_that_is_left_is_written_over() {
+    for version in [4, 6] {
+        let mut rig = Rig::with(ModelConfig {
+            latitude: Latitude::none(),
+            rules: Rules::dpdk(),
+            mac: MAC,
+            ..ModelConfig::default()
+        })
+        .warmed_up();
+        let mut frame = ip_frame(version, 6, &pattern(2000, 1));
+        seed_checksum(&mut frame, true);
+        let (ip, kind) = if version == 4 {
+            (20, IPV4 | TCP)
+        } else {
+            (40, TCP)
+        };
+        let options = TXSM | if version == 4 { IXSM } else { 0 };
+        rig.push(context((14, ip, 20), kind, 1000, 0));
+        let last = rig.post(&frame, &[], TSE, options, 2000);
+        rig.doorbell();
+        rig.until_done(last);
+        let sent = rig.sent();
+        assert_eq!(sent.len(), 2);
+        assert!(sent.iter().all(|segment| verifies(segment)));
+        rig.expect_clean();
+    }
+}
+
 #[test]
 fn slots_and_the_place_of_contexts_are_judged() {
     let mut rig = spoiled(|rig| {
