@@ -1,9 +1,11 @@
-//! Transmit descriptors, and the frame that they are gathered into.
+//! The frame that transmit descriptors are gathered into, and what becomes of it.
 
-use super::bits::{command, offset, popts, statistic, tctl};
+use super::bits::{command, ctrl, offset, popts, statistic, tctl};
 use super::offload::{self, Context};
 use super::parse::Headers;
 use super::registers::RegisterFile;
+use super::segment::Request;
+use super::tx_descriptor::{Format, TxDescriptor};
 use super::work::Work;
 
 /// Least bytes that software must supply (Linux e1000e: with TCTL.PSP the hardware wants 17; the
@@ -13,85 +15,10 @@ const SHORTEST: usize = 17;
 const PADDED: usize = 60;
 /// More fragments than this are lost with `Latitude::drop_many_fragments`.
 const MANY_FRAGMENTS: u32 = 64;
-
-/// The formats of a transmit descriptor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Format {
-    Legacy,
-    Context,
-    Data,
-    /// DEXT with an unknown DTYP.
-    Unknown,
-}
-
-/// A transmit descriptor as it was fetched.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct TxDescriptor {
-    pub(super) raw: [u8; 16],
-    pub(super) format: Format,
-    pub(super) command: u8,
-    /// The byte of STA and, above it, reserved or extended command bits.
-    pub(super) status: u8,
-    /// POPTS, or CSS of a legacy descriptor.
-    options: u8,
-}
-
-impl TxDescriptor {
-    pub(super) fn parse(raw: [u8; 16]) -> Self {
-        let [.., kind, command, status, options, _, _] = raw;
-        let format = match (command & command::DEXT != 0, kind >> 4) {
-            (false, _) => Format::Legacy,
-            (true, 0) => Format::Context,
-            (true, 1) => Format::Data,
-            (true, _) => Format::Unknown,
-        };
-        Self {
-            raw,
-            format,
-            command,
-            status,
-            options,
-        }
-    }
-
-    pub(super) fn has(&self, bit: u8) -> bool {
-        self.command & bit != 0
-    }
-
-    fn address(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.raw;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
-    }
-
-    /// Bytes of the buffer: 16 bits in a legacy descriptor, 20 in a data descriptor.
-    fn len(&self) -> usize {
-        let [.., low, middle, high, _, _, _, _, _] = self.raw;
-        let high = match self.format {
-            Format::Data => u32::from(high & 0xf) << 16,
-            _ => 0,
-        };
-        (u32::from(low) | u32::from(middle) << 8 | high) as usize
-    }
-
-    /// CSO of a legacy descriptor.
-    fn checksum_offset(&self) -> u8 {
-        let [.., cso, _, _, _, _, _] = self.raw;
-        cso
-    }
-
-    /// What a reserved field says that it must not.
-    fn misuse(&self) -> Option<&'static str> {
-        if self.status != 0 {
-            Some("its status (or a reserved bit beside it) is not zero: DD would never be seen")
-        } else if self.has(command::RESERVED) {
-            Some("a reserved command bit is set")
-        } else if self.format == Format::Data && self.options & popts::RESERVED != 0 {
-            Some("a reserved bit of POPTS is set")
-        } else {
-            None
-        }
-    }
-}
+/// Most bytes of a request for segmentation: HDRLEN has 8 bits, PAYLEN 20.
+const LONGEST_REQUEST: usize = u8::MAX as usize + (1 << 20) - 1;
+/// Where the VLAN tag goes.
+const TAG: usize = 12;
 
 /// Where a descriptor came from, for reports.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +45,10 @@ pub(super) struct Assembly {
     /// Some descriptors of the frame were handled, and not yet the last.
     pub(super) open: bool,
     buffer: Vec<u8>,
+    /// A segment of it.
+    segment: Vec<u8>,
+    /// Where descriptors end, as far as headers may go.
+    ends: Vec<usize>,
     fragments: u32,
     first: Option<TxDescriptor>,
     /// It will not be sent.
@@ -146,6 +77,7 @@ impl Assembly {
         } else {
             self.open = true;
             self.buffer.clear();
+            self.ends.clear();
             self.fragments = 0;
             self.spoiled = false;
             self.first = Some(descriptor);
@@ -182,7 +114,12 @@ impl Assembly {
         if self.spoiled {
             return;
         }
-        let limit = RegisterFile::transmit_limit(work.registers.get(offset::PBA));
+        // A request for segmentation may be longer than the FIFO (82583V datasheet 7.2.9.4).
+        let limit = if self.first.is_some_and(|first| first.segments()) {
+            LONGEST_REQUEST
+        } else {
+            RegisterFile::transmit_limit(work.registers.get(offset::PBA))
+        };
         if self.buffer.len() + len > limit {
             let text = format!("the frame does not fit the transmit FIFO: more than {limit} bytes");
             work.report_transmit(place, &descriptor.raw, &text);
@@ -191,10 +128,12 @@ impl Assembly {
             let text = format!("nothing to read at {:#x}", fault.address);
             work.report_transmit(place, &descriptor.raw, &text);
             self.spoiled = true;
+        } else if self.buffer.len() <= usize::from(u8::MAX) {
+            self.ends.push(self.buffer.len());
         }
     }
 
-    /// The last descriptor is `last`: checksums, padding, wire, statistics.
+    /// The last descriptor is `last`: checksums or segmentation, VLAN tag, wire.
     fn finish(
         &mut self,
         last: &TxDescriptor,
@@ -219,6 +158,17 @@ impl Assembly {
         } else {
             first.options
         };
+        // VLE is the first one's with TSE, else the last one's (8254x SDM 3.3.7.1).
+        let tagged = if first.segments() { &first } else { last };
+        let departure = Departure {
+            tag: tag(tagged, place, work),
+            place,
+            raw: last.raw,
+        };
+        if first.segments() {
+            self.segment(&first, options, context, departure, work);
+            return;
+        }
         match first.format {
             Format::Data if options & (popts::IXSM | popts::TXSM) != 0 => {
                 self.offload(&first, options, place, context, work);
@@ -228,16 +178,46 @@ impl Assembly {
             }
             _ => {}
         }
-        if self.buffer.len() < PADDED {
-            if work.registers.get(offset::TCTL) & tctl::PSP == 0 {
-                let text = "a frame of less than 60 bytes, and TCTL.PSP is off: a runt";
-                work.report_transmit(place, &last.raw, text);
-            } else if !qemu.no_padding {
-                self.buffer.resize(PADDED, 0);
+        departure.send(&mut self.buffer, work);
+    }
+
+    /// Sends a request for segmentation, or says why not.
+    fn segment(
+        &mut self,
+        first: &TxDescriptor,
+        options: u8,
+        context: Option<Context>,
+        departure: Departure,
+        work: &mut Work<'_>,
+    ) {
+        let raw = &first.raw;
+        let judged = match &context {
+            None => Err("TSE, and there was no context since the reset"),
+            Some(context) if !context.segments() => {
+                Err("TSE, and the last context is not one for segmentation")
             }
-        }
-        count(&self.buffer, work);
-        work.send(&mut self.buffer);
+            Some(context) => Ok(Request {
+                context,
+                options,
+                frame: &self.buffer,
+                ends: &self.ends,
+                limit: RegisterFile::transmit_limit(work.registers.get(offset::PBA)),
+            }),
+        };
+        let mut report = |text: &str| work.report_transmit(departure.place, raw, text);
+        let request = judged.map_err(&mut report);
+        let Some(request) = request.ok().filter(|request| request.judge(&mut report)) else {
+            work.counters.frames_dropped += 1;
+            work.statistics.count(statistic::TSCTFC);
+            return;
+        };
+        work.counters.segmented += 1;
+        work.statistics.count(statistic::TSCTC);
+        request.cut(&mut self.segment, |segment, checksums| {
+            work.counters.segments_made += 1;
+            work.counters.checksums_inserted += checksums;
+            departure.send(segment, work);
+        });
     }
 
     /// Whether the frame goes on the wire; if not, it has been reported, where it is a fault.
@@ -252,9 +232,9 @@ impl Assembly {
             work.counters.frames_of_too_many_fragments += 1;
             return false;
         }
-        let fault = if first.format == Format::Data && first.has(command::TSE) {
-            "TSO is not modelled"
-        } else if !last.has(command::IFCS) {
+        let fault = if first.segments() && !first.has(command::IFCS) {
+            "TSE, and IFCS is off in the first descriptor: frames without a check sequence"
+        } else if !first.segments() && !last.has(command::IFCS) {
             "IFCS is off in the last descriptor: a frame without a check sequence"
         } else if self.buffer.len() < SHORTEST {
             "a frame of less than 17 bytes"
@@ -307,6 +287,55 @@ impl Assembly {
         let done = offload::insert_legacy(first.options, offset, &mut self.buffer, &mut report);
         work.counters.checksums_inserted += u64::from(done);
     }
+}
+
+/// How a frame leaves.
+#[derive(Clone, Copy, Debug)]
+struct Departure {
+    /// The VLAN tag to put on.
+    tag: Option<[u8; 4]>,
+    /// The last descriptor, for reports.
+    place: Place,
+    raw: [u8; 16],
+}
+
+impl Departure {
+    /// VLAN tag, padding, wire, statistics. (The tag counts for the padding: the 8254x SDM pads to
+    /// 64 bytes, which is the least that may be on the wire.)
+    fn send(&self, frame: &mut Vec<u8>, work: &mut Work<'_>) {
+        if let Some(tag) = self.tag
+            && frame.len() >= TAG
+        {
+            frame.splice(TAG..TAG, tag);
+            work.counters.tags_inserted += 1;
+        }
+        if frame.len() < PADDED {
+            if work.registers.get(offset::TCTL) & tctl::PSP == 0 {
+                let text = "a frame of less than 60 bytes, and TCTL.PSP is off: a runt";
+                work.report_transmit(self.place, &self.raw, text);
+            } else if !work.latitude.qemu.no_padding {
+                frame.resize(PADDED, 0);
+            }
+        }
+        count(frame, work);
+        work.send(frame);
+    }
+}
+
+/// The VLAN tag that a descriptor asks for: VET, and what it says itself. It must be allowed by
+/// CTRL.VME (82583V datasheet 7.5.2.1).
+fn tag(descriptor: &TxDescriptor, place: Place, work: &mut Work<'_>) -> Option<[u8; 4]> {
+    if !descriptor.has(command::VLE) {
+        return None;
+    }
+    if work.registers.get(offset::CTRL) & ctrl::VME == 0 {
+        let text = "VLE, and CTRL.VME is off: no tag is put on";
+        work.report_transmit(place, &descriptor.raw, text);
+        return None;
+    }
+    let [k0, k1] = (work.registers.get(offset::VET) as u16).to_be_bytes();
+    let [t0, t1] = descriptor.tag;
+    Some([k0, k1, t0, t1])
 }
 
 /// Counts a frame that is sent. Octets include the check sequence.

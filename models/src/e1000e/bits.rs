@@ -93,6 +93,8 @@ pub(super) mod statistic {
     pub(crate) const PTC64: u32 = 0x40d8;
     pub(crate) const MPTC: u32 = 0x40f0;
     pub(crate) const BPTC: u32 = 0x40f4;
+    pub(crate) const TSCTC: u32 = 0x40f8;
+    pub(crate) const TSCTFC: u32 = 0x40fc;
 }
 
 /// Device control.
@@ -208,6 +210,8 @@ pub(super) mod rctl {
     pub(crate) const BAM: u32 = 1 << 15;
     pub(crate) const BSIZE_SHIFT: u32 = 16;
     pub(crate) const VFE: u32 = 1 << 18;
+    pub(crate) const CFIEN: u32 = 1 << 19;
+    pub(crate) const CFI: u32 = 1 << 20;
     pub(crate) const BSEX: u32 = 1 << 25;
     pub(crate) const SECRC: u32 = 1 << 26;
     pub(crate) const FLXBUF_SHIFT: u32 = 27;
@@ -285,6 +289,8 @@ pub(super) mod command {
     pub(crate) const RS: u8 = 1 << 3;
     pub(crate) const RESERVED: u8 = 1 << 4;
     pub(crate) const DEXT: u8 = 1 << 5;
+    /// Legacy and data: insert a VLAN tag.
+    pub(crate) const VLE: u8 = 1 << 6;
     pub(crate) const IDE: u8 = 1 << 7;
     /// Context: the packet is TCP, else UDP.
     pub(crate) const TCP: u8 = 1 << 0;
@@ -307,6 +313,8 @@ pub(super) mod rx_status {
     pub(crate) const DD: u32 = 1 << 0;
     pub(crate) const EOP: u32 = 1 << 1;
     pub(crate) const IXSM: u32 = 1 << 2;
+    /// A VLAN tag was taken off.
+    pub(crate) const VP: u32 = 1 << 3;
     pub(crate) const UDPCS: u32 = 1 << 4;
     pub(crate) const TCPCS: u32 = 1 << 5;
     pub(crate) const IPCS: u32 = 1 << 6;

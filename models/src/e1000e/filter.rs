@@ -7,6 +7,8 @@ use crate::intel::packet::{Packet, TCP, UDP};
 
 /// Longest frame without LPE: 1522 bytes with a VLAN tag and the check sequence.
 const LONGEST_SHORT: usize = 1518;
+/// The bit of a VLAN tag that RCTL.CFIEN looks at.
+const CFI: u16 = 1 << 12;
 /// Longest frame with LPE: 16 KiB with the check sequence (QEMU `e1000x_common.c`).
 const LONGEST: usize = 16 * 1024 - 4;
 
@@ -43,26 +45,32 @@ pub(super) fn pass(destination: [u8; 6], registers: &RegisterFile) -> Option<Pas
     None
 }
 
-/// The identifier of a frame's VLAN, if it has a tag (VET).
-pub(super) fn vlan(frame: &[u8], registers: &RegisterFile) -> Option<u32> {
+/// The type by which a frame's tag is known (VET).
+fn tag_type(registers: &RegisterFile) -> u16 {
+    registers.get(offset::VET) as u16
+}
+
+/// What is in a frame's tag, if it has one: priority, CFI and the identifier of its VLAN.
+pub(super) fn vlan(frame: &[u8], registers: &RegisterFile) -> Option<u16> {
     let half = |at: usize| {
         let bytes = frame.get(at..).and_then(|rest| rest.first_chunk());
-        bytes.map(|bytes| u32::from(u16::from_be_bytes(*bytes)))
+        bytes.map(|bytes| u16::from_be_bytes(*bytes))
     };
-    let kind = registers.get(offset::VET) & 0xffff;
-    half(14)
-        .filter(|_| half(12) == Some(kind))
-        .map(|tag| tag & 0xfff)
+    half(14).filter(|_| half(12) == Some(tag_type(registers)))
 }
 
 /// Whether a frame's VLAN is wanted: RCTL.VFE, and a bit of VFTA for each (as Linux e1000e has it,
-/// `e1000_vlan_rx_add_vid`).
+/// `e1000_vlan_rx_add_vid`); RCTL.CFIEN, and CFI as it is in RCTL (82583V datasheet 7.5.1.1).
 pub(super) fn wants_vlan(frame: &[u8], registers: &RegisterFile) -> bool {
-    let Some(id) = vlan(frame, registers) else {
+    let Some(tag) = vlan(frame, registers) else {
         return true;
     };
+    let control = registers.get(offset::RCTL);
+    let id = u32::from(tag & 0xfff);
     let word = registers.get(offset::VFTA + (id >> 5) * 4);
-    registers.get(offset::RCTL) & rctl::VFE == 0 || word & 1 << (id & 31) != 0
+    let is_known = control & rctl::VFE == 0 || word & 1 << (id & 31) != 0;
+    let is_canonical = (tag & CFI != 0) == (control & rctl::CFI != 0);
+    is_known && (control & rctl::CFIEN == 0 || is_canonical)
 }
 
 /// Any of the 16 receive addresses.
@@ -145,7 +153,10 @@ pub(super) fn ip_identification(frame: &[u8]) -> [u8; 2] {
 /// QEMU (`e1000e_do_ps`) also cuts behind the IP header of what is neither TCP nor UDP; the
 /// I210 datasheet, of a later sibling, does so with fragments alone (A.1.4.1), and so it is here.
 pub(super) fn header_len(frame: &[u8], registers: &RegisterFile) -> Option<usize> {
-    let packet = Packet::parse(frame)?;
+    let packet = match vlan(frame, registers) {
+        Some(_) => Packet::parse_behind(tag_type(registers), frame)?,
+        None => Packet::parse(frame)?,
+    };
     let whole = registers.get(offset::RFCTL) & rfctl::IPFRSP_DIS != 0;
     packet
         .headers_len()

@@ -32,10 +32,12 @@ mod receive;
 mod receive_control;
 mod registers;
 mod rx_descriptor;
+mod segment;
 mod statistics;
 #[cfg(test)]
 mod tests;
 mod transmit;
+mod tx_descriptor;
 mod violations;
 mod work;
 mod write_back;

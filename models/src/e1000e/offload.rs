@@ -9,17 +9,22 @@ use super::checksum;
 /// came from (82574 datasheet 7.2.6, as the project's notes quote it; not read here).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Context {
-    ip: Range,
-    transport: Range,
+    pub(super) ip: Range,
+    pub(super) transport: Range,
     command: u8,
+    /// For segmentation: bytes behind the headers, bytes of the headers, and most bytes behind
+    /// them in a segment.
+    pub(super) payload_len: usize,
+    pub(super) header_len: usize,
+    pub(super) mss: usize,
 }
 
 /// Where a sum starts, where it is stored, and its last byte (0: the last of the packet).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Range {
-    start: usize,
-    offset: usize,
-    end: usize,
+pub(super) struct Range {
+    pub(super) start: usize,
+    pub(super) offset: usize,
+    pub(super) end: usize,
 }
 
 impl Range {
@@ -60,16 +65,24 @@ impl Range {
 impl Context {
     /// From the 16 bytes of a context descriptor (8254x SDM 3.3.6).
     pub(super) fn parse(raw: &[u8; 16]) -> Self {
-        let [a, b, c, d, e, f, g, h, _, _, _, command, ..] = *raw;
+        let [a, b, c, d, e, f, g, h, rest @ ..] = *raw;
+        let [len, middle, high, command, _, header_len, low_mss, high_mss] = rest;
         Self {
             ip: Range::from_bytes([a, b, c, d]),
             transport: Range::from_bytes([e, f, g, h]),
             command,
+            payload_len: u32::from_le_bytes([len, middle, high & 0xf, 0]) as usize,
+            header_len: usize::from(header_len),
+            mss: usize::from(u16::from_le_bytes([low_mss, high_mss])),
         }
     }
 
+    pub(super) fn has(&self, bit: u8) -> bool {
+        self.command & bit != 0
+    }
+
     pub(super) fn segments(&self) -> bool {
-        self.command & command::TSE != 0
+        self.has(command::TSE)
     }
 
     /// Inserts what `options` (POPTS) asks for into `frame`, not yet padded. A checksum whose
@@ -83,10 +96,10 @@ impl Context {
         let mut inserted = 0;
         if options & popts::IXSM != 0 {
             self.check_ip(frame, report);
-            inserted += u64::from(insert(self.ip, false, frame, "the IP checksum", report));
+            inserted += u64::from(insert(self.ip, 0, false, frame, "the IP checksum", report));
         }
         if options & popts::TXSM != 0 {
-            let tcp = self.command & command::TCP != 0;
+            let tcp = self.has(command::TCP);
             let place = self.transport.offset.wrapping_sub(self.transport.start);
             // Without the bit it is UDP, or any other sum of this kind: the bit only tells the two
             // apart for segmentation and for a sum of zero.
@@ -94,14 +107,14 @@ impl Context {
                 report("TUCSO is not where TUCMD.TCP puts the checksum behind TUCSS");
             }
             let what = "the TCP/UDP checksum";
-            inserted += u64::from(insert(self.transport, !tcp, frame, what, report));
+            inserted += u64::from(insert(self.transport, 0, !tcp, frame, what, report));
         }
         inserted
     }
 
     /// Compares the context with the IPv4 header that should be in the frame.
-    fn check_ip(&self, frame: &[u8], report: &mut dyn FnMut(&str)) {
-        if self.command & command::IPV4 == 0 {
+    pub(super) fn check_ip(&self, frame: &[u8], report: &mut dyn FnMut(&str)) {
+        if !self.has(command::IPV4) {
             report("IXSM with a context for IPv6, which has no header checksum");
             return;
         }
@@ -123,13 +136,14 @@ impl Context {
     }
 }
 
-/// Sums, complements and stores; whether it did.
+/// Sums, with `extra` beside what is in the range, complements and stores; whether it did.
 ///
 /// A sum that complements to zero means "no checksum" in UDP and goes out as all ones (RFC 768).
 /// The datasheet excerpts at hand do not say that the device does so; a UDP frame without it
 /// would lose its checksum, so it is assumed.
-fn insert(
+pub(super) fn insert(
     range: Range,
+    extra: u16,
     udp: bool,
     frame: &mut [u8],
     what: &str,
@@ -140,7 +154,7 @@ fn insert(
         return false;
     }
     let covered = frame.get(range.start..=range.last(frame.len()));
-    let mut value = !checksum::sum(covered.unwrap_or_default());
+    let mut value = !checksum::combine(checksum::sum(covered.unwrap_or_default()), extra);
     if udp && value == 0 {
         value = 0xffff;
     }
@@ -163,5 +177,5 @@ pub(super) fn insert_legacy(
         offset: usize::from(offset),
         end: 0,
     };
-    insert(range, false, frame, "the legacy checksum", report)
+    insert(range, 0, false, frame, "the legacy checksum", report)
 }

@@ -16,6 +16,8 @@ use crate::intel::engine::{Gate, distance};
 
 /// Least length of a frame without check sequence; the wire pads what is shorter.
 const SHORTEST: usize = 60;
+/// Where the VLAN tag of a frame is.
+const TAG: core::ops::Range<usize> = 12..16;
 /// With `Latitude::partial_progress`, most buffers filled in one step.
 const LARGEST_STEP: u64 = 24;
 /// Descriptors fetched at once, or half as many of twice their length.
@@ -291,8 +293,11 @@ impl RxQueue {
         let oversized = filter::is_oversized(self.frame.len(), control);
         let passed = filter::pass(destination, work.registers);
         let passed = passed.filter(|_| filter::wants_vlan(&self.frame, work.registers));
-        let stored = octets - if control & rctl::SECRC != 0 { 4 } else { 0 };
-        let header = self.header(layout, work);
+        let tag = filter::vlan(&self.frame, work.registers)
+            .filter(|_| work.registers.get(offset::CTRL) & ctrl::VME != 0);
+        let gone = if tag.is_some() { TAG.len() } else { 0 };
+        let stored = octets - gone - if control & rctl::SECRC != 0 { 4 } else { 0 };
+        let header = self.header(layout, gone, work);
         let fits = usable && self.room(layout, header) >= stored;
         if self.must_wait(fits, !oversized && passed.is_some(), work) {
             return;
@@ -320,21 +325,17 @@ impl RxQueue {
             return;
         }
         count(destination, octets, work);
-        let strips = work.registers.get(offset::CTRL) & ctrl::VME != 0;
-        if strips && filter::vlan(&self.frame, work.registers).is_some() {
-            let text = "a tag was to be taken off: VLAN stripping (CTRL.VME) is not modelled";
-            work.violations.report(text.into());
-        }
-        self.begin(passed, control, header, work);
+        self.begin(passed, tag, header, work);
     }
 
-    /// Bytes of the frame that are stored apart, as its header; 0 if none are.
-    fn header(&self, layout: Layout, work: &mut Work<'_>) -> usize {
+    /// Bytes of the frame that are stored apart, as its header, without the `gone` ones of its tag; 0
+    /// if none are.
+    fn header(&self, layout: Layout, gone: usize, work: &mut Work<'_>) -> usize {
         if layout.format != Format::Split {
             return 0;
         }
         let [size, ..] = layout.sizes;
-        let header = filter::header_len(&self.frame, work.registers);
+        let header = filter::header_len(&self.frame, work.registers).map(|len| len - gone);
         let spared = work.latitude.unsplit_packets && work.late_random.one_in(8);
         header.filter(|len| *len <= size && !spared).unwrap_or(0)
     }
@@ -355,8 +356,20 @@ impl RxQueue {
         layout.room(count, header)
     }
 
-    fn begin(&mut self, passed: Passed, control: u32, header: usize, work: &mut Work<'_>) {
+    /// The frame is kept: takes its tag off, and notes what its descriptors will say.
+    fn begin(&mut self, passed: Passed, tag: Option<u16>, header: usize, work: &mut Work<'_>) {
         let qemu = work.latitude.qemu;
+        let strips_check = work.registers.get(offset::RCTL) & rctl::SECRC != 0;
+        // That of the frame as it came: what becomes of it where the tag is taken off is not said.
+        let check = match (strips_check, qemu.zero_check_sequence) {
+            (true, _) => None,
+            (false, true) => Some([0; 4]),
+            (false, false) => Some(frame_check_sequence(&self.frame)),
+        };
+        if tag.is_some() {
+            self.frame.drain(TAG);
+            work.counters.tags_stripped += 1;
+        }
         let mut status = filter::checksum_status(&self.frame, work.registers);
         if qemu.never_ixsm {
             status &= !rx_status::IXSM;
@@ -367,13 +380,9 @@ impl RxQueue {
             status |= rx_status::PIF;
         }
         let identification = filter::ip_identification(&self.frame);
-        if control & rctl::SECRC == 0 {
-            let check = if qemu.zero_check_sequence {
-                [0; 4]
-            } else {
-                frame_check_sequence(&self.frame)
-            };
-            self.frame.extend_from_slice(&check);
+        self.frame.extend(check.into_iter().flatten());
+        if tag.is_some() {
+            status |= rx_status::VP;
         }
         let facts = Facts {
             status,
@@ -384,6 +393,7 @@ impl RxQueue {
             },
             identification,
             header,
+            tag,
         };
         self.current = Some(Current { stored: 0, facts });
     }

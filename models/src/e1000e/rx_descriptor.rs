@@ -180,6 +180,8 @@ pub(super) struct Facts {
     pub(super) identification: [u8; 2],
     /// Bytes of the header that was split off; 0: none was.
     pub(super) header: usize,
+    /// The VLAN tag that was taken off.
+    pub(super) tag: Option<u16>,
 }
 
 /// What is said of a descriptor that was filled.
@@ -210,6 +212,9 @@ impl Filled {
         } else {
             0
         });
+        // Where VP is, which is valid in the last one.
+        let tag = facts.tag.filter(|_| self.is_last).unwrap_or(0);
+        let [t0, t1] = tag.to_le_bytes();
         let mut bytes = [0; SPLIT];
         let mut put = |at: usize, source: &[u8]| {
             for (target, byte) in bytes.iter_mut().skip(at).zip(source) {
@@ -218,7 +223,7 @@ impl Filled {
         };
         if format == Format::Legacy {
             let [s0, _, _, errors] = status.to_le_bytes();
-            put(0, &[l0, l1, c0, c1, s0, errors, 0, 0]);
+            put(0, &[l0, l1, c0, c1, s0, errors, t0, t1]);
             return (8, bytes, 8);
         }
         let [i0, i1] = facts.identification;
@@ -227,7 +232,7 @@ impl Filled {
             put(4, &[i0, i1, c0, c1]);
         }
         put(8, &status.to_le_bytes());
-        put(12, &[l0, l1]);
+        put(12, &[l0, l1, t0, t1]);
         if format == Format::Extended {
             return (0, bytes, DESCRIPTOR as usize);
         }

@@ -118,17 +118,25 @@ pub struct Counters {
     /// Of these, dropped silently for a header that was cut off
     /// ([`drops_cut_headers`](super::QemuDeviations::drops_cut_headers)).
     pub frames_with_cut_headers: u64,
-    /// Frames fetched, by number of fragments: entry *n* counts those of *n*, the last one also
+    /// Frames and requests for segmentation fetched, by number of fragments: entry *n* counts those of *n*, the last one also
     /// all those of more.
     pub fragments: [u64; HISTOGRAM],
     /// The largest number of fragments of a frame.
     pub most_fragments: u32,
-    /// Checksums that the device put into frames.
+    /// Requests that the device segmented.
+    pub segmented: u64,
+    /// Frames that segmentation made; they are among those sent.
+    pub segments_made: u64,
+    /// Checksums that the device put into frames, those of segments included.
     pub checksums_inserted: u64,
+    /// VLAN tags that the device put on, those of segments included.
+    pub tags_inserted: u64,
     /// Frames stored in receive buffers.
     pub frames_received: u64,
-    /// Their bytes, padding included, without the frame check sequence.
+    /// Their bytes, padding included, without the frame check sequence, with VLAN tags.
     pub bytes_received: u64,
+    /// VLAN tags taken off.
+    pub tags_stripped: u64,
     /// Frames lost for want of receive descriptors or bus mastering.
     pub frames_missed: u64,
     /// Write-backs of transmit descriptors.
@@ -146,9 +154,13 @@ impl Default for Counters {
             frames_with_cut_headers: 0,
             fragments: [0; HISTOGRAM],
             most_fragments: 0,
+            segmented: 0,
+            segments_made: 0,
             checksums_inserted: 0,
+            tags_inserted: 0,
             frames_received: 0,
             bytes_received: 0,
+            tags_stripped: 0,
             frames_missed: 0,
             write_backs: 0,
         }

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
-use super::assembly::{Assembly, Format, Place, TxDescriptor};
+use super::assembly::{Assembly, Place};
 use super::bits::{DD, DESCRIPTOR, cause, command, offset, offset::ring, tarc, tctl, txdctl};
 use super::offload::Context;
 use super::pace::Deadline;
 use super::registers::Ring;
+use super::tx_descriptor::{Format, TxDescriptor};
 use super::violations::Violations;
 use super::work::Work;
 use super::write_back::WriteBack;

@@ -7,6 +7,8 @@ mod packet_split;
 mod qemu;
 mod receive;
 mod rig;
+mod segmentation;
 mod speed;
 mod transmit;
 mod violations;
+mod vlan;

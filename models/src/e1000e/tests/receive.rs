@@ -435,11 +435,4 @@ fn the_vlan_filter_lets_through_what_its_table_has() {
     assert_eq!(rig.buffer(1)[..60], frame_to(MAC, 60));
     assert_eq!(rig.rx(2).status, 0);
     rig.expect_clean();
-    // Stripping, which the model has not got.
-    let control = rig.read(0x0000);
-    rig.write(0x0000, control | 1 << 30);
-    rig.expect_clean();
-    rig.deliver(&tagged(37));
-    rig.steps(2);
-    rig.expect_violation("VLAN stripping");
 }

@@ -24,6 +24,7 @@ pub(super) const EOP: u8 = 1;
 pub(super) const IFCS: u8 = 2;
 pub(super) const IC: u8 = 4;
 pub(super) const TSE: u8 = 4;
+pub(super) const VLE: u8 = 0x40;
 pub(super) const RS: u8 = 8;
 pub(super) const DEXT: u8 = 0x20;
 pub(super) const IDE: u8 = 0x80;
@@ -185,6 +186,23 @@ pub(super) fn context(ip: (u8, u8, u16), tu: (u8, u8, u16), command: u8) -> [u8;
     raw[5] = tu.1;
     raw[6..8].copy_from_slice(&tu.2.to_le_bytes());
     raw[11] = command | DEXT;
+    raw
+}
+
+/// What segmentation needs of a context beside its ranges.
+pub(super) fn with_segmentation(
+    mut raw: [u8; 16],
+    payload: usize,
+    header: usize,
+    mss: usize,
+) -> [u8; 16] {
+    let [p0, p1, p2, _] = (payload as u32).to_le_bytes();
+    raw[8] = p0;
+    raw[9] = p1;
+    raw[10] |= p2 & 0xf;
+    raw[11] |= TSE;
+    raw[13] = header as u8;
+    raw[14..].copy_from_slice(&(mss as u16).to_le_bytes());
     raw
 }
 

@@ -169,8 +169,8 @@ fn formats_and_segmentation_do_not_mix() {
 #[test]
 fn what_is_not_modelled_is_said() {
     let (mut rig, address) = rig();
-    rig.push(data(address, 64, LAST | TSE, 0));
-    ring_and_expect(&mut rig, "TSO is not modelled");
+    rig.push(data(address, 64, EOP | RS, 0));
+    ring_and_expect(&mut rig, "IFCS");
     assert!(rig.sent().is_empty());
     rig.write(0x0100, 3 << 6);
     rig.expect_violation("reserved loopback mode");
