@@ -2,14 +2,14 @@
 //!
 //! Modelled: configuration space (power management, PCIe, MSI-X), reset, GIO master disable, the
 //! EEPROM behind EERD, the PHY behind MDIC, semaphores, the link; two transmit queues with legacy
-//! and data descriptors, gather and checksum insertion; one receive queue with legacy,
-//! extended and packet split descriptors, the filters by address and VLAN, and checksum
-//! verification; MSI-X interrupts; statistics; loopback by the MAC.
+//! and data descriptors, gather, checksum insertion, TCP segmentation and VLAN tags; one receive
+//! queue with legacy, extended and packet split descriptors, the filters by address and VLAN,
+//! checksum verification, and VLAN tags taken off; MSI-X and legacy interrupts; statistics; loopback
+//! by the MAC and the PHY.
 //!
-//! Not modelled, and reported if used: TCP segmentation, VLAN insertion and stripping, receive side
-//! scaling, frames without IFCS. Not modelled, and
-//! silent: legacy interrupts and MSI, flow control, half duplex, management, wake-up, flash, time
-//! stamps, interrupt delay timers. Their registers store what is written.
+//! Not modelled, and reported if used: segmentation of anything but TCP, receive side scaling, frames
+//! without IFCS. Not modelled, and silent: MSI, flow control, half duplex, management, wake-up,
+//! flash, time stamps, interrupt delay timers. Their registers store what is written.
 //!
 //! It is written from the specification; the sources are named where a fact stands. What the
 //! specification leaves to the hardware is drawn from a seed: see [`Latitude`]. It can be made to
