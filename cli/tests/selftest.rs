@@ -240,6 +240,8 @@ fn a_nic_in_another_process_on_a_tap_passes() {
         let report: Value = serde_json::from_str(&out).unwrap();
         let gather = report["tests"].as_array().unwrap().iter();
         let gather = gather.filter(|test| test["name"] == "gather" || test["name"] == "throughput");
+        let gather: Vec<_> = gather.collect();
+        assert_eq!(gather.len(), 2, "{nic}: {report:#}");
         for test in gather {
             assert_eq!(test["result"], "passed", "{nic}: {report:#}");
             let detail = test["detail"].as_str().unwrap();

@@ -273,6 +273,7 @@ impl RegisterFile {
             (offset::FACTPS, 0x2000_0008),
             (0x1028, 2), // FLASHT
             (offset::PSRCTL, 0x0004_0402),
+            (offset::VET, 0x8100),
         ];
         for (at, value) in fixed {
             self.set(at, value);
@@ -320,11 +321,11 @@ mod tests {
         let mta = file.get(offset::MTA);
         assert_ne!(mta, 0, "seed 1");
         file.set(offset::PBA, 0x0008_0020);
-        file.set(offset::VET, 0x8100);
+        file.set(offset::VET, 0x88a8);
         file.reset();
         assert_eq!(file.get(offset::MTA), mta, "seed 1");
         assert_eq!(file.get(offset::PBA), 0x0008_0020, "seed 1");
-        assert_eq!(file.get(offset::VET), 0, "seed 1");
+        assert_eq!(file.get(offset::VET), 0x8100, "seed 1");
         assert_eq!(RegisterFile::transmit_limit(0x0014_0014), 20 * 1024 - 80);
     }
 }

@@ -63,9 +63,6 @@ impl Request<'_> {
         if headers.len > LONGEST_HEADER {
             report("HDRLEN is more than the 240 bytes that the device keeps");
         }
-        if self.context.mss <= SMALLEST_MSS {
-            report("MSS is not more than 16");
-        }
         if usize::from(self.byte(headers.transport + 12) >> 4) * 4 + headers.transport
             != headers.len
         {
@@ -95,6 +92,10 @@ impl Request<'_> {
             Some("segmentation of anything but TCP is not modelled")
         } else if mss == 0 {
             Some("TSE, and MSS is zero")
+        } else if mss <= SMALLEST_MSS {
+            Some("MSS is not more than 16")
+        } else if self.half(12).is_some_and(|kind| kind < 0x600) {
+            Some("segmentation of a frame with a length in place of its type is not modelled")
         } else if len + mss > self.limit {
             Some("MSS and HDRLEN make frames that do not fit the transmit FIFO")
         } else if len < transport + TCP_HEADER {
@@ -114,6 +115,8 @@ impl Request<'_> {
             let end = headers.ip + usize::from(first & 0xf) * 4;
             if first >> 4 != 4 || end != headers.transport {
                 report("TSE, and there is no IPv4 header from IPCSS to TUCSS");
+            } else if self.byte(headers.ip + 9) != TCP {
+                report("TSE for TCP, and the IPv4 header says another protocol");
             } else if self.half(headers.ip + 2) != Some(0) {
                 report("TSE, and the total length in the IPv4 header is not zero");
             }

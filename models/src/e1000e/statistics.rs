@@ -94,8 +94,13 @@ impl Statistics {
         };
         let value = self.wide(at - 4);
         let shown = self.shown.get_mut(index).and_then(Option::take);
-        let read = shown.filter(|_| !forgets).unwrap_or(value);
-        self.set_wide(at - 4, value.saturating_sub(read));
+        let read = shown.unwrap_or(value);
+        let left = if forgets {
+            0
+        } else {
+            value.saturating_sub(read)
+        };
+        self.set_wide(at - 4, left);
         (read >> 32) as u32
     }
 }

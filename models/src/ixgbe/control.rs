@@ -38,7 +38,7 @@ impl Ixgbe82599 {
         self.link = false;
         self.negotiation = None;
         self.judged_msix = false;
-        self.long_read = None;
+        self.long_read.clear();
         if self.config.device == DeviceId::Sfp && self.config.latitude.laser_off {
             self.registers.set(offset::ESDP, esdp::LASER_OFF);
         }
@@ -123,7 +123,7 @@ impl Ixgbe82599 {
             Register::Statistic => self.read_and_clear(at),
             Register::StatisticLow => {
                 let value = self.registers.long(at);
-                self.long_read = Some((at, value));
+                self.long_read.insert(at, value);
                 value as u32
             }
             Register::StatisticHigh => self.read_long(at),
@@ -136,8 +136,7 @@ impl Ixgbe82599 {
     fn read_long(&mut self, at: u32) -> u32 {
         let low = at - 4;
         let now = self.registers.long(low);
-        let told = self.long_read.take().filter(|(read, _)| *read == low);
-        let told = told.map_or(now, |(_, value)| value);
+        let told = self.long_read.remove(&low).unwrap_or(now);
         self.registers.set(low, 0);
         self.registers.set(at, 0);
         if !self.config.latitude.forgets_octets {

@@ -311,7 +311,9 @@ impl Interrupts {
         let at = offset::IVAR + 4 * sending.random.below(8) as u32;
         let entry = sending.registers.get(at).to_le_bytes()[sending.random.below(4) as usize];
         if entry & ivar::VALID != 0 && sending.pci.has_msix() && sending.pci.is_bus_master() {
-            sending.send(u16::from(entry & ivar::VECTOR));
+            let is_single = sending.registers.get(offset::GPIE) & gpie::MSIX == 0;
+            let vector = if is_single { 0 } else { entry & ivar::VECTOR };
+            sending.send(u16::from(vector));
         }
     }
 }

@@ -51,7 +51,7 @@ mod violations;
 mod work;
 mod write_back;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 pub use hostile::{Hostile, Lie, LieCounters, Lies};
@@ -121,7 +121,7 @@ pub struct Ixgbe82599 {
     /// GPIE.Multiple_MSIX was missed already.
     judged_msix: bool,
     /// The long counter whose lower half was read last, and what it was.
-    long_read: Option<(u32, u64)>,
+    long_read: BTreeMap<u32, u64>,
     hold: bool,
     stalled: bool,
     never_quiet: bool,
@@ -178,7 +178,7 @@ impl Ixgbe82599 {
             turn: 0,
             used: 1,
             judged_msix: false,
-            long_read: None,
+            long_read: BTreeMap::new(),
             hold: false,
             stalled: false,
             never_quiet: false,

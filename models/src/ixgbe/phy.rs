@@ -59,8 +59,9 @@ impl Phy {
         } else {
             data
         };
-        if self.stored.len() < MOST_STORED {
-            self.stored.insert((device, self.address), kept);
+        let key = (device, self.address);
+        if self.stored.len() < MOST_STORED || self.stored.contains_key(&key) {
+            self.stored.insert(key, kept);
         }
     }
 

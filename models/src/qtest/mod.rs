@@ -42,7 +42,7 @@ pub use memory::QtestMemory;
 pub use netdev::{Netdev, TapQueues};
 pub use platform::{QtestPlatform, QtestRegisters};
 pub use region::QtestRegion;
-pub use virtio::{VirtioInterface, VirtioOptions, VirtioOptionsError};
+pub use virtio::{VirtioInterface, VirtioOptions, VirtioOptionsError, station_address};
 pub use wire::{QtestWire, QtestWireCounters};
 
 use clock::Clock;

@@ -153,7 +153,7 @@ impl VirtioOptions {
             "rx_queue_size" => self.rx_queue_size = power_of_two(value, sizes)?,
             "vectors" => self.vectors = Some(number(value, 0..=2048)?),
             "host_mtu" => self.host_mtu = Some(number(value, LEAST_MTU..=u16::MAX)?),
-            "mac" => self.mac = Some(station(value)?),
+            "mac" => self.mac = Some(station_address(value)?),
             _ => return Err(format!("no such option; there are {}", self.names())),
         }
         Ok(())
@@ -270,7 +270,11 @@ fn power_of_two(value: &str, range: std::ops::RangeInclusive<u16>) -> Result<u16
         })
 }
 
-fn station(value: &str) -> Result<MacAddress, String> {
+/// Reads the address of a station: six bytes, not of a group, not zero.
+///
+/// # Errors
+/// What is wanted, in words.
+pub fn station_address(value: &str) -> Result<MacAddress, String> {
     let wrong = || "it is a station address, as 52:54:00:12:34:56".to_owned();
     let mut mac = [0; 6];
     let mut parts = value.split(':');

@@ -251,6 +251,25 @@ fn wrong(
 }
 
 #[test]
+fn frames_that_are_no_tcp_or_have_a_length_for_a_type() {
+    assert!(wrong(
+        4,
+        |frame| frame[14 + 9] = 17,
+        |_| {},
+        IXSM | TXSM,
+        "another protocol"
+    ));
+    let length = |frame: &mut Vec<u8>| frame[12..14].copy_from_slice(&[1, 0]);
+    assert!(!wrong(
+        4,
+        length,
+        |_| {},
+        IXSM | TXSM,
+        "a length in place of its type"
+    ));
+}
+
+#[test]
 fn contexts_that_make_no_segments() {
     let sends = |with: &dyn Fn(&mut [u8; 16]), part: &str| {
         wrong(4, |_| {}, |raw| with(raw), IXSM | TXSM, part)
@@ -265,7 +284,7 @@ fn contexts_that_make_no_segments() {
         "do not fit the transmit FIFO"
     ));
     assert!(!sends(&|raw| raw[13] = 53, "ends before the TCP header"));
-    assert!(sends(&|raw| raw[14] = 16, "MSS is not more than 16"));
+    assert!(!sends(&|raw| raw[14] = 16, "MSS is not more than 16"));
     assert!(sends(&|raw| raw[4] = 30, "from IPCSS to TUCSS"));
     assert!(sends(&|raw| raw[2] = 34, "IPCSE"));
     assert!(sends(&|raw| raw[1] = 25, "IPCSO"));
