@@ -162,7 +162,7 @@ struct Report {
     refused_clients: u64,
     sent_frames: u64,
     sent_bytes: u64,
-    /// Of those, frames that the wire had no room for.
+    /// How often the wire had no room for one.
     lost_frames: u64,
     received_frames: u64,
     received_bytes: u64,

@@ -144,7 +144,8 @@ pub trait Wire: Send {
     fn carrier(&self) -> bool {
         true
     }
-    /// Frames put on the wire that it had no room for, so far.
+    /// How often the wire had no room for a frame, so far: where it has several other ends, once for
+    /// each that had none.
     fn lost(&self) -> u64 {
         0
     }

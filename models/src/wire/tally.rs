@@ -15,7 +15,7 @@ pub struct Passed {
     pub sent_frames: u64,
     /// Their bytes, without the frame check sequence.
     pub sent_bytes: u64,
-    /// Of those, frames that the wire had no room for.
+    /// How often the wire had no room for one ([`Wire::lost`]).
     pub lost_frames: u64,
     /// Frames taken from the wire.
     pub received_frames: u64,
