@@ -19,6 +19,8 @@
 //!
 //! [`bind`] finds NICs and gives them to vfio-pci and back.
 //!
+//! [`protect`] lends memory that the program may write again at any moment.
+//!
 //! # Two ways to a device
 //! Linux has two APIs, and both lead to the same file of the device. They differ in whom memory is
 //! mapped with, and that is one trait in here:
@@ -63,6 +65,7 @@ mod iommu;
 mod memlock;
 mod pages;
 mod platform;
+pub mod protect;
 mod ranges;
 mod region;
 mod sealed;
