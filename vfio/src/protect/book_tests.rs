@@ -1,5 +1,19 @@
 use super::*;
 
+/// Remembers what was cleared; has no other place for anything.
+#[derive(Default)]
+struct Cleared(Vec<Range<usize>>);
+
+impl Effects for Cleared {
+    fn clear(&mut self, pages: Range<usize>) {
+        self.0.push(pages);
+    }
+
+    fn evacuate(&mut self, _page: usize, _kept: u32) -> bool {
+        false
+    }
+}
+
 /// The same, in the most simple-minded way: who has lent what.
 #[derive(Default)]
 struct Plain {
@@ -44,7 +58,7 @@ fn the_book_counts_as_a_list_of_loans_would() {
 
 fn step(book: &mut Book, plain: &mut Plain, random: &mut fastrand::Rng) {
     let pages = some(random);
-    let mut cleared = Vec::new();
+    let mut cleared = Cleared::default();
     let lazy = random.bool();
     match random.u8(..5) {
         0 | 1 => {
@@ -63,23 +77,24 @@ fn step(book: &mut Book, plain: &mut Plain, random: &mut fastrand::Rng) {
         }
         2 if !plain.loans.is_empty() => {
             let loan = plain.loans.swap_remove(random.usize(..plain.loans.len()));
-            book.release(loan.clone(), lazy, |run| cleared.push(run));
+            book.release(loan.clone(), lazy, &mut cleared);
             check(plain, loan, cleared, |plain, page| {
                 plain.wanted[page] || !lazy
             });
         }
         3 => {
             let lent = pages.clone().any(|page| plain.is_lent(page));
-            assert_eq!(book.open(pages.clone(), |run| cleared.push(run)), lent);
+            assert_eq!(book.open(pages.clone(), &mut cleared), lent);
             check(plain, pages, cleared, |_, _| true);
         }
         _ => {
             let page = pages.start;
             if plain.is_lent(page) {
-                assert_eq!(book.fault(page), Verdict::Wait);
+                assert_eq!(book.fault(page, &mut cleared), Verdict::Wait);
                 plain.wanted[page] = true;
             } else {
-                assert_eq!(book.fault(page), Verdict::Clear);
+                assert_eq!(book.fault(page, &mut cleared), Verdict::Clear);
+                assert_eq!((cleared.0.len(), &cleared.0[0]), (1, &(page..page + 1)));
                 plain.protected[page] = false;
             }
         }
@@ -90,7 +105,7 @@ fn step(book: &mut Book, plain: &mut Plain, random: &mut fastrand::Rng) {
 fn check(
     plain: &mut Plain,
     pages: Range<usize>,
-    cleared: Vec<Range<usize>>,
+    Cleared(cleared): Cleared,
     which: impl Fn(&Plain, usize) -> bool,
 ) {
     assert!(cleared.windows(2).all(|two| two[0].end < two[1].start));
@@ -113,7 +128,7 @@ fn a_page_is_lent_as_often_as_can_be_counted() {
     book.lend(0..2);
     assert!(!book.can_lend(0..2));
     assert!(book.can_lend(1..2));
-    assert_eq!(book.fault(7), Verdict::Clear);
+    assert_eq!(book.fault(7, &mut Cleared::default()), Verdict::Clear);
 }
 
 #[test]
@@ -121,8 +136,8 @@ fn what_may_be_protected_after_an_error_is_cleared() {
     let mut book = Book::new(4);
     book.lend(1..2);
     book.doubt(0..4);
-    let mut cleared = Vec::new();
-    assert!(book.open(0..4, |run| cleared.push(run)));
-    assert_eq!(cleared, [0..1, 2..4]);
+    let mut cleared = Cleared::default();
+    assert!(book.open(0..4, &mut cleared));
+    assert_eq!(cleared.0, [0..1, 2..4]);
     assert_eq!(book.protected(), 1);
 }

@@ -11,6 +11,17 @@ use crate::pages::{HUGE, Pages};
 use crate::ranges::Ranges;
 use crate::space::lock;
 
+/// What an arena is made of.
+pub(crate) struct Layout {
+    /// Bytes for buffers, and for old bytes.
+    pub(crate) len: usize,
+    pub(crate) old: usize,
+    /// What is protected by itself, in bytes.
+    pub(crate) page: usize,
+    /// Whether huge pages that were set aside can be used.
+    pub(crate) reserved: bool,
+}
+
 /// Memory of our own, handed out as buffers. A child process does not get it (`MADV_DONTFORK`).
 ///
 /// Clones are the same memory, which is freed when the last clone is dropped, with the last buffer
@@ -23,33 +34,36 @@ pub struct Arena {
 }
 
 impl Arena {
-    pub(crate) fn new(
-        protector: &Protector,
-        len: usize,
-        page: usize,
-        reserved: bool,
-    ) -> Result<Self, ProtectError> {
+    pub(crate) fn new(protector: &Protector, layout: Layout) -> Result<Self, ProtectError> {
+        let Layout {
+            len,
+            old,
+            page,
+            reserved,
+        } = layout;
         if len == 0 {
             return Err(ProtectError::Empty);
         }
         let no_memory = |errno| ProtectError::system("cannot get memory to be lent", errno);
-        let len = len.checked_next_multiple_of(page);
-        let len = len.ok_or(no_memory(rustix::io::Errno::NOMEM))?;
-        let pages = Pages::new(len, reserved && page == HUGE).map_err(no_memory)?;
+        let whole = |bytes: usize| bytes.checked_next_multiple_of(page);
+        let total = whole(len).zip(whole(old));
+        let total = total.and_then(|(len, old)| Some((len, len.checked_add(old)?)));
+        let (len, total) = total.ok_or(no_memory(rustix::io::Errno::NOMEM))?;
+        let pages = Pages::new(total, reserved && page == HUGE).map_err(no_memory)?;
         if !protector.shared().userfault.protects_untouched() {
-            touch(&pages, len);
+            touch(&pages, total);
         }
-        let base = pages.base().addr().get();
+        let (base, pool) = (pages.base(), (total - len) / page);
         // SAFETY: the pages are ours; `Memory` unmaps them after it has closed the watch.
-        let watch = unsafe { Watch::new(protector.shared(), base, len, page) }?;
+        let watch = unsafe { Watch::new(protector.shared(), base, len, page, pool) }?;
         let places = Places {
             free: Ranges::new([0..=len as u64 - 1], page as u64),
             orphans: Vec::new(),
         };
         let memory = Memory {
             watch,
-            base: pages.base(),
-            len,
+            base,
+            total,
             page,
             places: Mutex::new(places),
             _pages: pages,
@@ -88,16 +102,17 @@ impl Arena {
         self.memory.base
     }
 
-    /// Bytes, in whole pages.
+    /// Bytes for a device mapping, in whole pages: those of the buffers, and behind them those that
+    /// are set aside for old bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.memory.len
+        self.memory.total
     }
 
     /// Whether there is no byte: never.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.memory.len == 0
+        self.memory.total == 0
     }
 
     /// What is protected by itself, in bytes: a page of the system, or a huge page.
@@ -129,7 +144,7 @@ fn touch(pages: &Pages, len: usize) {
 pub(crate) struct Memory {
     pub(crate) watch: Arc<Watch>,
     base: NonNull<u8>,
-    len: usize,
+    total: usize,
     page: usize,
     places: Mutex<Places>,
     pub(crate) protector: Protector,
@@ -153,15 +168,30 @@ impl Memory {
     /// The byte at an offset.
     ///
     /// # Safety
-    /// The offset is at most the length.
+    /// The offset is at most the length, pool included.
     pub(crate) unsafe fn at(&self, offset: usize) -> NonNull<u8> {
         // SAFETY: the caller's promise.
         unsafe { self.base.byte_add(offset) }
     }
 
+    /// What is protected by itself, in bytes.
+    pub(crate) fn page(&self) -> usize {
+        self.page
+    }
+
     /// Takes back what a loan had.
     pub(crate) fn release(&self, bytes: &Range<usize>) {
         self.watch.release(self.protector.shared(), bytes);
+        self.settle_orphans();
+    }
+
+    /// Takes back what was kept since a time.
+    pub(crate) fn let_go(&self, bytes: &Range<usize>, since: u64) {
+        self.watch.let_go(self.protector.shared(), bytes, since);
+        self.settle_orphans();
+    }
+
+    fn settle_orphans(&self) {
         let mut places = lock(&self.places);
         if !places.orphans.is_empty() {
             let orphans = std::mem::take(&mut places.orphans);
@@ -200,6 +230,6 @@ impl Drop for Memory {
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes in pages of {}", self.len, self.page)
+        write!(f, "{} bytes in pages of {}", self.total, self.page)
     }
 }

@@ -20,6 +20,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`Buffer::keep`] is the policy *write-protect, copy*: a [`Kept`] has the bytes until they are
+//! acknowledged, and lends them to the device frame by frame, each loan until its descriptor has
+//! completed. A writer waits for those loans only: the old bytes of its page go to a page that the
+//! arena ([`Protector::copying_arena`]) has set aside, where later frames find them.
+//!
 //! # What it costs
 //! Protection is lazy: a page stays protected after its release, so lending it again costs a count
 //! and no system call. The first write after that clears it (a fault through the thread for a write
@@ -54,7 +59,8 @@
 //! # The thread that polls the NIC
 //! It alone sees completions, so if it sleeps until a release it sleeps for ever. It holds a
 //! [`PollingThread`], and then [`Buffer::bytes_mut`] is an error there as long as the bytes are lent,
-//! as [`Buffer::try_bytes_mut`] is anywhere: poll, and try again. It must not write by pointer.
+//! as [`Buffer::try_bytes_mut`] is anywhere: poll, and try again. It must not write by pointer. What
+//! is only kept does not stop it.
 //!
 //! # Sources
 //! Linux `Documentation/admin-guide/mm/userfaultfd.rst`, `include/uapi/linux/userfaultfd.h`, and
@@ -64,18 +70,23 @@ mod book;
 mod buffer;
 mod error;
 mod handler;
+mod kept;
 mod memory;
 mod polling;
+mod pool;
 mod protector;
 mod userfault;
 mod watch;
 
 pub use buffer::{Buffer, Lent};
 pub use error::{Attempt, ProtectError, Way};
+pub use kept::Kept;
 pub use memory::Arena;
 pub use polling::PollingThread;
 pub use protector::{Choice, Mode, ProtectCounters, Protector};
 
+#[cfg(test)]
+mod copy_tests;
 #[cfg(test)]
 mod schedule_tests;
 #[cfg(test)]

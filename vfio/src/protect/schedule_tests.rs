@@ -1,6 +1,8 @@
 //! Writers that scribble over everything while random ranges are lent, and what is left after many
 //! rounds.
 
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,9 +13,41 @@ const PAGES: usize = 8;
 const WRITERS: usize = 2;
 const SCHEDULES: u64 = 1_000;
 
+/// Lets the kernel write.
+struct Pipe(OwnedFd, OwnedFd);
+
+impl Pipe {
+    fn new() -> Self {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        Self(reader, writer)
+    }
+
+    fn write(&self, word: NonNull<u64>, number: u64) {
+        assert_eq!(rustix::io::write(&self.1, &number.to_ne_bytes()), Ok(8));
+        // SAFETY: as for any write of `scribble`: a word of its own.
+        let read = unsafe { libc::read(self.0.as_raw_fd(), word.as_ptr().cast(), 8) };
+        assert_eq!(read, 8);
+    }
+}
+
+/// Tells the writers to stop, also when a check has failed.
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Writes ever larger numbers to places of its own, a word in each page, until it is told to stop;
 /// says how many of them were gone when it came back, and what it wrote last.
-fn scribble(place: Place, page: usize, seed: u64, stop: &AtomicBool) -> (usize, [u64; PAGES]) {
+fn scribble(
+    place: Place,
+    page: usize,
+    seed: u64,
+    pipe: Option<Pipe>,
+    stop: &AtomicBool,
+) -> (usize, [u64; PAGES]) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut written = [0; PAGES];
     let mut lost = 0;
@@ -25,8 +59,11 @@ fn scribble(place: Place, page: usize, seed: u64, stop: &AtomicBool) -> (usize, 
         let found = unsafe { word.read_volatile() };
         lost += usize::from(found != written[index]);
         written[index] += 1;
-        // SAFETY: as above.
-        unsafe { word.write_volatile(written[index]) };
+        match &pipe {
+            Some(pipe) if random.bool() => pipe.write(word, written[index]),
+            // SAFETY: as above.
+            _ => unsafe { word.write_volatile(written[index]) },
+        }
         if random.u8(..) < 16 {
             std::thread::yield_now();
         }
@@ -34,70 +71,119 @@ fn scribble(place: Place, page: usize, seed: u64, stop: &AtomicBool) -> (usize, 
     (lost, written)
 }
 
-/// One schedule; all that it lends is released at the end.
-fn schedule(protector: &Protector, seed: u64) {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let arena = protector.arena(1).unwrap();
-    let page = arena.page();
-    drop(arena);
-    let arena = protector.arena(PAGES * page).unwrap();
-    let buffer = arena.buffer(PAGES * page).unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let start = Place(buffer.as_ptr());
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|index| {
-            let (stop, seed) = (Arc::clone(&stop), seed ^ index as u64);
-            // In different places of the page for each seed, aligned.
-            let place = start.at((random.usize(..page / 16 - 1) * 2 + index) * 8);
-            (
-                place,
-                Writer::doing(move || scribble(place, page, seed, &stop)),
-            )
-        })
-        .collect();
-    let mut lent: Vec<(Lent, Vec<u8>)> = Vec::new();
-    for _ in 0..random.usize(8..48) {
-        match random.u8(..8) {
+/// What a schedule has out, each with what its bytes were at first.
+#[derive(Default)]
+struct Out {
+    lent: Vec<(Lent, Vec<u8>)>,
+    kept: Vec<(Kept, Vec<u8>)>,
+}
+
+impl Out {
+    fn check(&self, seed: u64) {
+        for (loan, bytes) in &self.lent {
+            assert!(loan.bytes() == *bytes, "lent bytes changed, seed {seed}");
+        }
+        for (kept, bytes) in &self.kept {
+            assert!(all(kept) == *bytes, "kept bytes changed, seed {seed}");
+        }
+    }
+
+    /// Lends, keeps, trims or gives back something.
+    fn change(&mut self, buffer: &Buffer, random: &mut fastrand::Rng) {
+        match random.u8(..14) {
             0..3 => {
-                let from = random.usize(..PAGES * page);
-                let to = random.usize(from + 1..=PAGES * page);
-                let loan = buffer.lend(from..to).unwrap();
+                let loan = buffer.lend(some(buffer.len(), random)).unwrap();
                 let bytes = loan.bytes().to_vec();
-                lent.push((loan, bytes));
+                self.lent.push((loan, bytes));
             }
-            3 if !lent.is_empty() => {
-                let (loan, bytes) = &lent[random.usize(..lent.len())];
-                let from = random.usize(..loan.len());
-                let to = random.usize(from + 1..=loan.len());
-                let again = loan.lend_again(from..to).unwrap();
-                let bytes = bytes[from..to].to_vec();
-                lent.push((again, bytes));
+            3..6 => {
+                let kept = buffer.keep(some(buffer.len(), random)).unwrap();
+                let bytes = all(&kept);
+                self.kept.push((kept, bytes));
             }
-            4 | 5 if !lent.is_empty() => {
-                let (loan, bytes) = lent.swap_remove(random.usize(..lent.len()));
-                assert!(loan.bytes() == bytes, "lent bytes changed, seed {seed}");
+            6 => {
+                if let Some((loan, bytes)) = random.choice(&self.lent) {
+                    let range = some(loan.len(), random);
+                    let bytes = bytes[range.clone()].to_vec();
+                    self.lent.push((loan.lend_again(range).unwrap(), bytes));
+                }
+            }
+            7 => {
+                if let Some((kept, bytes)) = random.choice(&self.kept) {
+                    let range = some(kept.len(), random);
+                    let loan = kept.lend(range.clone()).unwrap();
+                    let bytes = bytes[range.start..][..loan.len()].to_vec();
+                    self.lent.push((loan, bytes));
+                }
+            }
+            8 if !self.kept.is_empty() => {
+                let (kept, bytes) = self.kept.last_mut().unwrap();
+                let trimmed = random.usize(..bytes.len());
+                kept.trim_front(trimmed);
+                bytes.drain(..trimmed);
+            }
+            9 if !self.kept.is_empty() => {
+                self.kept.swap_remove(random.usize(..self.kept.len()));
+            }
+            10..12 if !self.lent.is_empty() => {
+                self.lent.swap_remove(random.usize(..self.lent.len()));
             }
             // The writers go on, until they sleep.
             _ => (0..20).for_each(|_| std::thread::yield_now()),
         }
-        for (loan, bytes) in &lent {
-            assert!(loan.bytes() == *bytes, "lent bytes changed, seed {seed}");
-        }
+    }
+}
+
+fn all(kept: &Kept) -> Vec<u8> {
+    let mut bytes = vec![0; kept.len()];
+    kept.copy_to(0, &mut bytes).unwrap();
+    bytes
+}
+
+fn some(len: usize, random: &mut fastrand::Rng) -> std::ops::Range<usize> {
+    let from = random.usize(..len);
+    from..random.usize(from + 1..=len)
+}
+
+/// One schedule; all that it lends is released at the end.
+fn schedule(protector: &Protector, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let page = rustix::param::page_size();
+    let old = random.usize(..PAGES);
+    let arena = protector.copying_arena(PAGES * page, old * page).unwrap();
+    let buffer = arena.buffer(PAGES * page).unwrap();
+    let stop = Stop(Arc::new(AtomicBool::new(false)));
+    let start = Place(buffer.as_ptr());
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|index| {
+            let (stop, seed) = (Arc::clone(&stop.0), seed ^ index as u64);
+            let pipe = (protector.mode() == Mode::Full && random.bool()).then(Pipe::new);
+            let memory = arena.clone();
+            // In different places of the page for each seed, aligned.
+            let place = start.at((random.usize(..page / 16 - 1) * 2 + index) * 8);
+            let writer = Writer::doing(move || {
+                let _memory = memory;
+                scribble(place, page, seed, pipe, &stop)
+            });
+            (place, writer)
+        })
+        .collect();
+    let mut out = Out::default();
+    for _ in 0..random.usize(8..48) {
+        out.change(&buffer, &mut random);
+        out.check(seed);
         let counters = protector.counters();
         assert!(
-            counters.protected_bytes <= counters.registered_bytes,
-            "seed {seed}"
-        );
-        assert!(
-            counters.lent_bytes <= counters.protected_bytes,
-            "seed {seed}"
+            counters.lent_bytes <= counters.protected_bytes
+                && counters.protected_bytes <= counters.registered_bytes
+                && counters.old_bytes <= (old * page) as u64,
+            "{counters:?}, seed {seed}"
         );
     }
-    // A writer that sleeps wakes only by this.
-    stop.store(true, Ordering::Relaxed);
-    for (loan, bytes) in lent {
-        assert!(loan.bytes() == bytes, "lent bytes changed, seed {seed}");
-    }
+    // A writer that sleeps wakes only by the end of what is out.
+    drop(stop);
+    out.check(seed);
+    drop(out);
     for (place, writer) in writers {
         let (lost, written) = writer.join();
         assert_eq!(lost, 0, "seed {seed}");
@@ -107,7 +193,12 @@ fn schedule(protector: &Protector, seed: u64) {
             assert_eq!(found, written, "a write was lost, seed {seed}");
         }
     }
-    assert_eq!(protector.counters().lent_bytes, 0, "seed {seed}");
+    let counters = protector.counters();
+    assert_eq!(
+        (counters.lent_bytes, counters.old_bytes),
+        (0, 0),
+        "seed {seed}"
+    );
 }
 
 #[test]
@@ -127,6 +218,10 @@ fn what_is_lent_stays_and_no_write_is_lost_in_random_schedules() {
     for protector in &protectors {
         println!("{}: {:?}", protector.way(), protector.counters());
         assert!(protector.counters().waits > 0, "no writer ever met a loan");
+        assert!(
+            protector.counters().copies > 0,
+            "no writer ever met what is kept"
+        );
     }
 }
 
