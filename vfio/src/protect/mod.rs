@@ -88,6 +88,8 @@ pub use protector::{Choice, Mode, ProtectCounters, Protector};
 #[cfg(test)]
 mod copy_tests;
 #[cfg(test)]
+mod device_tests;
+#[cfg(test)]
 mod schedule_tests;
 #[cfg(test)]
 mod test_support;

@@ -1,0 +1,150 @@
+//! A device that reads the arena by pages that are pinned. io_uring plays it: it pins the memory that
+//! is registered with it for long, as VFIO does, and reads the pinned pages, not the mapping.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use io_uring::{IoUring, opcode, types::Fd};
+
+use super::test_support::{Place, Writer, protectors, waits};
+use super::*;
+
+struct Device {
+    ring: IoUring,
+    reader: OwnedFd,
+    writer: OwnedFd,
+    arena: Arena,
+}
+
+impl Device {
+    /// Pins all of an arena, also the pages for old bytes. `None` where io_uring is forbidden.
+    fn new(arena: &Arena) -> Option<Self> {
+        let ring = match IoUring::new(2) {
+            Ok(ring) => ring,
+            Err(error) => {
+                println!("without io_uring: {error}");
+                return None;
+            }
+        };
+        let buffer = libc::iovec {
+            iov_base: arena.base().as_ptr().cast(),
+            iov_len: arena.len(),
+        };
+        // SAFETY: the memory stays as long as the arena, of which the device keeps a clone.
+        unsafe { ring.submitter().register_buffers(&[buffer]) }.expect("the memory can be pinned");
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        Some(Self {
+            ring,
+            reader,
+            writer,
+            arena: arena.clone(),
+        })
+    }
+
+    /// What the device reads of a loan, of its first 4 KiB at most.
+    fn read(&mut self, lent: &Lent) -> Vec<u8> {
+        let mut bytes = vec![0; lent.len().min(4096)];
+        assert!(lent.arena_offset() + bytes.len() <= self.arena.len());
+        let place = self.arena.base().as_ptr().wrapping_add(lent.arena_offset());
+        let write = opcode::WriteFixed::new(
+            Fd(self.writer.as_raw_fd()),
+            place.cast_const(),
+            bytes.len() as u32,
+            0,
+        );
+        // SAFETY: the bytes are in the registered memory, and it is waited for.
+        unsafe { self.ring.submission().push(&write.offset(u64::MAX).build()) }.unwrap();
+        self.ring.submit_and_wait(1).unwrap();
+        let done = self.ring.completion().next().expect("it is done");
+        assert_eq!(done.result(), bytes.len() as i32);
+        assert_eq!(rustix::io::read(&self.reader, &mut bytes), Ok(bytes.len()));
+        bytes
+    }
+}
+
+#[test]
+fn a_device_reads_the_bytes_that_were_lent_while_a_writer_waits() {
+    for protector in protectors() {
+        let page = rustix::param::page_size();
+        let arena = protector.copying_arena(2 * page, page).unwrap();
+        let Some(mut device) = Device::new(&arena) else {
+            return;
+        };
+        let mut buffer = arena.buffer(2 * page).unwrap();
+        buffer.bytes_mut(0..2 * page).unwrap().fill(b'o');
+        let kept = buffer.keep(0..page).unwrap();
+        let posted = kept.lend(0..page).unwrap();
+        let writer = Writer::poking(Place(buffer.as_ptr()), b'n');
+        waits(&protector, 1);
+        assert!(device.read(&posted).iter().all(|byte| *byte == b'o'));
+        // A retransmission, from where the bytes are now.
+        let again = kept.lend(0..page).unwrap();
+        assert_eq!(again.arena_offset(), 2 * page);
+        drop(posted);
+        writer.join();
+        assert!(device.read(&again).iter().all(|byte| *byte == b'o'));
+        // The page is still the one that the device knows.
+        assert_eq!(device.read(&buffer.lend(0..2).unwrap()), b"no");
+    }
+}
+
+#[test]
+fn a_device_reads_what_was_lent_while_everything_is_scribbled_over() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    // Small pages, and pages out of the midst of transparent huge ones.
+    for len in [32 << 10, 4 << 20] {
+        for protector in protectors() {
+            scribble(&protector, len, seed);
+        }
+    }
+}
+
+fn scribble(protector: &Protector, len: usize, seed: u64) {
+    const PAGES: usize = 8;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let page = rustix::param::page_size();
+    let arena = protector
+        .copying_arena(len.max(PAGES * page), 4 * page)
+        .unwrap();
+    let Some(mut device) = Device::new(&arena) else {
+        return;
+    };
+    let buffer = arena.buffer(PAGES * page).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (place, stopped, memory) = (Place(buffer.as_ptr()), Arc::clone(&stop), arena.clone());
+    let mut scribbles = random.fork();
+    let writer = Writer::doing(move || {
+        let (_memory, place) = (memory, place);
+        while !stopped.load(Ordering::Relaxed) {
+            let at = place.at(scribbles.usize(..PAGES * page));
+            // SAFETY: the arena is there, and no slice is in use but those of loans.
+            unsafe { at.0.write_volatile(scribbles.u8(..)) };
+        }
+    });
+    for _ in 0..500 {
+        let from = random.usize(..(PAGES - 1) * page);
+        let kept = buffer.keep(from..from + random.usize(1..=page)).unwrap();
+        let mut bytes = vec![0; kept.len()];
+        kept.copy_to(0, &mut bytes).unwrap();
+        let first = kept.lend(0..kept.len()).unwrap();
+        assert!(
+            device.read(&first) == bytes[..first.len().min(4096)],
+            "seed {seed}"
+        );
+        drop(first);
+        std::thread::yield_now();
+        let again = kept.lend(0..kept.len()).unwrap();
+        assert!(
+            device.read(&again) == bytes[..again.len().min(4096)],
+            "seed {seed}"
+        );
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.join();
+    let counters = protector.counters();
+    println!("{}, {len} bytes: {counters:?}", protector.way());
+    assert!(counters.faults > 0, "nobody wrote");
+    assert_eq!((counters.lent_bytes, counters.old_bytes), (0, 0));
+}
