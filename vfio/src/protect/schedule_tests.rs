@@ -268,5 +268,8 @@ fn nothing_is_left_after_many_rounds() {
     rounds(1_000);
     let after = belongings();
     println!("mappings, descriptors, threads: {before:?} before, {after:?} after");
+    let ([maps_before, before @ ..], [maps_after, after @ ..]) = (before, after);
     assert_eq!(before, after);
+    // The C library may map an arena more for a thread; what a round leaves would be there 1,000 times.
+    assert!(maps_after < maps_before + 100, "{maps_after} mappings");
 }
