@@ -39,6 +39,8 @@ pub struct Tap {
     file: File,
     buffer: Box<[u8]>,
     counters: TapCounters,
+    /// Of the errors, frames that the kernel refused.
+    refused: u64,
 }
 
 impl Tap {
@@ -76,6 +78,7 @@ impl Tap {
             file,
             buffer: vec![0; LONGEST_FRAME].into_boxed_slice(),
             counters: TapCounters::default(),
+            refused: 0,
         }
     }
 
@@ -105,6 +108,7 @@ impl Wire for Tap {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.counters.errors += 1;
+                    self.refused += 1;
                     log::debug!("a frame of {} bytes was refused: {error}", frame.len());
                     return;
                 }
@@ -136,7 +140,7 @@ impl Wire for Tap {
     }
 
     fn lost(&self) -> u64 {
-        self.counters.dropped
+        self.counters.dropped + self.refused
     }
 }
 
@@ -234,4 +238,18 @@ fn explain_attach(name: &str, error: &io::Error) -> io::Error {
         error.kind(),
         format!("TAP interface {name}: {error}; {hint}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As an interface that is down does.
+    #[test]
+    fn a_frame_that_is_refused_is_lost() {
+        let read_only = File::open("/dev/null").unwrap();
+        let mut tap = Tap::from_fd(read_only.into()).unwrap();
+        tap.transmit(&mut vec![1; 60], Instant::ZERO);
+        assert_eq!((tap.counters().errors, tap.lost()), (1, 1));
+    }
 }
