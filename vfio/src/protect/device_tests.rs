@@ -4,6 +4,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, opcode, types::Fd};
 
@@ -123,7 +124,14 @@ fn scribble(protector: &Protector, len: usize, seed: u64) {
             unsafe { at.0.write_volatile(scribbles.u8(..)) };
         }
     });
-    for _ in 0..500 {
+    // 500 rounds, and more until the writer has met a protected page: on a busy machine it may not
+    // have had a processor yet.
+    let begun = Instant::now();
+    let mut rounds = 0;
+    while rounds < 500
+        || (protector.counters().faults == 0 && begun.elapsed() < Duration::from_secs(60))
+    {
+        rounds += 1;
         let from = random.usize(..(PAGES - 1) * page);
         let kept = buffer.keep(from..from + random.usize(1..=page)).unwrap();
         let mut bytes = vec![0; kept.len()];
