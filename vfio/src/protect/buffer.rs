@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::memory::Memory;
-use super::{Kept, PollingThread, ProtectError};
+use super::{PollingThread, ProtectError};
 
 /// Bytes of an [`Arena`](super::Arena) that belong to the program, lent or not.
 ///
@@ -81,15 +81,6 @@ impl Buffer {
         Lent::new(&self.memory, within(&self.bytes, &range)?)
     }
 
-    /// Keeps bytes as they are now, without keeping their pages: a writer does not wait for it, if
-    /// the arena has room for old bytes, see [`Kept`]. Costs what [`lend`](Self::lend) costs.
-    ///
-    /// # Errors
-    /// As for [`lend`](Self::lend).
-    pub fn keep(&self, range: Range<usize>) -> Result<Kept, ProtectError> {
-        Kept::new(&self.memory, within(&self.bytes, &range)?)
-    }
-
     /// The bytes of a range, to write, when none of its pages is lent any more: sleeps until then.
     ///
     /// # Errors
@@ -126,10 +117,7 @@ impl Buffer {
 }
 
 /// A range of offsets into `whole`, as offsets into what that is of.
-pub(crate) fn within(
-    whole: &Range<usize>,
-    range: &Range<usize>,
-) -> Result<Range<usize>, ProtectError> {
+fn within(whole: &Range<usize>, range: &Range<usize>) -> Result<Range<usize>, ProtectError> {
     if range.start > range.end || range.end > whole.len() {
         return Err(ProtectError::OutOfRange);
     }
@@ -165,15 +153,10 @@ pub struct Lent {
 impl Lent {
     fn new(memory: &Arc<Memory>, bytes: Range<usize>) -> Result<Self, ProtectError> {
         memory.watch.lend(memory.protector.shared(), &bytes)?;
-        Ok(Self::counted(memory, bytes))
-    }
-
-    /// For bytes that have been counted as lent already, in the pool too.
-    pub(crate) fn counted(memory: &Arc<Memory>, bytes: Range<usize>) -> Self {
-        Self {
+        Ok(Self {
             memory: Arc::clone(memory),
             bytes,
-        }
+        })
     }
 
     /// Lends a part of it once more (offsets into this loan), to be released by itself.
@@ -210,7 +193,7 @@ impl Lent {
         // SAFETY: the bytes are initialised and stay there as long as `memory`. Their pages are
         // protected as long as they are lent: writes by this process stop there, also by pointers,
         // and also when the handler has died (`Shared::bury` leaves what is lent). `Buffer` gives
-        // out no `&mut` to what is lent. A slot of the pool is written before it is lent only.
+        // out no `&mut` to what is lent.
         unsafe { std::slice::from_raw_parts(first.as_ptr(), self.bytes.len()) }
     }
 }

@@ -13,9 +13,8 @@ use crate::space::lock;
 
 /// What an arena is made of.
 pub(crate) struct Layout {
-    /// Bytes for buffers, and for old bytes.
+    /// Bytes.
     pub(crate) len: usize,
-    pub(crate) old: usize,
     /// What is protected by itself, in bytes.
     pub(crate) page: usize,
     /// Whether huge pages that were set aside can be used.
@@ -37,7 +36,6 @@ impl Arena {
     pub(crate) fn new(protector: &Protector, layout: Layout) -> Result<Self, ProtectError> {
         let Layout {
             len,
-            old,
             page,
             reserved,
         } = layout;
@@ -45,17 +43,15 @@ impl Arena {
             return Err(ProtectError::Empty);
         }
         let no_memory = |errno| ProtectError::system("cannot get memory to be lent", errno);
-        let whole = |bytes: usize| bytes.checked_next_multiple_of(page);
-        let total = whole(len).zip(whole(old));
-        let total = total.and_then(|(len, old)| Some((len, len.checked_add(old)?)));
-        let (len, total) = total.ok_or(no_memory(rustix::io::Errno::NOMEM))?;
-        let pages = Pages::new(total, reserved && page == HUGE).map_err(no_memory)?;
+        let len = len.checked_next_multiple_of(page);
+        let len = len.ok_or(no_memory(rustix::io::Errno::NOMEM))?;
+        let pages = Pages::new(len, reserved && page == HUGE).map_err(no_memory)?;
         if !protector.shared().userfault.protects_untouched() {
-            touch(&pages, total);
+            touch(&pages, len);
         }
-        let (base, pool) = (pages.base(), (total - len) / page);
+        let base = pages.base();
         // SAFETY: the pages are ours; `Memory` unmaps them after it has closed the watch.
-        let watch = unsafe { Watch::new(protector.shared(), base, len, page, pool) }?;
+        let watch = unsafe { Watch::new(protector.shared(), base, len, page) }?;
         let places = Places {
             free: Ranges::new([0..=len as u64 - 1], page as u64),
             orphans: Vec::new(),
@@ -63,7 +59,7 @@ impl Arena {
         let memory = Memory {
             watch,
             base,
-            total,
+            len,
             page,
             places: Mutex::new(places),
             _pages: pages,
@@ -102,23 +98,35 @@ impl Arena {
         self.memory.base
     }
 
-    /// Bytes for a device mapping, in whole pages: those of the buffers, and behind them those that
-    /// are set aside for old bytes.
+    /// Bytes for a device mapping, in whole pages.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.memory.total
+        self.memory.len
     }
 
     /// Whether there is no byte: never.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.memory.total == 0
+        self.memory.len == 0
     }
 
     /// What is protected by itself, in bytes: a page of the system, or a huge page.
     #[must_use]
     pub fn page(&self) -> usize {
         self.memory.page
+    }
+
+    /// Whether somebody waits, or has tried in vain, to write to a page that is lent still: a load,
+    /// without any order, so that it can be asked often.
+    #[must_use]
+    pub fn has_wanted(&self) -> bool {
+        self.memory.watch.has_wanted()
+    }
+
+    /// Tells the pages that are lent and that somebody waits, or has tried in vain, to write, in
+    /// runs, as offsets into the arena. Their loans may be dropped by `each`, or by others meanwhile.
+    pub fn wanted(&self, each: &mut dyn FnMut(Range<usize>)) {
+        self.memory.watch.wanted(each);
     }
 
     /// Bytes that are not in a buffer, nor still lent of one that is gone.
@@ -144,7 +152,7 @@ fn touch(pages: &Pages, len: usize) {
 pub(crate) struct Memory {
     pub(crate) watch: Arc<Watch>,
     base: NonNull<u8>,
-    total: usize,
+    len: usize,
     page: usize,
     places: Mutex<Places>,
     pub(crate) protector: Protector,
@@ -168,30 +176,15 @@ impl Memory {
     /// The byte at an offset.
     ///
     /// # Safety
-    /// The offset is at most the length, pool included.
+    /// The offset is at most the length.
     pub(crate) unsafe fn at(&self, offset: usize) -> NonNull<u8> {
         // SAFETY: the caller's promise.
         unsafe { self.base.byte_add(offset) }
     }
 
-    /// What is protected by itself, in bytes.
-    pub(crate) fn page(&self) -> usize {
-        self.page
-    }
-
     /// Takes back what a loan had.
     pub(crate) fn release(&self, bytes: &Range<usize>) {
         self.watch.release(self.protector.shared(), bytes);
-        self.settle_orphans();
-    }
-
-    /// Takes back what was kept since a time.
-    pub(crate) fn let_go(&self, bytes: &Range<usize>, since: u64) {
-        self.watch.let_go(self.protector.shared(), bytes, since);
-        self.settle_orphans();
-    }
-
-    fn settle_orphans(&self) {
         let mut places = lock(&self.places);
         if !places.orphans.is_empty() {
             let orphans = std::mem::take(&mut places.orphans);
@@ -230,6 +223,6 @@ impl Drop for Memory {
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes in pages of {}", self.total, self.page)
+        write!(f, "{} bytes in pages of {}", self.len, self.page)
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! A [`Protector`] has a userfaultfd and a thread. An [`Arena`] of it hands out [`Buffer`]s, which
 //! the program writes as it likes. [`Buffer::lend`] protects pages and yields a [`Lent`]: its bytes
-//! stay as they are until it is dropped, whoever writes meanwhile. That is the policy
-//! *write-protect, wait*: the writer sleeps.
+//! stay as they are until it is dropped, whoever writes meanwhile: the writer sleeps.
 //!
 //! ```no_run
 //! use pagewire_vfio::protect::{Choice, Protector};
@@ -20,10 +19,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Buffer::keep`] is the policy *write-protect, copy*: a [`Kept`] has the bytes until they are
-//! acknowledged, and lends them to the device frame by frame, each loan until its descriptor has
-//! completed. A writer waits for those loans only: the old bytes of its page go to a page that the
-//! arena ([`Protector::copying_arena`]) has set aside, where later frames find them.
+//! Whoever lends can be told that somebody waits ([`Arena::has_wanted`], [`Arena::wanted`]). It may
+//! give its loan back early, if it puts the bytes elsewhere first: the policy *write-protect, copy*.
+//! If it does not, that is *write-protect, wait*.
 //!
 //! # What it costs
 //! Protection is lazy: a page stays protected after its release, so lending it again costs a count
@@ -59,8 +57,7 @@
 //! # The thread that polls the NIC
 //! It alone sees completions, so if it sleeps until a release it sleeps for ever. It holds a
 //! [`PollingThread`], and then [`Buffer::bytes_mut`] is an error there as long as the bytes are lent,
-//! as [`Buffer::try_bytes_mut`] is anywhere: poll, and try again. It must not write by pointer. What
-//! is only kept does not stop it.
+//! as [`Buffer::try_bytes_mut`] is anywhere: poll, and try again. It must not write by pointer.
 //!
 //! # Sources
 //! Linux `Documentation/admin-guide/mm/userfaultfd.rst`, `include/uapi/linux/userfaultfd.h`, and
@@ -70,23 +67,18 @@ mod book;
 mod buffer;
 mod error;
 mod handler;
-mod kept;
 mod memory;
 mod polling;
-mod pool;
 mod protector;
 mod userfault;
 mod watch;
 
 pub use buffer::{Buffer, Lent};
 pub use error::{Attempt, ProtectError, Way};
-pub use kept::Kept;
 pub use memory::Arena;
 pub use polling::PollingThread;
 pub use protector::{Choice, Mode, ProtectCounters, Protector};
 
-#[cfg(test)]
-mod copy_tests;
 #[cfg(test)]
 mod device_tests;
 #[cfg(test)]

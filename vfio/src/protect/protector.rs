@@ -67,10 +67,8 @@ pub struct ProtectCounters {
     pub registered_bytes: u64,
     /// Bytes that are protected now, lent or not.
     pub protected_bytes: u64,
-    /// Bytes that are lent or kept now, in their own pages.
+    /// Bytes that are in pages that are lent now.
     pub lent_bytes: u64,
-    /// Old bytes that are kept or lent elsewhere now.
-    pub old_bytes: u64,
     /// Calls that set a protection.
     pub protects: u64,
     /// Calls that cleared one.
@@ -79,8 +77,6 @@ pub struct ProtectCounters {
     pub faults: u64,
     /// Those of them that had to wait for a release.
     pub waits: u64,
-    /// Pages that were copied because somebody wanted to write them.
-    pub copies: u64,
 }
 
 /// Stops writes to memory that is lent, until it is lent no more.
@@ -151,18 +147,8 @@ impl Protector {
     /// # Errors
     /// [`ProtectError::Empty`], [`ProtectError::HandlerGone`], or what the system said.
     pub fn arena(&self, len: usize) -> Result<Arena, ProtectError> {
-        self.copying_arena(len, 0)
-    }
-
-    /// As [`arena`](Self::arena), with `old` bytes more, in whole pages, for what was sent from
-    /// pages that have been written since: see [`Kept`](super::Kept). They cannot be handed out.
-    ///
-    /// # Errors
-    /// As for [`arena`](Self::arena).
-    pub fn copying_arena(&self, len: usize, old: usize) -> Result<Arena, ProtectError> {
         let layout = Layout {
             len,
-            old,
             page: rustix::param::page_size(),
             reserved: false,
         };
@@ -179,7 +165,6 @@ impl Protector {
     pub fn huge_arena(&self, len: usize) -> Result<Arena, ProtectError> {
         let layout = Layout {
             len,
-            old: 0,
             page: HUGE,
             reserved: self.shared().userfault.protects_huge(),
         };
@@ -196,15 +181,13 @@ impl Protector {
             clears: read(&shared.tally.clears),
             faults: read(&shared.tally.faults),
             waits: read(&shared.tally.waits),
-            copies: read(&shared.tally.copies),
             ..ProtectCounters::default()
         };
         for watch in lock(&shared.watches).iter() {
-            let [registered, protected, lent, old] = watch.bytes().map(|bytes| bytes as u64);
+            let [registered, protected, lent] = watch.bytes().map(|bytes| bytes as u64);
             counters.registered_bytes += registered;
             counters.protected_bytes += protected;
             counters.lent_bytes += lent;
-            counters.old_bytes += old;
         }
         counters
     }

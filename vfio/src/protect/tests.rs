@@ -97,6 +97,43 @@ fn writing_through_the_value_waits_without_a_fault() {
 }
 
 #[test]
+fn whoever_lends_is_told_that_somebody_waits() {
+    /// Each page by itself.
+    fn told(arena: &Arena) -> Vec<usize> {
+        let mut runs = Vec::new();
+        arena.wanted(&mut |run| runs.extend(run.step_by(arena.page())));
+        assert_eq!(arena.has_wanted(), !runs.is_empty());
+        runs
+    }
+    for protector in protectors() {
+        let arena = protector.arena(64 << 10).unwrap();
+        let page = arena.page();
+        let mut buffer = arena.buffer(8 * page).unwrap();
+        let mut loans = vec![
+            buffer.lend(0..page).unwrap(),
+            buffer.lend(page..4 * page).unwrap(),
+            buffer.lend(5 * page..6 * page).unwrap(),
+        ];
+        assert_eq!(told(&arena), []);
+        let writer = Writer::poking(Place(buffer.as_ptr()).at(2 * page), b'n');
+        waits(&protector, 1);
+        assert_eq!(told(&arena), [2 * page]);
+        // In vain, without a fault.
+        let tried = buffer.try_bytes_mut(3 * page..8 * page).map(|_| ());
+        assert_eq!(tried, Err(ProtectError::Lent));
+        assert_eq!(told(&arena), [2 * page, 3 * page, 5 * page]);
+        // The loan may be given back where it is told.
+        arena.wanted(&mut |run| loans.retain(|loan| !run.contains(&loan.arena_offset())));
+        assert_eq!(told(&arena), [2 * page, 3 * page]);
+        loans.clear();
+        writer.join();
+        assert_eq!(told(&arena), []);
+        buffer.try_bytes_mut(0..8 * page).unwrap().fill(b'x');
+        assert_eq!(protector.counters().faults, 1);
+    }
+}
+
+#[test]
 fn the_thread_that_polls_never_sleeps() {
     for protector in protectors() {
         let arena = protector.arena(64 << 10).unwrap();

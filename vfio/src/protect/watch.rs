@@ -3,14 +3,13 @@
 use std::fmt;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rustix::io::Errno;
 
 use super::ProtectError;
-use super::book::{Book, Effects, Verdict};
-use super::pool::Pool;
+use super::book::{Book, Verdict};
 use super::userfault::UserFault;
 use crate::space::lock;
 
@@ -34,7 +33,6 @@ pub(crate) struct Tally {
     pub(crate) waits: AtomicU64,
     pub(crate) protects: AtomicU64,
     pub(crate) clears: AtomicU64,
-    pub(crate) copies: AtomicU64,
 }
 
 impl Tally {
@@ -46,11 +44,12 @@ impl Tally {
 /// Memory that is registered with the descriptor, page by page.
 pub(crate) struct Watch {
     base: NonNull<u8>,
-    /// All that can be lent. The pages of the pool follow, which are never protected.
     len: usize,
     /// Bytes of a page, a power of two.
     page: usize,
     state: Mutex<State>,
+    /// Pages that are lent and that somebody has tried to write, as the book says.
+    wanted: AtomicUsize,
     /// Something was released, and there are sleepers.
     released: Condvar,
 }
@@ -62,7 +61,6 @@ unsafe impl Sync for Watch {}
 
 struct State {
     book: Book,
-    pool: Pool,
     /// The memory may belong to others by now: nothing of it is touched any more.
     closed: bool,
     /// Those who wait for a release without a fault.
@@ -76,8 +74,7 @@ impl fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// Watches `len` bytes at `base`, in pages of `page` bytes: all three multiples of it. `pool`
-    /// pages more follow, for old bytes.
+    /// Watches `len` bytes at `base`, in pages of `page` bytes: all three multiples of it.
     ///
     /// # Safety
     /// The memory belongs to the caller, who keeps it until after [`close`](Self::close).
@@ -86,7 +83,6 @@ impl Watch {
         base: NonNull<u8>,
         len: usize,
         page: usize,
-        pool: usize,
     ) -> Result<Arc<Self>, ProtectError> {
         let watch = Arc::new(Self {
             base,
@@ -94,10 +90,10 @@ impl Watch {
             page,
             state: Mutex::new(State {
                 book: Book::new(len / page),
-                pool: Pool::new(pool),
                 closed: false,
                 sleepers: 0,
             }),
+            wanted: AtomicUsize::new(0),
             released: Condvar::new(),
         });
         let mut watches = lock(&shared.watches);
@@ -116,6 +112,7 @@ impl Watch {
         let mut state = lock(&self.state);
         state.closed = true;
         state.book = Book::new(0);
+        self.publish(&state);
         if let Err(errno) = shared
             .userfault
             .unregister(self.base.addr().get(), self.len)
@@ -132,42 +129,9 @@ impl Watch {
         bytes.start / self.page..bytes.end.div_ceil(self.page)
     }
 
-    /// The slot of the pool in which these bytes lie.
-    fn slot(&self, bytes: &Range<usize>) -> Option<usize> {
-        Some(bytes.start.checked_sub(self.len)? / self.page)
-    }
-
     /// Lends bytes: when this returns, no write changes them before they are released.
     pub(crate) fn lend(&self, shared: &Shared, bytes: &Range<usize>) -> Result<(), ProtectError> {
         let mut state = lock(&self.state);
-        if let Some(slot) = self.slot(bytes) {
-            let lent = state.pool.lend(slot);
-            return if lent {
-                Ok(())
-            } else {
-                Err(ProtectError::TooMany)
-            };
-        }
-        self.protect(&mut state, shared, bytes)?;
-        state.book.lend(self.pages(bytes));
-        Ok(())
-    }
-
-    /// Keeps bytes as they are now, in the page or elsewhere, until they are let go; returns the
-    /// time.
-    pub(crate) fn keep(&self, shared: &Shared, bytes: &Range<usize>) -> Result<u64, ProtectError> {
-        let mut state = lock(&self.state);
-        self.protect(&mut state, shared, bytes)?;
-        state.book.keep(self.pages(bytes));
-        Ok(state.pool.now())
-    }
-
-    fn protect(
-        &self,
-        state: &mut State,
-        shared: &Shared,
-        bytes: &Range<usize>,
-    ) -> Result<(), ProtectError> {
         let pages = self.pages(bytes);
         if !shared.alive.load(Ordering::SeqCst) {
             return Err(ProtectError::HandlerGone);
@@ -175,95 +139,48 @@ impl Watch {
         if !state.book.can_lend(pages.clone()) {
             return Err(ProtectError::TooMany);
         }
-        let Some(bare) = state.book.to_protect(pages) else {
-            return Ok(());
-        };
-        let (base, len) = self.address(&bare);
-        Tally::add(&shared.tally.protects);
-        shared.userfault.protect(base, len).map_err(|errno| {
-            // Some of them may be protected now, and nobody is to wait for a release.
-            state.book.doubt(bare.clone());
-            self.with(state, shared, |book, hands| book.open(bare, hands));
-            ProtectError::system("cannot protect pages", errno)
-        })
+        if let Some(bare) = state.book.to_protect(pages.clone()) {
+            let (base, len) = self.address(&bare);
+            Tally::add(&shared.tally.protects);
+            shared.userfault.protect(base, len).map_err(|errno| {
+                // Some of them may be protected now, and nobody is to wait for a release.
+                state.book.doubt(bare.clone());
+                state.book.open(bare, &mut |run| self.clear(shared, &run));
+                ProtectError::system("cannot protect pages", errno)
+            })?;
+        }
+        state.book.lend(pages);
+        Ok(())
     }
 
     /// Gives bytes back that were lent by [`lend`](Self::lend), and wakes who waits for them if
     /// these were the last loans.
     pub(crate) fn release(&self, shared: &Shared, bytes: &Range<usize>) {
         let mut state = lock(&self.state);
-        if let Some(slot) = self.slot(bytes) {
-            state.pool.release(slot);
-        } else {
-            // With nobody to clear them later they are cleared now.
-            let lazy = shared.alive.load(Ordering::SeqCst);
-            let pages = self.pages(bytes);
-            self.with(&mut state, shared, |book, hands| {
-                book.release(pages, lazy, hands);
-            });
-        }
-        self.rouse(&state);
-    }
-
-    /// Keeps the pages of these bytes no more, which were kept at the time `since`.
-    pub(crate) fn let_go(&self, shared: &Shared, bytes: &Range<usize>, since: u64) {
-        let mut state = lock(&self.state);
+        // With nobody to clear them later they are cleared now.
         let lazy = shared.alive.load(Ordering::SeqCst);
-        for page in self.pages(bytes) {
-            if let Some(slot) = state.pool.find(page, since) {
-                state.pool.let_go(slot);
-            } else {
-                self.with(&mut state, shared, |book, hands| {
-                    book.let_go(page, lazy, hands);
-                });
-            }
-        }
-        self.rouse(&state);
-    }
-
-    /// Lends the first of these bytes, which were kept at the time `since`, as far as they lie in
-    /// one place; returns where that is. At least one byte.
-    pub(crate) fn lend_kept(
-        &self,
-        bytes: &Range<usize>,
-        since: u64,
-    ) -> Result<Range<usize>, ProtectError> {
-        let mut state = lock(&self.state);
-        let pages = self.pages(bytes);
-        if let Some(slot) = state.pool.find(pages.start, since) {
-            if !state.pool.lend(slot) {
-                return Err(ProtectError::TooMany);
-            }
-            let into = bytes.start % self.page;
-            let len = bytes.len().min(self.page - into);
-            let start = self.len + slot * self.page + into;
-            return Ok(start..start + len);
-        }
-        let moved = |page: &usize| state.pool.find(*page, since).is_some();
-        let end = pages.clone().find(moved).unwrap_or(pages.end);
-        if !state.book.can_lend(pages.start..end) {
-            return Err(ProtectError::TooMany);
-        }
-        // Protected already, as they are kept.
-        state.book.lend(pages.start..end);
-        Ok(bytes.start..bytes.end.min(end * self.page))
-    }
-
-    fn rouse(&self, state: &State) {
+        let mut clear = |run| self.clear(shared, &run);
+        state.book.release(self.pages(bytes), lazy, &mut clear);
+        self.publish(&state);
         if state.sleepers > 0 {
             self.released.notify_all();
         }
     }
 
     /// Clears the protection of what is not lent of these bytes, until nothing is if `wait`; says
-    /// whether nothing is.
+    /// whether nothing is. What is lent is wanted.
     pub(crate) fn open(&self, shared: &Shared, bytes: &Range<usize>, wait: bool) -> bool {
         let mut state = lock(&self.state);
         loop {
             let pages = self.pages(bytes);
-            let lent = self.with(&mut state, shared, |book, hands| book.open(pages, hands));
-            if !lent || !wait {
-                return !lent;
+            let mut clear = |run| self.clear(shared, &run);
+            if !state.book.open(pages.clone(), &mut clear) {
+                return true;
+            }
+            state.book.want(pages);
+            self.publish(&state);
+            if !wait {
+                return false;
             }
             state.sleepers += 1;
             let woken = self.released.wait(state);
@@ -272,17 +189,39 @@ impl Watch {
         }
     }
 
+    /// Tells [`has_wanted`](Self::has_wanted) what the book says.
+    fn publish(&self, state: &State) {
+        self.wanted.store(state.book.wanted(), Ordering::Relaxed);
+    }
+
+    /// Whether somebody has tried to write to something that is lent still. One relaxed load.
+    pub(crate) fn has_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) > 0
+    }
+
+    /// Tells the bytes of all pages that are lent and that somebody has tried to write, in runs.
+    /// They may be released meanwhile, also by `each` itself.
+    pub(crate) fn wanted(&self, each: &mut dyn FnMut(Range<usize>)) {
+        let mut from = 0;
+        loop {
+            let run = lock(&self.state).book.next_wanted(from);
+            let Some(run) = run else { return };
+            from = run.end;
+            each(run.start * self.page..run.end * self.page);
+        }
+    }
+
     /// Whether something of these bytes is lent.
     pub(crate) fn is_lent(&self, bytes: &Range<usize>) -> bool {
         lock(&self.state).book.is_lent(self.pages(bytes))
     }
 
-    /// Bytes that are registered, in protected pages, in lent pages, and in the pool as old bytes.
-    pub(crate) fn bytes(&self) -> [usize; 4] {
+    /// Bytes that are registered, in protected pages, and in lent pages.
+    pub(crate) fn bytes(&self) -> [usize; 3] {
         let state = lock(&self.state);
-        let counted = [state.book.protected(), state.book.lent(), state.pool.used()];
-        let [protected, lent, used] = counted.map(|pages| pages * self.page);
-        [self.len, protected, lent, used]
+        let [protected, lent] =
+            [state.book.protected(), state.book.lent()].map(|pages| pages * self.page);
+        [self.len, protected, lent]
     }
 
     fn address(&self, pages: &Range<usize>) -> (usize, usize) {
@@ -290,19 +229,15 @@ impl Watch {
         (base, pages.len() * self.page)
     }
 
-    /// Changes the book, and does what it asks for.
-    fn with<T>(
-        &self,
-        state: &mut State,
-        shared: &Shared,
-        change: impl FnOnce(&mut Book, &mut Hands<'_>) -> T,
-    ) -> T {
-        let mut hands = Hands {
-            watch: self,
-            shared,
-            pool: &mut state.pool,
-        };
-        change(&mut state.book, &mut hands)
+    /// Clears the protection of pages, and wakes who waits there.
+    fn clear(&self, shared: &Shared, pages: &Range<usize>) {
+        let (base, len) = self.address(pages);
+        Tally::add(&shared.tally.clears);
+        match shared.userfault.clear(base, len) {
+            // Unmapped behind our back: nobody can write there.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => log::error!("pages stay protected, writers may hang: {errno}"),
+        }
     }
 
     /// Serves a write that was stopped, if it was here.
@@ -318,50 +253,11 @@ impl Watch {
         if state.closed {
             return false;
         }
-        let fault = |book: &mut Book, hands: &mut Hands<'_>| book.fault(index, hands);
-        if self.with(&mut state, shared, fault) == Verdict::Wait {
+        let mut clear = |run| self.clear(shared, &run);
+        if state.book.fault(index, &mut clear) == Verdict::Wait {
+            self.publish(&state);
             Tally::add(&shared.tally.waits);
         }
-        true
-    }
-}
-
-/// Does what a book asks for.
-struct Hands<'a> {
-    watch: &'a Watch,
-    shared: &'a Shared,
-    pool: &'a mut Pool,
-}
-
-impl Effects for Hands<'_> {
-    fn clear(&mut self, pages: Range<usize>) {
-        let (base, len) = self.watch.address(&pages);
-        Tally::add(&self.shared.tally.clears);
-        match self.shared.userfault.clear(base, len) {
-            // Unmapped behind our back: nobody can write there.
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => log::error!("pages stay protected, writers may hang: {errno}"),
-        }
-    }
-
-    fn evacuate(&mut self, page: usize, kept: u32) -> bool {
-        let Some(slot) = self.pool.take(page, kept) else {
-            return false;
-        };
-        let Watch {
-            base,
-            len,
-            page: bytes,
-            ..
-        } = *self.watch;
-        // SAFETY: the page is one of the book's, so it lies in the memory.
-        let from = unsafe { base.byte_add(page * bytes) };
-        // SAFETY: so does the slot, behind all that can be lent.
-        let to = unsafe { base.byte_add(len + slot * bytes) };
-        // SAFETY: both are initialised and long enough. The page is kept, so it is protected and
-        // nobody writes it; the slot was free, so nobody reads it, and it is never protected.
-        unsafe { to.copy_from_nonoverlapping(from, bytes) };
-        Tally::add(&self.shared.tally.copies);
         true
     }
 }
@@ -391,7 +287,9 @@ impl Shared {
     pub(crate) fn bury(&self) {
         self.alive.store(false, Ordering::SeqCst);
         for watch in lock(&self.watches).iter() {
-            watch.open(self, &(0..watch.len), false);
+            let mut clear = |run| watch.clear(self, &run);
+            let all = 0..watch.len / watch.page;
+            lock(&watch.state).book.open(all, &mut clear);
         }
     }
 }
