@@ -137,7 +137,7 @@ impl World {
         assert!(self.stack.release_region(self.region).is_err(), "{text}");
         drop(share);
         let region = Arc::into_inner(self.bytes).unwrap_or_else(|| panic!("{text}: still held"));
-        assert_eq!(region.into_inner().len(), LEN, "{text}");
+        assert_eq!(region.into_inner().unwrap().len(), LEN, "{text}");
         assert_eq!(self.stack.port().counters().stray_tokens, 0, "{text}");
         self.lab.assert_clean();
     }

@@ -15,7 +15,8 @@ use core::ops::Range;
 
 use crate::address::unique;
 use crate::apart;
-use crate::{DomainId, Granule, Region, Runs};
+use crate::ledger_entry::{Entry, Kind, counts, longer};
+use crate::{DomainId, Granule, Refused, Region, Runs, Sharing};
 
 /// Names a region that is registered with one [`Ledger`]; never names another one later.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -58,9 +59,17 @@ impl Loan {
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
+
+    /// Whether it is of this region. (A region that is lent keeps its place, so no later one has
+    /// it.)
+    #[must_use]
+    #[inline]
+    pub fn is_of(&self, region: RegionId) -> bool {
+        self.ledger == region.ledger && self.index == region.index
+    }
 }
 
-/// Why something was not lent.
+/// Why something was not lent, or cannot be looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LendError {
     /// The region is not registered here, or is being released.
@@ -77,11 +86,18 @@ pub enum LendError {
     OutOfReach,
     /// More loans or regions than can be counted (2^32), or no memory to count the pages in.
     TooMany,
+    /// Who keeps the bytes as they are has refused: copy them.
+    Refused(Refused),
+    /// The bytes can change at any moment, or are elsewhere for a while: no slice of them can be
+    /// had, see [`Ledger::read`].
+    NoSlice,
 }
 
 impl fmt::Display for LendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Refused(why) => return why.fmt(f),
+            Self::NoSlice => "the bytes are not in one place where they stay as they are",
             Self::UnknownRegion => "the region is not registered with this ledger",
             Self::OutOfRange => "the range is not inside the region",
             Self::Empty => "the range has no byte",
@@ -111,17 +127,6 @@ pub struct LedgerCounters {
     pub strays: u64,
 }
 
-struct Entry {
-    region: Option<Arc<dyn Region>>,
-    generation: u64,
-    loans: u32,
-    closing: bool,
-    /// Bytes between the start of the first page and the start of the region.
-    lead: usize,
-    /// Loans that touch each page.
-    pages: Box<[u32]>,
-}
-
 /// The books of one queue: which regions it knows, and how often each of their pages is lent.
 ///
 /// Plain counts, no atomics: a ledger belongs to one thread at a time, with its queue. It holds
@@ -135,6 +140,8 @@ pub struct Ledger {
     entries: Vec<Entry>,
     vacant: Vec<u32>,
     released: VecDeque<(RegionId, Arc<dyn Region>)>,
+    /// Those with a watcher: few, and each is asked now and then whether somebody waits.
+    watched: Vec<RegionId>,
     counters: LedgerCounters,
 }
 
@@ -163,6 +170,7 @@ impl Ledger {
             entries: Vec::new(),
             vacant: Vec::new(),
             released: VecDeque::new(),
+            watched: Vec::new(),
             counters: LedgerCounters::default(),
         }
     }
@@ -192,24 +200,22 @@ impl Ledger {
         }) {
             return Err(LendError::OutOfReach);
         }
-        let lead = region.base().as_ptr().addr() & (self.page.bytes() - 1);
+        let (kind, page) = match region.sharing() {
+            Sharing::Owned => (Kind::Owned, self.page),
+            Sharing::Live(_) => (Kind::Live, self.page),
+            // Only pages of at least the watcher's own are lent and released as often.
+            Sharing::Watched(watch) => (Kind::Watched, longer(self.page, watch.page())),
+        };
+        let lead = region.base().as_ptr().addr() & (page.bytes() - 1);
         // No object of the language is longer, and below that no sum of offsets overflows.
         isize::try_from(len).map_err(|_| LendError::OutOfRange)?;
         let last = lead.checked_add(len - 1).ok_or(LendError::OutOfRange)?;
-        let pages = counts((last >> self.page.log2()) + 1)?;
+        let pages = counts((last >> page.log2()) + 1)?;
         let index = match self.vacant.pop() {
             Some(index) => index,
             None => {
                 let index = u32::try_from(self.entries.len()).map_err(|_| LendError::TooMany)?;
-                let entry = Entry {
-                    region: None,
-                    generation: 0,
-                    loans: 0,
-                    closing: false,
-                    lead: 0,
-                    pages: Box::default(),
-                };
-                apart::push(&mut self.entries, entry);
+                apart::push(&mut self.entries, Entry::vacant());
                 index
             }
         };
@@ -220,13 +226,19 @@ impl Ledger {
         entry.region = Some(region);
         entry.generation = entry.generation.wrapping_add(1);
         entry.closing = false;
+        entry.kind = kind;
+        entry.page = page;
         entry.lead = lead;
         entry.pages = pages;
-        Ok(RegionId {
+        let id = RegionId {
             ledger: self.id,
             index,
             generation: entry.generation,
-        })
+        };
+        if kind == Kind::Watched {
+            self.watched.push(id);
+        }
+        Ok(id)
     }
 
     /// Lends `len` bytes from offset `start` of a region.
@@ -272,11 +284,18 @@ impl Ledger {
             .get_mut(index as usize)
             .ok_or(LendError::UnknownRegion)?;
         // A page has at most as many loans as its region, so only the region's can overflow.
-        entry.loans = entry.loans.checked_add(1).ok_or(LendError::TooMany)?;
+        let loans = entry.loans.checked_add(1).ok_or(LendError::TooMany)?;
+        if entry.kind == Kind::Watched {
+            entry.begin_watch(start, len)?;
+        }
+        entry.loans = loans;
         let mut pinned = 0;
-        for page in entry.touched(self.page, start, len) {
+        for page in entry.touched(start, len) {
             pinned += u64::from(*page == 0);
             *page += 1;
+        }
+        if entry.kind == Kind::Watched {
+            pinned <<= entry.page.log2() - self.page.log2();
         }
         self.counters.loans += 1;
         self.counters.pinned_pages += pinned;
@@ -320,7 +339,6 @@ impl Ledger {
             return;
         }
         let len = len.min(loan.len);
-        let page = self.page;
         let Some(entry) = self.entries.get_mut(loan.index as usize) else {
             return;
         };
@@ -329,7 +347,7 @@ impl Ledger {
         let whole = if len == loan.len {
             len
         } else {
-            let into_page = (entry.lead + end) & (page.bytes() - 1);
+            let into_page = (entry.lead + end) & (entry.page.bytes() - 1);
             len.saturating_sub(into_page)
         };
         let start = loan.start;
@@ -346,9 +364,13 @@ impl Ledger {
             return;
         };
         let mut unpinned = 0;
-        for page in entry.touched(self.page, start, len) {
+        for page in entry.touched(start, len) {
             unpinned += u64::from(*page == 1);
             *page = page.saturating_sub(1);
+        }
+        if entry.kind == Kind::Watched && unpinned > 0 {
+            entry.end_watch(start, len);
+            unpinned <<= entry.page.log2() - self.page.log2();
         }
         self.counters.pinned_pages = self.counters.pinned_pages.saturating_sub(unpinned);
     }
@@ -380,6 +402,9 @@ impl Ledger {
             generation: entry.generation,
         };
         entry.pages = Box::default();
+        if entry.kind == Kind::Watched {
+            self.watched.retain(|watched| *watched != id);
+        }
         if let Some(region) = entry.region.take() {
             self.released.push_back((id, region));
             apart::push(&mut self.vacant, index);
@@ -397,9 +422,14 @@ impl Ledger {
     /// The bytes of a loan: they do not change while it is out.
     ///
     /// # Errors
-    /// [`LendError::UnknownRegion`] for a loan of another ledger.
+    /// [`LendError::UnknownRegion`] for a loan of another ledger, [`LendError::NoSlice`] if they
+    /// are live, or some of them are elsewhere: see [`read`](Self::read).
     #[inline]
     pub fn bytes<'a>(&'a self, loan: &'a Loan) -> Result<&'a [u8], LendError> {
+        let entry = self.entry_of(loan)?;
+        if entry.kind != Kind::Owned && !entry.in_place(loan.start, loan.len) {
+            return Err(LendError::NoSlice);
+        }
         let region = self.region_of(loan)?;
         // SAFETY: `lend` and `lend_again` checked that the loan's range lies in the region.
         let first = unsafe { region.base().add(loan.start) };
@@ -425,20 +455,28 @@ impl Ledger {
     }
 
     #[inline]
-    fn region_of(&self, loan: &Loan) -> Result<&Arc<dyn Region>, LendError> {
-        let entry = self
-            .entries
+    pub(crate) fn region_of(&self, loan: &Loan) -> Result<&Arc<dyn Region>, LendError> {
+        let region = self.entry_of(loan)?.region.as_ref();
+        region.ok_or(LendError::UnknownRegion)
+    }
+
+    #[inline]
+    pub(crate) fn entry_of(&self, loan: &Loan) -> Result<&Entry, LendError> {
+        self.entries
             .get(loan.index as usize)
-            .filter(|_| loan.ledger == self.id);
-        entry
-            .and_then(|entry| entry.region.as_ref())
+            .filter(|_| loan.ledger == self.id)
             .ok_or(LendError::UnknownRegion)
     }
 
-    fn entry(&self, id: RegionId) -> Option<&Entry> {
+    pub(crate) fn entry(&self, id: RegionId) -> Option<&Entry> {
         self.entries
             .get(id.index as usize)
             .filter(|entry| id.ledger == self.id && entry.generation == id.generation)
+    }
+
+    /// The regions that are watched.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = RegionId> {
+        self.watched.iter().copied()
     }
 
     /// What has been counted.
@@ -470,31 +508,6 @@ pub(crate) const fn highest(address_bits: u8) -> u64 {
     }
 }
 
-/// A count of zero for each of `pages` pages, and some that nobody uses, see [`apart`].
-fn counts(pages: usize) -> Result<Box<[u32]>, LendError> {
-    let pages = pages
-        .checked_add(apart::spare::<u32>())
-        .ok_or(LendError::TooMany)?;
-    let mut counts = Vec::new();
-    counts
-        .try_reserve_exact(pages)
-        .map_err(|_| LendError::TooMany)?;
-    counts.resize(pages, 0);
-    Ok(counts.into_boxed_slice())
-}
-
-impl Entry {
-    #[inline]
-    fn touched(&mut self, page: Granule, start: usize, len: usize) -> &mut [u32] {
-        let first = (self.lead + start) >> page.log2();
-        let last = (self.lead + start + len.max(1) - 1) >> page.log2();
-        let none = len == 0;
-        self.pages
-            .get_mut(first..if none { first } else { last + 1 })
-            .unwrap_or_default()
-    }
-}
-
 impl Drop for Ledger {
     fn drop(&mut self) {
         let mut leaked = 0usize;
@@ -523,3 +536,7 @@ mod tests;
 #[cfg(test)]
 #[path = "ledger_model_tests.rs"]
 mod model_tests;
+
+#[cfg(test)]
+#[path = "ledger_watch_tests.rs"]
+mod watch_tests;

@@ -116,6 +116,10 @@ mod fake_nic;
 mod frame;
 #[cfg(feature = "alloc")]
 mod ledger;
+#[cfg(feature = "alloc")]
+mod ledger_entry;
+#[cfg(feature = "alloc")]
+mod ledger_read;
 mod mmio;
 mod nic;
 pub mod pci;
@@ -129,6 +133,7 @@ mod region;
 #[cfg(feature = "alloc")]
 mod reset;
 mod ring;
+mod sharing;
 #[cfg(all(test, feature = "alloc"))]
 mod test_support;
 mod translation;
@@ -155,4 +160,5 @@ pub use region::{DmaBuffer, FixedBytes, PagedRegion, Region};
 #[cfg(feature = "alloc")]
 pub use reset::{PortPair, release, restart, shut_down};
 pub use ring::{Custody, DescriptorRing, RingCounters};
+pub use sharing::{Lendable, Live, Refused, Sharing, Watch};
 pub use translation::{GatherFull, GatherList, Granule, MAX_GATHER, Run, Runs, Translation};

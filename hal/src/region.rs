@@ -4,7 +4,7 @@ use core::any::Any;
 use core::fmt;
 use core::ptr::NonNull;
 
-use crate::{DeviceAddress, DmaMemory, DomainId, Granule, Translation};
+use crate::{DeviceAddress, DmaMemory, DomainId, Granule, Sharing, Translation};
 
 /// Memory that is mapped for a device and whose bytes stay as they are while it is lent.
 ///
@@ -15,7 +15,9 @@ use crate::{DeviceAddress, DmaMemory, DomainId, Granule, Translation};
 ///   `isize::MAX`), on any thread, until the value is dropped. Base, length, domain and
 ///   translation never change, also when the value is moved.
 /// - While the value is in a ledger and lent, no byte of it changes: not by this program, and
-///   not by another process.
+///   not by another process. Where [`sharing`](Self::sharing) has a watcher, that holds for the
+///   pages that the watcher was told of; for live bytes it does not hold, and reads may fail with
+///   a signal, so nobody reads them through [`base`](Self::base).
 /// - Every device of [`domain`](Self::domain) reads these same bytes, and may read all of them,
 ///   at the addresses of [`translation`](Self::translation) until the value is dropped, which it
 ///   may be on any thread. If it never is (`mem::forget`), that stays so for ever.
@@ -33,6 +35,10 @@ pub unsafe trait Region: Any + Send + Sync {
     fn domain(&self) -> DomainId;
     /// Where the device finds the bytes.
     fn translation(&self) -> Translation<'_>;
+    /// Who keeps the bytes as they are while they are lent; always the same kind.
+    fn sharing(&self) -> Sharing<'_> {
+        Sharing::Owned
+    }
 }
 
 /// A buffer in DMA memory: written while it is owned, then shared (`Arc`) as a [`Region`] and

@@ -253,7 +253,7 @@ fn a_region_is_read_only_and_gone_after_its_drop() {
         assert_eq!(write(&handle, address, vec![1]), Err(fault));
         assert_eq!(region.bytes(), [9; 100]);
         assert!(read(&handle, address, 1).is_ok());
-        let bytes = Arc::into_inner(region).unwrap().into_inner();
+        let bytes = Arc::into_inner(region).unwrap().into_inner().unwrap();
         assert_eq!(bytes, [9; 100]);
         assert!(read(&handle, address, 1).is_err());
         assert_eq!(handle.violations().len(), 2);

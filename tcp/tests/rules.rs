@@ -294,7 +294,7 @@ fn sent_again_unchanged(setup: &Setup) {
     assert!(w.stack.take_released().is_none(), "once");
     let owner: Arc<dyn std::any::Any + Send + Sync> = owner;
     let owner = owner.downcast::<HostRegion<Arc<[u8]>>>().unwrap();
-    let back = Arc::into_inner(owner).unwrap().into_inner();
+    let back = Arc::into_inner(owner).unwrap().into_inner().unwrap();
     assert!(back.to_vec() == wanted, "the buffer itself comes back");
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
-use pagewire_hal::{DomainId, FixedBytes, Instant, Platform, PlatformError};
+use pagewire_hal::{DomainId, Instant, Lendable, Platform, PlatformError};
 
 use crate::arena::{Arena, Memory};
 use crate::bar::VfioRegisters;
@@ -387,7 +387,7 @@ impl VfioHandle {
     /// # Errors
     /// [`VfioError::Empty`], [`VfioError::MemlockTooSmall`], [`VfioError::NoAddresses`], or what
     /// the system said. The bytes are dropped.
-    pub fn register<B: FixedBytes>(&self, bytes: B) -> Result<VfioRegion<B>, VfioError> {
+    pub fn register<B: Lendable>(&self, bytes: B) -> Result<VfioRegion<B>, VfioError> {
         VfioRegion::new(&self.space, bytes, self.limit, self.pages, |_| None)
     }
 

@@ -6,7 +6,9 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use pagewire_hal::{DeviceAddress, DomainId, FixedBytes, Granule, Region, Translation};
+use pagewire_hal::{
+    DeviceAddress, DomainId, FixedBytes, Granule, Lendable, Region, Sharing, Translation,
+};
 
 use crate::VfioError;
 use crate::iommu::{Access, Source};
@@ -20,7 +22,7 @@ use crate::space::{Mapping, Space};
 /// the neighbours are secret.
 ///
 /// If the system refuses to unmap (it should not), the bytes are never freed.
-pub struct VfioRegion<B: FixedBytes> {
+pub struct VfioRegion<B: Lendable> {
     mapping: Mapping,
     /// Where pages are kept apart: of every second page.
     second: Option<Mapping>,
@@ -35,10 +37,10 @@ pub struct VfioRegion<B: FixedBytes> {
     bytes: ManuallyDrop<Box<B>>,
 }
 
-// SAFETY: the pointer is only handed out; the bytes are `Send` and `Sync` as all `FixedBytes`.
-unsafe impl<B: FixedBytes> Send for VfioRegion<B> {}
+// SAFETY: the pointer is only handed out; the bytes are `Send` and `Sync` as all `Lendable`.
+unsafe impl<B: Lendable> Send for VfioRegion<B> {}
 // SAFETY: as above.
-unsafe impl<B: FixedBytes> Sync for VfioRegion<B> {}
+unsafe impl<B: Lendable> Sync for VfioRegion<B> {}
 
 /// Whether a fragment may reach from one page of a region into the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,7 +51,7 @@ pub(crate) enum Pages {
     Apart,
 }
 
-impl<B: FixedBytes> VfioRegion<B> {
+impl<B: Lendable> VfioRegion<B> {
     pub(crate) fn new(
         space: &Arc<Space>,
         bytes: B,
@@ -58,8 +60,7 @@ impl<B: FixedBytes> VfioRegion<B> {
         file: impl Fn(&B) -> Option<BorrowedFd<'_>>,
     ) -> Result<Self, VfioError> {
         let bytes = Box::new(bytes);
-        let slice = bytes.bytes();
-        let (base, len) = (NonNull::from(slice).cast::<u8>(), slice.len());
+        let (base, len) = (bytes.base(), bytes.len());
         if len == 0 {
             return Err(VfioError::Empty);
         }
@@ -75,7 +76,7 @@ impl<B: FixedBytes> VfioRegion<B> {
                 // Only what begins with a page is the beginning of a file.
                 file: file(bytes).filter(|_| lead == 0),
             };
-            // SAFETY: `FixedBytes` promises that the bytes stay while their owner lives, which is
+            // SAFETY: `Lendable` promises that the bytes stay while their owner lives, which is
             // dropped in `drop` only, after the mappings, or here, if there are none. So the pages
             // stay in which they lie. The device reads only.
             unsafe { space.map(source, size, 1, Access::Read, limit) }
@@ -114,12 +115,6 @@ impl<B: FixedBytes> VfioRegion<B> {
         self.lead = lead;
     }
 
-    /// The bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        self.bytes.bytes()
-    }
-
     /// Takes the bytes away from the device, and keeps their addresses from being used again: for a
     /// test of the IOMMU. `None` if the system refuses; the bytes are then never freed.
     #[must_use]
@@ -129,15 +124,23 @@ impl<B: FixedBytes> VfioRegion<B> {
     }
 }
 
+impl<B: FixedBytes> VfioRegion<B> {
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.bytes()
+    }
+}
+
 /// Bytes that were mapped for a device and are not any more, at addresses that nobody else gets
 /// before the value is dropped. The device finds nothing there; if it does all the same, what it
 /// reads and writes are these bytes, which nobody uses.
 #[derive(Debug)]
-pub struct Withdrawn<B: FixedBytes> {
+pub struct Withdrawn<B: Lendable> {
     region: VfioRegion<B>,
 }
 
-impl<B: FixedBytes> Withdrawn<B> {
+impl<B: Lendable> Withdrawn<B> {
     /// Where the device found the first byte. All others followed it there.
     #[must_use]
     pub fn address(&self) -> DeviceAddress {
@@ -163,7 +166,7 @@ impl<B: FixedBytes> Withdrawn<B> {
         let one = |index| {
             // SAFETY: `index` is less than the length of the region.
             let place = unsafe { self.region.base.add(index) };
-            // SAFETY: `FixedBytes` promises that this byte is there as long as the region is. It is
+            // SAFETY: `Lendable` promises that this byte is there as long as the region is. It is
             // read as memory that others change: a device may, if its IOMMU does not work.
             unsafe { place.read_volatile() }
         };
@@ -171,7 +174,7 @@ impl<B: FixedBytes> Withdrawn<B> {
     }
 }
 
-impl<B: FixedBytes> Drop for VfioRegion<B> {
+impl<B: Lendable> Drop for VfioRegion<B> {
     fn drop(&mut self) {
         let second = self.second.as_mut().is_none_or(Mapping::unmap);
         if self.mapping.unmap() && second {
@@ -181,7 +184,7 @@ impl<B: FixedBytes> Drop for VfioRegion<B> {
     }
 }
 
-impl<B: FixedBytes> fmt::Debug for VfioRegion<B> {
+impl<B: Lendable> fmt::Debug for VfioRegion<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address = self.mapping.address();
         write!(
@@ -192,11 +195,11 @@ impl<B: FixedBytes> fmt::Debug for VfioRegion<B> {
     }
 }
 
-// SAFETY: the base and the bytes stay as `FixedBytes` promises, for nobody gets `&mut` to their
-// owner while the region lives. The mapping covers all of them, in a row, in the address space of
+// SAFETY: the base and the bytes stay as `Lendable` promises, for nobody gets `&mut` to their
+// owner while the region lives, and are kept as `sharing` says. The mapping covers all of them, in a row, in the address space of
 // the domain, and lives as long (where there are two, each covers all); the device reads the same
 // pages, which are locked.
-unsafe impl<B: FixedBytes> Region for VfioRegion<B> {
+unsafe impl<B: Lendable> Region for VfioRegion<B> {
     fn base(&self) -> NonNull<u8> {
         self.base
     }
@@ -207,6 +210,10 @@ unsafe impl<B: FixedBytes> Region for VfioRegion<B> {
 
     fn domain(&self) -> DomainId {
         self.mapping.space().domain()
+    }
+
+    fn sharing(&self) -> Sharing<'_> {
+        self.bytes.sharing()
     }
 
     fn translation(&self) -> Translation<'_> {

@@ -95,6 +95,7 @@ impl Bus for HostBus<'_> {
             .resolve(address, target.len(), false)
             .map_err(|fault| self.state.fault(fault, address, target.len()))?;
         match reach.kind {
+            Kind::Region if iommu.special().read(reach.pointer, target) => {}
             // SAFETY: `resolve` found `target.len()` bytes, which stay as long as the IOMMU is
             // borrowed; those of a region do not change.
             Kind::Region => unsafe { access::copy(reach.pointer, target) },
@@ -114,9 +115,11 @@ impl Bus for HostBus<'_> {
         let reach = iommu
             .resolve(address, len, false)
             .map_err(|fault| self.state.fault(fault, address, len))?;
-        // SAFETY: `resolve` found `len` readable bytes, which stay as long as the IOMMU is
-        // borrowed.
-        unsafe { access::append(reach.pointer, len, frame) };
+        if !iommu.special().append(reach.pointer, len, frame) {
+            // SAFETY: `resolve` found `len` readable bytes, which stay as long as the IOMMU is
+            // borrowed.
+            unsafe { access::append(reach.pointer, len, frame) };
+        }
         match reach.kind {
             Kind::Region => self.state.counters.region_bytes += len as u64,
             Kind::Memory => self.state.counters.memory_bytes += len as u64,

@@ -12,10 +12,12 @@
 
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use fastrand::Rng;
-use pagewire_hal::{DeviceAddress, Granule};
+use pagewire_hal::{DeviceAddress, Granule, Lendable};
 
+use super::special::Specials;
 use crate::DmaFault;
 
 const RUNS: u64 = 1 << 33;
@@ -65,6 +67,7 @@ pub(super) struct Iommu {
     slots: Vec<Option<Slot>>,
     slots_used: usize,
     runs: BTreeMap<u64, Run>,
+    special: Specials,
 }
 
 // SAFETY: the pointers are dereferenced only through `resolve`, by a holder of a borrow of the
@@ -86,7 +89,24 @@ impl Iommu {
             slots: Vec::new(),
             slots_used: 0,
             runs: BTreeMap::new(),
+            special: Specials::default(),
         }
+    }
+
+    /// Those regions whose bytes are not simply read where they are.
+    #[inline]
+    pub(super) fn special(&self) -> &Specials {
+        &self.special
+    }
+
+    /// From now on reads of the memory of `owner` go through it.
+    pub(super) fn add_special(&mut self, owner: Arc<dyn Lendable>) {
+        self.special.add(owner);
+    }
+
+    /// Ends that, if it was so.
+    pub(super) fn remove_special(&mut self, base: NonNull<u8>) {
+        self.special.remove(base);
     }
 
     /// Whether a region is one run.

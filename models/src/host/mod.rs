@@ -6,13 +6,14 @@ mod bus;
 mod iommu;
 mod memory;
 mod region;
+mod special;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use pagewire_hal::{DomainId, FixedBytes, Granule, Instant, PlatformError};
+use pagewire_hal::{DomainId, Granule, Instant, Lendable, PlatformError};
 
 pub use attach::{Attached, ModelHandle, ModelPlatform, ModelRegisters};
 pub use bus::Counters;
@@ -113,7 +114,7 @@ impl Host {
     /// # Errors
     /// [`RegisterError::Empty`] if there is no byte, [`RegisterError::AddressSpaceFull`]. The
     /// owner of the bytes is dropped then.
-    pub fn register<B: FixedBytes>(&self, bytes: B) -> Result<Arc<HostRegion<B>>, RegisterError> {
+    pub fn register<B: Lendable>(&self, bytes: B) -> Result<Arc<HostRegion<B>>, RegisterError> {
         HostRegion::new(self, bytes).map(Arc::new)
     }
 

@@ -5,7 +5,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use pagewire_hal::{
-    DeviceAddress, DomainId, FixedBytes, Granule, PlatformError, Region, Translation,
+    DeviceAddress, DomainId, FixedBytes, Granule, Lendable, PlatformError, Region, Sharing,
+    Translation,
 };
 
 use super::iommu::Kind;
@@ -14,53 +15,60 @@ use super::{Host, Machine};
 /// Bytes of the program, mapped read-only for the devices of a [`Host`]: a [`Region`].
 ///
 /// Unmapped when dropped; an access of a device to its addresses is a fault from then on.
-pub struct HostRegion<B: FixedBytes> {
+pub struct HostRegion<B: Lendable> {
     // Before `bytes`, so that they are unmapped before they are dropped.
     mapping: Mapping,
     // On the heap, so that the bytes' owner is not moved any more once there are pointers to
     // the bytes: moving a `Box<[u8]>` would make them invalid.
-    bytes: Box<B>,
+    bytes: Arc<B>,
 }
 
-impl<B: FixedBytes> HostRegion<B> {
+impl<B: Lendable> HostRegion<B> {
     pub(super) fn new(host: &Host, bytes: B) -> Result<Self, RegisterError> {
-        let bytes = Box::new(bytes);
-        let slice = bytes.bytes();
-        let pointer = NonNull::from(slice).cast::<u8>();
-        if slice.is_empty() {
+        let bytes = Arc::new(bytes);
+        let (pointer, len) = (bytes.base(), bytes.len());
+        if len == 0 {
             return Err(RegisterError::Empty);
         }
-        // SAFETY: `FixedBytes` promises that these bytes stay and do not change while nobody
-        // has `&mut` to their owner; the region owns it, never gives `&mut`, and drops the
-        // mapping first.
-        let mapping = unsafe { Mapping::new(&host.machine, pointer, slice.len()) }?;
+        let special = match bytes.sharing() {
+            Sharing::Owned => None,
+            Sharing::Watched(_) | Sharing::Live(_) => Some(Arc::clone(&bytes) as Arc<dyn Lendable>),
+        };
+        // SAFETY: `Lendable` promises that these bytes stay as long as their owner, whom the
+        // region keeps, never gives `&mut` to, and drops after the mapping. Those that cannot be
+        // read by pointer are read through their owner.
+        let mapping = unsafe { Mapping::new(&host.machine, pointer, len, special) }?;
         Ok(Self { mapping, bytes })
     }
 
+    /// Unmaps the bytes and gives their owner back. (`None` would mean that a device reads them at
+    /// this moment, and none does what is not mapped.)
+    #[must_use]
+    pub fn into_inner(self) -> Option<B> {
+        let Self { mapping, bytes } = self;
+        drop(mapping);
+        Arc::into_inner(bytes)
+    }
+}
+
+impl<B: FixedBytes> HostRegion<B> {
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.bytes.bytes()
     }
-
-    /// Unmaps the bytes and gives their owner back.
-    #[must_use]
-    pub fn into_inner(self) -> B {
-        let Self { mapping, bytes } = self;
-        drop(mapping);
-        *bytes
-    }
 }
 
-impl<B: FixedBytes> fmt::Debug for HostRegion<B> {
+impl<B: Lendable> fmt::Debug for HostRegion<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HostRegion({} bytes)", self.mapping.len)
     }
 }
 
-// SAFETY: the base and the bytes stay as `FixedBytes` promises, for nobody gets `&mut` to the
-// owner before the region is taken apart; the mapping covers all bytes and lives as long.
-unsafe impl<B: FixedBytes> Region for HostRegion<B> {
+// SAFETY: the base and the bytes stay as `Lendable` promises, for nobody gets `&mut` to the
+// owner before the region is taken apart, and are kept as `sharing` says; the mapping covers all
+// bytes and lives as long.
+unsafe impl<B: Lendable> Region for HostRegion<B> {
     fn base(&self) -> NonNull<u8> {
         self.mapping.pointer
     }
@@ -75,6 +83,10 @@ unsafe impl<B: FixedBytes> Region for HostRegion<B> {
 
     fn translation(&self) -> Translation<'_> {
         self.mapping.translation()
+    }
+
+    fn sharing(&self) -> Sharing<'_> {
+        self.bytes.sharing()
     }
 }
 
@@ -123,11 +135,13 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// # Safety
-    /// `len` bytes at `pointer` can be read from any thread while the value lives.
+    /// `len` bytes at `pointer` can be read from any thread while the value lives, or are read
+    /// through `special`, their owner.
     unsafe fn new(
         machine: &Arc<Machine>,
         pointer: NonNull<u8>,
         len: usize,
+        special: Option<Arc<dyn Lendable>>,
     ) -> Result<Self, RegisterError> {
         let mut iommu = machine.iommu_mut();
         let contiguous = iommu.is_contiguous();
@@ -141,6 +155,9 @@ impl Mapping {
             // SAFETY: the caller's promise; `drop` unmaps.
             unsafe { iommu.map_slots(pointer, len) }
         };
+        if let Some(owner) = special {
+            iommu.add_special(owner);
+        }
         drop(iommu);
         Ok(Self {
             machine: Arc::clone(machine),
@@ -172,5 +189,6 @@ impl Drop for Mapping {
         } else {
             iommu.unmap_slots(&self.addresses);
         }
+        iommu.remove_special(self.pointer);
     }
 }
