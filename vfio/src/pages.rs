@@ -91,10 +91,26 @@ impl Pages {
 
     /// As [`new`](Self::new), of a file that another process can map as well. Its length is sealed.
     pub(crate) fn shared(len: usize) -> Result<Self, Errno> {
+        Self::of_file(len, false)
+    }
+
+    /// As [`shared`](Self::shared), `len` being a multiple of [`HUGE`], in huge pages that were set
+    /// aside if there are enough.
+    pub(crate) fn shared_huge(len: usize) -> Result<Self, Errno> {
+        Self::of_file(len, true).or_else(|errno| {
+            log::trace!("no huge pages for {len} bytes: {errno}");
+            Self::of_file(len, false)
+        })
+    }
+
+    fn of_file(len: usize, huge: bool) -> Result<Self, Errno> {
         if len == 0 {
             return Err(Errno::INVAL);
         }
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        if huge {
+            flags |= MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        }
         let file = rustix::fs::memfd_create("pagewire-dma", flags)?;
         rustix::fs::ftruncate(&file, len as u64)?;
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
@@ -107,6 +123,7 @@ impl Pages {
         // that is as long.
         unsafe { rustix::mm::mmap(place, len, access, flags, &file, 0) }?;
         pages.file = Some(file);
+        pages.huge = huge;
         pages.prepare()?;
         Ok(pages)
     }
@@ -114,6 +131,10 @@ impl Pages {
     fn prepare(&self) -> Result<(), Errno> {
         // A child would get the pages or copies of them, and the copying takes time.
         self.advise(Advice::LinuxDontFork)?;
+        if self.huge && self.file.is_some() {
+            // Here and now, as for those that are not shared.
+            self.advise(Advice::LinuxPopulateWrite)?;
+        }
         if !self.huge {
             // Not all kernels have these; then the pages are small, and come when they are mapped
             // for the device.

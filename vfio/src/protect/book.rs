@@ -11,15 +11,37 @@ struct Page {
     protected: bool,
     /// Somebody has tried to write; only while it is lent.
     wanted: bool,
+    /// The program has another page in its place, which it may write, so it is not protected.
+    away: bool,
 }
 
-/// The pages of one piece of memory. What has to be cleared is told to a function: of those pages
-/// the protection goes, and who waits there is woken.
+impl Page {
+    /// Whether a writer has to wait.
+    fn is_shut(&self) -> bool {
+        self.loans > 0 && !self.away
+    }
+}
+
+/// What a book asks for.
+pub(crate) trait Hands {
+    /// Clears the protection of pages, and wakes who waits there.
+    fn clear(&mut self, pages: Range<usize>);
+
+    /// Puts another page in the place of one that is lent, for the program, and wakes who waits
+    /// there; false if that cannot be.
+    fn depart(&mut self, page: usize) -> bool;
+
+    /// Undoes that, for a page that is lent no more; false if that cannot be now.
+    fn return_home(&mut self, page: usize) -> bool;
+}
+
+/// The pages of one piece of memory.
 pub(crate) struct Book {
     pages: Box<[Page]>,
     protected: usize,
     lent: usize,
     wanted: usize,
+    away: usize,
 }
 
 /// What is to be done about a write that was stopped.
@@ -27,8 +49,8 @@ pub(crate) struct Book {
 pub(crate) enum Verdict {
     /// The page is lent: the writer sleeps, its release will wake it.
     Wait,
-    /// The page is not lent, and has been cleared.
-    Clear,
+    /// The page was not lent, and has been cleared, or the writer has another page: it goes on.
+    GoOn,
 }
 
 impl Book {
@@ -38,6 +60,7 @@ impl Book {
             protected: 0,
             lent: 0,
             wanted: 0,
+            away: 0,
         }
     }
 
@@ -56,6 +79,11 @@ impl Book {
         self.wanted
     }
 
+    /// Pages that are away now.
+    pub(crate) fn away(&self) -> usize {
+        self.away
+    }
+
     fn some(&self, pages: Range<usize>) -> &[Page] {
         self.pages.get(pages).unwrap_or_default()
     }
@@ -65,6 +93,11 @@ impl Book {
         self.some(pages).iter().any(|page| page.loans > 0)
     }
 
+    /// Whether any of these is lent, and the program has no other page for it.
+    pub(crate) fn is_shut(&self, pages: Range<usize>) -> bool {
+        self.some(pages).iter().any(Page::is_shut)
+    }
+
     /// The first pages in a row, from `from` on, that are lent and that somebody has tried to write.
     pub(crate) fn next_wanted(&self, from: usize) -> Option<Range<usize>> {
         let rest = self.pages.get(from..)?;
@@ -72,6 +105,25 @@ impl Book {
         let count = rest.iter().skip(start).take_while(|page| page.wanted);
         let count = count.count();
         Some(from + start..from + start + count)
+    }
+
+    /// Has pages that are away and not lent any more return home, and says whether all of these are
+    /// at home.
+    pub(crate) fn gather(&mut self, pages: Range<usize>, hands: &mut impl Hands) -> bool {
+        let stays = |index: &usize| !self.return_home(*index, hands);
+        pages.filter(stays).count() == 0
+    }
+
+    /// Says whether a page is at home.
+    fn return_home(&mut self, index: usize, hands: &mut impl Hands) -> bool {
+        let Some(page) = self.pages.get_mut(index) else {
+            return true;
+        };
+        if page.away && page.loans == 0 && hands.return_home(index) {
+            self.away -= 1;
+            *page = Page::default();
+        }
+        !page.away
     }
 
     /// Whether each of these can be lent once more.
@@ -98,42 +150,56 @@ impl Book {
         }
     }
 
-    /// Lends pages, which have all been protected.
+    /// Lends pages, which have all been protected, or are lent already.
     pub(crate) fn lend(&mut self, pages: Range<usize>) {
         for page in self.pages.get_mut(pages).unwrap_or_default() {
             self.lent += usize::from(page.loans == 0);
-            self.protected += usize::from(!page.protected);
-            page.protected = true;
+            self.protected += usize::from(!page.protected && !page.away);
+            page.protected = !page.away;
             page.loans = page.loans.saturating_add(1);
         }
     }
 
-    /// Gives pages back. Those that are lent no more stay protected, but if somebody waits for
-    /// them (or `lazy` is false) they are cleared, in runs.
-    pub(crate) fn release(
-        &mut self,
-        pages: Range<usize>,
-        lazy: bool,
-        clear: &mut impl FnMut(Range<usize>),
-    ) {
+    /// Gives pages back. Those that are lent no more return home, if they are away; others stay
+    /// protected, but if somebody waits for them (or `lazy` is false) they are cleared, in runs.
+    pub(crate) fn release(&mut self, pages: Range<usize>, lazy: bool, hands: &mut impl Hands) {
         for page in self.pages.get_mut(pages.clone()).unwrap_or_default() {
             self.lent -= usize::from(page.loans == 1);
             page.loans = page.loans.saturating_sub(1);
+            if page.away && page.loans == 0 {
+                self.wanted -= usize::from(page.wanted);
+                page.wanted = false;
+            }
         }
-        self.clear_where(pages, |page| page.wanted || !lazy, clear);
+        self.gather(pages.clone(), hands);
+        self.clear_where(pages, |page| page.wanted || !lazy, hands);
     }
 
-    /// Clears what is protected and not lent, in runs; says whether anything is lent.
-    pub(crate) fn open(
-        &mut self,
-        pages: Range<usize>,
-        clear: &mut impl FnMut(Range<usize>),
-    ) -> bool {
-        self.clear_where(pages.clone(), |_| true, clear);
-        self.is_lent(pages)
+    /// Clears what is protected and not lent, in runs; says whether a writer has to wait for any.
+    pub(crate) fn open(&mut self, pages: Range<usize>, hands: &mut impl Hands) -> bool {
+        self.clear_where(pages.clone(), |_| true, hands);
+        self.is_shut(pages)
     }
 
-    /// Somebody wants to write to these pages: those that are lent are cleared by their release.
+    /// Gives the program other pages in the place of those that are lent; says whether a writer has
+    /// to wait for any all the same.
+    pub(crate) fn depart(&mut self, pages: Range<usize>, hands: &mut impl Hands) -> bool {
+        for index in pages.clone() {
+            let shut = self.pages.get_mut(index).filter(|page| page.is_shut());
+            if let Some(page) = shut
+                && hands.depart(index)
+            {
+                self.protected -= usize::from(page.protected);
+                self.away += 1;
+                page.protected = false;
+                page.away = true;
+            }
+        }
+        self.is_shut(pages)
+    }
+
+    /// Somebody wants to write to these pages: those that are lent are cleared by their release, or
+    /// return home by it, and had better be released soon.
     pub(crate) fn want(&mut self, pages: Range<usize>) {
         for page in self.pages.get_mut(pages).unwrap_or_default() {
             let new = page.loans > 0 && !page.wanted;
@@ -142,20 +208,22 @@ impl Book {
         }
     }
 
-    /// A write to a page was stopped: clears it, or has the writer wait for the release.
-    pub(crate) fn fault(&mut self, index: usize, clear: &mut impl FnMut(Range<usize>)) -> Verdict {
+    /// A write to a page was stopped: clears it, gives the writer another page if it must not
+    /// sleep, or has it wait for the release.
+    pub(crate) fn fault(&mut self, index: usize, polls: bool, hands: &mut impl Hands) -> Verdict {
         let pages = index..index + 1;
-        if self.is_lent(pages.clone()) {
-            self.want(pages);
-            return Verdict::Wait;
+        self.want(pages.clone());
+        if self.is_shut(pages.clone()) {
+            let waits = !polls || self.depart(pages, hands);
+            return if waits { Verdict::Wait } else { Verdict::GoOn };
         }
         if let Some(page) = self.pages.get_mut(index) {
             self.protected -= usize::from(page.protected);
-            *page = Page::default();
+            page.protected = false;
         }
         // Also where it was not known to be protected.
-        clear(pages);
-        Verdict::Clear
+        hands.clear(pages);
+        Verdict::GoOn
     }
 
     /// Clears pages that are protected, not lent, and that `which` names.
@@ -163,7 +231,7 @@ impl Book {
         &mut self,
         pages: Range<usize>,
         which: impl Fn(&Page) -> bool,
-        clear: &mut impl FnMut(Range<usize>),
+        hands: &mut impl Hands,
     ) {
         let mut run: Option<Range<usize>> = None;
         for index in pages {
@@ -176,11 +244,11 @@ impl Book {
                 *page = Page::default();
                 run = Some(run.map_or(index, |run| run.start)..index + 1);
             } else if let Some(run) = run.take() {
-                clear(run);
+                hands.clear(run);
             }
         }
         if let Some(run) = run {
-            clear(run);
+            hands.clear(run);
         }
     }
 }

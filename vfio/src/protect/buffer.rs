@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::memory::Memory;
+use super::watch::Patience;
 use super::{PollingThread, ProtectError};
 
 /// Bytes of an [`Arena`](super::Arena) that belong to the program, lent or not.
@@ -14,12 +15,14 @@ use super::{PollingThread, ProtectError};
 ///
 /// # Writing
 /// Through the value: [`bytes_mut`](Self::bytes_mut) waits until no page of the range is lent,
-/// [`try_bytes_mut`](Self::try_bytes_mut) says so instead. Nothing can be lent as long as the
-/// slice is used, so it never faults.
+/// [`try_bytes_mut`](Self::try_bytes_mut) says so instead.
 ///
 /// Through [`as_ptr`](Self::as_ptr): as any memory, whenever one likes. A write to a page that is
-/// lent sleeps in the processor's page fault until the page is released. From the thread that polls
-/// the NIC that would be never: there use the value.
+/// lent sleeps in the processor's page fault until the page is released.
+///
+/// On the thread that polls the NIC, which says so by a [`PollingThread`], both go on at once, on
+/// other pages that the program gets in the place of lent ones. What it writes is sent by copying
+/// until the old ones have been released and come back.
 pub struct Buffer {
     memory: Arc<Memory>,
     /// Offsets in the arena.
@@ -52,10 +55,20 @@ impl Buffer {
     /// The first byte, for reading and writing as long as the buffer exists.
     ///
     /// Who writes through it must not do so while slices of the same bytes are in use that were got
-    /// from this buffer. Slices of a [`Lent`] do no harm: the write happens after its release. It
-    /// can sleep until then, see [`Buffer`].
-    #[must_use]
-    pub fn as_ptr(&self) -> NonNull<u8> {
+    /// from this buffer. Slices of a [`Lent`] do no harm, they are of other places. It can sleep
+    /// until a release, see [`Buffer`].
+    ///
+    /// # Errors
+    /// [`ProtectError::Polling`] on a [`PollingThread`] if the buffer is in huge pages that were set
+    /// aside: there it would sleep for ever. It must not have the pointer from another thread then.
+    pub fn as_ptr(&self) -> Result<NonNull<u8>, ProtectError> {
+        if PollingThread::is_here() && !self.memory.watch.twin().can_depart() {
+            return Err(ProtectError::Polling);
+        }
+        Ok(self.first())
+    }
+
+    fn first(&self) -> NonNull<u8> {
         // SAFETY: the bytes lie in the memory.
         unsafe { self.memory.at(self.bytes.start) }
     }
@@ -66,7 +79,7 @@ impl Buffer {
         // SAFETY: the bytes are initialised (at first they are zero), and stay there as long as
         // `memory`. They change through `&mut self` only, or through `as_ptr`, where the writer
         // sees to it that there is no such slice.
-        unsafe { std::slice::from_raw_parts(self.as_ptr().as_ptr(), self.len()) }
+        unsafe { std::slice::from_raw_parts(self.first().as_ptr(), self.len()) }
     }
 
     /// Lends bytes as they are now: no later write changes what the loan has, see [`Lent`]. Pages
@@ -75,19 +88,30 @@ impl Buffer {
     ///
     /// # Errors
     /// [`ProtectError::OutOfRange`], [`ProtectError::Empty`], [`ProtectError::TooMany`],
-    /// [`ProtectError::HandlerGone`], or what the system said; nothing is lent then, and the bytes
-    /// have to be copied.
+    /// [`ProtectError::Away`], [`ProtectError::HandlerGone`], or what the system said; nothing is
+    /// lent then, and the bytes have to be copied.
     pub fn lend(&self, range: Range<usize>) -> Result<Lent, ProtectError> {
-        Lent::new(&self.memory, within(&self.bytes, &range)?)
+        let bytes = within(&self.bytes, &range)?;
+        self.memory
+            .watch
+            .lend(self.memory.protector.shared(), &bytes)?;
+        Ok(Lent::counted(&self.memory, bytes))
     }
 
     /// The bytes of a range, to write, when none of its pages is lent any more: sleeps until then.
+    /// On a [`PollingThread`] it does not sleep: those that are lent stay so, and others take their
+    /// place.
     ///
     /// # Errors
-    /// [`ProtectError::OutOfRange`]; [`ProtectError::Lent`] instead of sleep on a
-    /// [`PollingThread`].
+    /// [`ProtectError::OutOfRange`]; [`ProtectError::Lent`] on a [`PollingThread`] if there can be no
+    /// others, as for huge pages that were set aside.
     pub fn bytes_mut(&mut self, range: Range<usize>) -> Result<&mut [u8], ProtectError> {
-        self.writable(range, !PollingThread::is_here())
+        let patience = if PollingThread::is_here() {
+            Patience::Depart
+        } else {
+            Patience::Wait
+        };
+        self.writable(range, patience)
     }
 
     /// The bytes of a range, to write, if none of its pages is lent.
@@ -95,23 +119,27 @@ impl Buffer {
     /// # Errors
     /// [`ProtectError::OutOfRange`]; [`ProtectError::Lent`].
     pub fn try_bytes_mut(&mut self, range: Range<usize>) -> Result<&mut [u8], ProtectError> {
-        self.writable(range, false)
+        self.writable(range, Patience::None)
     }
 
-    fn writable(&mut self, range: Range<usize>, wait: bool) -> Result<&mut [u8], ProtectError> {
+    fn writable(
+        &mut self,
+        range: Range<usize>,
+        patience: Patience,
+    ) -> Result<&mut [u8], ProtectError> {
         let bytes = match within(&self.bytes, &range) {
             Err(ProtectError::Empty) => return Ok(&mut []),
             bytes => bytes?,
         };
         let shared = self.memory.protector.shared();
-        if !self.memory.watch.open(shared, &bytes, wait) {
+        if !self.memory.watch.open(shared, &bytes, patience) {
             return Err(ProtectError::Lent);
         }
         // SAFETY: the range lies in the memory.
         let first = unsafe { self.memory.at(bytes.start) };
-        // SAFETY: the bytes are initialised and stay there as long as `memory`. None of them is
-        // lent, and none will be while `self` is borrowed: lending takes the buffer, or a loan of
-        // the same bytes, of which there is none.
+        // SAFETY: the bytes are initialised and stay there as long as `memory`. Others get at this
+        // address through this buffer only, which is borrowed, or `as_ptr`: what is lent is read at
+        // another. Should it be lent while the slice is in use, a write sleeps, that is all.
         Ok(unsafe { std::slice::from_raw_parts_mut(first.as_ptr(), bytes.len()) })
     }
 }
@@ -151,20 +179,24 @@ pub struct Lent {
 }
 
 impl Lent {
-    fn new(memory: &Arc<Memory>, bytes: Range<usize>) -> Result<Self, ProtectError> {
-        memory.watch.lend(memory.protector.shared(), &bytes)?;
-        Ok(Self {
+    /// For bytes that have just been counted as lent.
+    fn counted(memory: &Arc<Memory>, bytes: Range<usize>) -> Self {
+        Self {
             memory: Arc::clone(memory),
             bytes,
-        })
+        }
     }
 
-    /// Lends a part of it once more (offsets into this loan), to be released by itself.
+    /// Lends a part of it once more (offsets into this loan), to be released by itself: the bytes
+    /// that this loan has, whatever the program has written meanwhile. No system call.
     ///
     /// # Errors
-    /// As for [`Buffer::lend`].
+    /// [`ProtectError::OutOfRange`], [`ProtectError::Empty`], [`ProtectError::TooMany`],
+    /// [`ProtectError::HandlerGone`].
     pub fn lend_again(&self, range: Range<usize>) -> Result<Self, ProtectError> {
-        Self::new(&self.memory, within(&self.bytes, &range)?)
+        let (bytes, shared) = (within(&self.bytes, &range)?, self.memory.protector.shared());
+        self.memory.watch.lend_again(shared, &bytes)?;
+        Ok(Self::counted(&self.memory, bytes))
     }
 
     /// Bytes lent.
@@ -189,11 +221,11 @@ impl Lent {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the range lies in the memory.
-        let first = unsafe { self.memory.at(self.bytes.start) };
-        // SAFETY: the bytes are initialised and stay there as long as `memory`. Their pages are
-        // protected as long as they are lent: writes by this process stop there, also by pointers,
-        // and also when the handler has died (`Shared::bury` leaves what is lent). `Buffer` gives
-        // out no `&mut` to what is lent.
+        let first = unsafe { self.memory.lent_at(self.bytes.start) };
+        // SAFETY: the bytes are initialised and stay there as long as `memory`. Nobody can write at
+        // this address. Where the program has the same pages they are protected as long as they are
+        // lent, also when the handler has died, or others are in their place: so the bytes change
+        // neither by pointers nor by the slices of a `Buffer`.
         unsafe { std::slice::from_raw_parts(first.as_ptr(), self.bytes.len()) }
     }
 }

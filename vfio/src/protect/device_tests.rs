@@ -1,68 +1,11 @@
-//! A device that reads the arena by pages that are pinned. io_uring plays it: it pins the memory that
-//! is registered with it for long, as VFIO does, and reads the pinned pages, not the mapping.
+//! A device that reads the arena by pages that are pinned, while others write.
 
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use io_uring::{IoUring, opcode, types::Fd};
-
-use super::test_support::{Place, Writer, protectors, waits};
+use super::test_support::{Device, Place, Writer, protectors, waits};
 use super::*;
-
-struct Device {
-    ring: IoUring,
-    reader: OwnedFd,
-    writer: OwnedFd,
-    arena: Arena,
-}
-
-impl Device {
-    /// Pins all of an arena. `None` where io_uring is forbidden.
-    fn new(arena: &Arena) -> Option<Self> {
-        let ring = match IoUring::new(2) {
-            Ok(ring) => ring,
-            Err(error) => {
-                println!("without io_uring: {error}");
-                return None;
-            }
-        };
-        let buffer = libc::iovec {
-            iov_base: arena.base().as_ptr().cast(),
-            iov_len: arena.len(),
-        };
-        // SAFETY: the memory stays as long as the arena, of which the device keeps a clone.
-        unsafe { ring.submitter().register_buffers(&[buffer]) }.expect("the memory can be pinned");
-        let (reader, writer) = rustix::pipe::pipe().unwrap();
-        Some(Self {
-            ring,
-            reader,
-            writer,
-            arena: arena.clone(),
-        })
-    }
-
-    /// What the device reads of a loan, of its first 4 KiB at most.
-    fn read(&mut self, lent: &Lent) -> Vec<u8> {
-        let mut bytes = vec![0; lent.len().min(4096)];
-        assert!(lent.arena_offset() + bytes.len() <= self.arena.len());
-        let place = self.arena.base().as_ptr().wrapping_add(lent.arena_offset());
-        let write = opcode::WriteFixed::new(
-            Fd(self.writer.as_raw_fd()),
-            place.cast_const(),
-            bytes.len() as u32,
-            0,
-        );
-        // SAFETY: the bytes are in the registered memory, and it is waited for.
-        unsafe { self.ring.submission().push(&write.offset(u64::MAX).build()) }.unwrap();
-        self.ring.submit_and_wait(1).unwrap();
-        let done = self.ring.completion().next().expect("it is done");
-        assert_eq!(done.result(), bytes.len() as i32);
-        assert_eq!(rustix::io::read(&self.reader, &mut bytes), Ok(bytes.len()));
-        bytes
-    }
-}
 
 #[test]
 fn a_device_reads_the_bytes_that_were_lent_while_a_writer_waits() {
@@ -75,7 +18,7 @@ fn a_device_reads_the_bytes_that_were_lent_while_a_writer_waits() {
         let mut buffer = arena.buffer(2 * page).unwrap();
         buffer.bytes_mut(0..2 * page).unwrap().fill(b'o');
         let posted = buffer.lend(0..page).unwrap();
-        let writer = Writer::poking(Place(buffer.as_ptr()), b'n');
+        let writer = Writer::poking(Place(buffer.as_ptr().unwrap()), b'n');
         waits(&protector, 1);
         assert!(device.read(&posted).iter().all(|byte| *byte == b'o'));
         drop(posted);
@@ -107,7 +50,11 @@ fn scribble(protector: &Protector, len: usize, seed: u64) {
     };
     let buffer = arena.buffer(PAGES * page).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
-    let (place, stopped, memory) = (Place(buffer.as_ptr()), Arc::clone(&stop), arena.clone());
+    let (place, stopped, memory) = (
+        Place(buffer.as_ptr().unwrap()),
+        Arc::clone(&stop),
+        arena.clone(),
+    );
     let mut scribbles = random.fork();
     let writer = Writer::doing(move || {
         let (_memory, place) = (memory, place);

@@ -44,7 +44,7 @@ pub struct Attempt {
 pub enum ProtectError {
     /// No way leads to a userfaultfd.
     NoUserfault(Vec<Attempt>),
-    /// The kernel's userfaultfd does not tell of writes; these are its features.
+    /// The kernel's userfaultfd does not tell of writes to shared memory; these are its features.
     NoWriteProtection(u64),
     /// The thread that serves the faults has ended: what is lent stays as it is until it is
     /// released, and nothing more is lent.
@@ -55,6 +55,11 @@ pub enum ProtectError {
     Empty,
     /// The bytes are lent, and waiting is not wanted or would never end.
     Lent,
+    /// A page is lent that the program has another for, see
+    /// [`PollingThread`](super::PollingThread): it can be lent anew when it is released. Copy.
+    Away,
+    /// The memory cannot be written by pointer from a [`PollingThread`](super::PollingThread).
+    Polling,
     /// More loans of a page than can be counted (2^32 − 1).
     TooMany,
     /// The arena has no room for that many bytes in a row.
@@ -89,9 +94,9 @@ impl fmt::Display for ProtectError {
             Self::NoUserfault(attempts) => no_userfault(f, attempts),
             Self::NoWriteProtection(features) => write!(
                 f,
-                "the kernel's userfaultfd cannot stop writes (features {features:#x}): Linux 5.7 or \
-                 later is needed, with CONFIG_HAVE_ARCH_USERFAULTFD_WP (x86, 64-bit ARM, RISC-V). \
-                 Copy, or own the buffers, instead"
+                "the kernel's userfaultfd cannot stop writes to shared memory (features \
+                 {features:#x}): Linux 5.19 or later is needed, with CONFIG_PTE_MARKER_UFFD_WP, \
+                 for x86 (64-bit ARM and RISC-V need a later one). Copy, or own the buffers, instead"
             ),
             Self::HandlerGone => write!(
                 f,
@@ -104,6 +109,17 @@ impl fmt::Display for ProtectError {
                 f,
                 "the bytes are lent to the device: poll it until they are released, or write \
                  another buffer"
+            ),
+            Self::Away => write!(
+                f,
+                "what the program has written since the page was lent cannot be lent before that is \
+                 released: copy it"
+            ),
+            Self::Polling => write!(
+                f,
+                "a thread that polls the NIC would wait for itself when it writes to these pages \
+                 (huge ones that were set aside) by pointer: ask for the bytes instead, or take an \
+                 arena of ordinary pages"
             ),
             Self::TooMany => write!(f, "too many loans of one page"),
             Self::NoRoom { wanted, longest } => write!(

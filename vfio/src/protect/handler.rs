@@ -8,7 +8,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::ProtectError;
-use super::watch::Shared;
+use super::shared::Shared;
 
 /// The thread, which ends with this value.
 #[derive(Debug)]
@@ -93,8 +93,8 @@ fn serve(shared: &Shared, stop: &OwnedFd) -> Result<(), Errno> {
         {
             return Err(Errno::BADF);
         }
-        for address in shared.userfault.faults()? {
-            shared.serve(address);
+        for stopped in shared.userfault.faults()? {
+            shared.serve(stopped);
         }
     }
 }

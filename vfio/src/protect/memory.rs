@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
+use super::twin::Twin;
 use super::watch::Watch;
 use super::{Buffer, ProtectError, Protector};
 use crate::pages::{HUGE, Pages};
@@ -17,16 +18,15 @@ pub(crate) struct Layout {
     pub(crate) len: usize,
     /// What is protected by itself, in bytes.
     pub(crate) page: usize,
-    /// Whether huge pages that were set aside can be used.
-    pub(crate) reserved: bool,
 }
 
 /// Memory of our own, handed out as buffers. A child process does not get it (`MADV_DONTFORK`).
 ///
+/// It has two addresses: buffers are written at one, and lent from the other, which can only be read.
+/// That is the one that a device is given, for reading, at any time.
+///
 /// Clones are the same memory, which is freed when the last clone is dropped, with the last buffer
-/// and the last loan. So whoever maps it for a device keeps a clone for as long as it is mapped,
-/// and maps it before the first loan: the kernel does not let protected pages be mapped for
-/// writing by a device. For a device that only reads they may be mapped at any time.
+/// and the last loan. So whoever maps it for a device keeps a clone for as long as it is mapped.
 #[derive(Clone, Debug)]
 pub struct Arena {
     memory: Arc<Memory>,
@@ -34,33 +34,28 @@ pub struct Arena {
 
 impl Arena {
     pub(crate) fn new(protector: &Protector, layout: Layout) -> Result<Self, ProtectError> {
-        let Layout {
-            len,
-            page,
-            reserved,
-        } = layout;
+        let Layout { len, page } = layout;
         if len == 0 {
             return Err(ProtectError::Empty);
         }
         let no_memory = |errno| ProtectError::system("cannot get memory to be lent", errno);
         let len = len.checked_next_multiple_of(page);
         let len = len.ok_or(no_memory(rustix::io::Errno::NOMEM))?;
-        let pages = Pages::new(len, reserved && page == HUGE).map_err(no_memory)?;
-        if !protector.shared().userfault.protects_untouched() {
-            touch(&pages, len);
-        }
-        let base = pages.base();
+        let pages = if page == HUGE {
+            Pages::shared_huge(len)
+        } else {
+            Pages::shared(len)
+        };
+        let pages = pages.map_err(no_memory)?;
+        let twin = Twin::new(&pages, len).map_err(no_memory)?;
         // SAFETY: the pages are ours; `Memory` unmaps them after it has closed the watch.
-        let watch = unsafe { Watch::new(protector.shared(), base, len, page) }?;
+        let watch = unsafe { Watch::new(protector.shared(), twin, page) }?;
         let places = Places {
             free: Ranges::new([0..=len as u64 - 1], page as u64),
             orphans: Vec::new(),
         };
         let memory = Memory {
             watch,
-            base,
-            len,
-            page,
             places: Mutex::new(places),
             _pages: pages,
             protector: protector.clone(),
@@ -79,7 +74,7 @@ impl Arena {
         if len == 0 {
             return Err(ProtectError::Empty);
         }
-        let page = self.memory.page;
+        let page = self.page();
         let mut places = lock(&self.memory.places);
         let room = len.checked_next_multiple_of(page).unwrap_or(usize::MAX);
         let start = places.free.take(room as u64, page as u64, 0, u64::MAX);
@@ -92,28 +87,35 @@ impl Arena {
         Ok(Buffer::new(Arc::clone(&self.memory), start..start + len))
     }
 
-    /// First byte, for a device mapping.
+    /// The first byte of what is lent, for reading only, by a device mapping: what a loan has is at
+    /// its [`Lent::arena_offset`](super::Lent::arena_offset) from here.
     #[must_use]
     pub fn base(&self) -> NonNull<u8> {
-        self.memory.base
+        self.memory.watch.twin().home()
+    }
+
+    /// Where buffers are written.
+    #[cfg(test)]
+    pub(crate) fn program(&self) -> NonNull<u8> {
+        self.memory.watch.twin().program()
     }
 
     /// Bytes for a device mapping, in whole pages.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.memory.len
+        self.memory.watch.twin().len()
     }
 
     /// Whether there is no byte: never.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.memory.len == 0
+        self.len() == 0
     }
 
     /// What is protected by itself, in bytes: a page of the system, or a huge page.
     #[must_use]
     pub fn page(&self) -> usize {
-        self.memory.page
+        self.memory.watch.page()
     }
 
     /// Whether somebody waits, or has tried in vain, to write to a page that is lent still: a load,
@@ -138,32 +140,14 @@ impl Arena {
     }
 }
 
-/// Writes to every page, for kernels that protect only what has been touched.
-fn touch(pages: &Pages, len: usize) {
-    for offset in (0..len).step_by(rustix::param::page_size()) {
-        // SAFETY: the offset is less than the length of the pages.
-        let place = unsafe { pages.base().byte_add(offset) };
-        // SAFETY: the pages are zeroed memory of ours that nobody else knows yet.
-        unsafe { place.write_volatile(0) };
-    }
-}
-
 /// The memory of an arena, shared by all that can reach it.
 pub(crate) struct Memory {
     pub(crate) watch: Arc<Watch>,
-    base: NonNull<u8>,
-    len: usize,
-    page: usize,
     places: Mutex<Places>,
     pub(crate) protector: Protector,
     /// Unmapped after `drop`.
     _pages: Pages,
 }
-
-// SAFETY: the pointer is only handed out, with offsets; the pages live as long as the value.
-unsafe impl Send for Memory {}
-// SAFETY: as above; all that changes is behind locks.
-unsafe impl Sync for Memory {}
 
 /// Offsets, and to whom they belong.
 struct Places {
@@ -173,13 +157,22 @@ struct Places {
 }
 
 impl Memory {
-    /// The byte at an offset.
+    /// The byte at an offset, for the program to read and write.
     ///
     /// # Safety
     /// The offset is at most the length.
     pub(crate) unsafe fn at(&self, offset: usize) -> NonNull<u8> {
         // SAFETY: the caller's promise.
-        unsafe { self.base.byte_add(offset) }
+        unsafe { self.watch.twin().program().byte_add(offset) }
+    }
+
+    /// The byte at an offset, to read while it is lent.
+    ///
+    /// # Safety
+    /// The offset is at most the length.
+    pub(crate) unsafe fn lent_at(&self, offset: usize) -> NonNull<u8> {
+        // SAFETY: the caller's promise.
+        unsafe { self.watch.twin().home().byte_add(offset) }
     }
 
     /// Takes back what a loan had.
@@ -205,7 +198,7 @@ impl Memory {
             places.orphans.push(bytes);
             return;
         }
-        let room = bytes.len().next_multiple_of(self.page);
+        let room = bytes.len().next_multiple_of(self.watch.page());
         if !places.free.put(bytes.start as u64, room as u64) {
             log::error!(
                 "a buffer at {:#x} belonged to nobody: it leaks",
@@ -223,6 +216,12 @@ impl Drop for Memory {
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes in pages of {}", self.len, self.page)
+        let watch = &self.watch;
+        write!(
+            f,
+            "{} bytes in pages of {}",
+            watch.twin().len(),
+            watch.page()
+        )
     }
 }

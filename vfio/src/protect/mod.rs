@@ -23,6 +23,14 @@
 //! give its loan back early, if it puts the bytes elsewhere first: the policy *write-protect, copy*.
 //! If it does not, that is *write-protect, wait*.
 //!
+//! # Two addresses
+//! Memory has an address where the program writes it, which is protected, and one where it is lent
+//! from ([`Arena::base`], [`Lent::bytes`]), where nobody can write. Both show the same pages. When
+//! somebody writes who must not sleep, the program gets another page with the same bytes in the place
+//! of the lent one, at its own address; the other address, the device and whoever reads a loan have
+//! the old one. When that is lent no more, the new bytes go there, and it returns. It is the same
+//! page all the time for the device, so there is no call to VFIO.
+//!
 //! # What it costs
 //! Protection is lazy: a page stays protected after its release, so lending it again costs a count
 //! and no system call. The first write after that clears it (a fault through the thread for a write
@@ -35,29 +43,36 @@
 //!   leaks.
 //! - A writer that sleeps goes on when the last loan of its page is gone, also if the thread that
 //!   serves the faults has died: then whoever drops the loan wakes it, what is not lent is writable
-//!   at once, and nothing more is lent ([`ProtectError::HandlerGone`]): copy.
+//!   at once, and nothing more is lent ([`ProtectError::HandlerGone`]): copy. (What was lent by a
+//!   [`PollingThread`] is then written on other pages at once.)
 //! - No more is protected than arenas have, and nothing when they are gone.
 //!
 //! # What is not
 //! - Protection is of this mapping in this process. A child after `fork` has not got the memory; it
 //!   must end or `exec` without dropping what is in here, for its copy of the descriptor belongs to
-//!   this process. Another mapping of the same pages (there is none, unless one is made by
-//!   `mremap`), `/proc/self/mem`, a debugger, a device or an io_uring that had the pages pinned for
-//!   *writing* before they were lent: they write, and nobody stops them.
+//!   this process. Another mapping of the same pages (there is none but ours, unless one is made by
+//!   `mremap` or of `/proc/self/fd`), `/proc/self/mem`, a debugger, a device or an io_uring that had
+//!   the pages pinned for *writing* before they were lent: they write, and nobody stops them.
 //! - Whoever unmaps, remaps or advises away (`MADV_DONTNEED`) memory that is not his takes it from
 //!   the device too, which goes on reading the old pages.
 //! - System calls that write (`read(2)`) to a lent page by pointer wait in [`Mode::Full`]; in
 //!   [`Mode::UserOnly`] they fail with EFAULT. By [`Buffer::bytes_mut`] they work in both, as it
-//!   waits first.
+//!   waits first; unless the bytes are lent, or return home, just then, by another thread.
 //! - The logger of the program must not write to lent pages by pointer, nor a signal handler that
 //!   runs on any thread: the thread that serves the faults may log, and then waits for itself.
 //! - Loans of several threads of the same bytes, by pointer, of bytes that are being written at that
 //!   moment: each loan has what was written before its page was protected, and nothing else.
 //!
 //! # The thread that polls the NIC
-//! It alone sees completions, so if it sleeps until a release it sleeps for ever. It holds a
-//! [`PollingThread`], and then [`Buffer::bytes_mut`] is an error there as long as the bytes are lent,
-//! as [`Buffer::try_bytes_mut`] is anywhere: poll, and try again. It must not write by pointer.
+//! It alone sees completions, so if it slept until a release it would sleep for ever. It holds a
+//! [`PollingThread`], and then its writes to lent pages go on at once, on other pages, by pointer as by
+//! [`Buffer::bytes_mut`]. (What an io_uring writes for it in a thread of the kernel waits as
+//! ever.) Until such a page has returned, what it has now cannot be lent: [`ProtectError::Away`].
+//! [`Arena::wanted`] tells of it, although nobody waits: the sooner it is released, the better.
+//!
+//! Huge pages that were set aside have no others to take their place: there [`Buffer::as_ptr`] and, if
+//! it is lent, [`Buffer::bytes_mut`] are errors on that thread. A pointer that it has from elsewhere
+//! it must not use.
 //!
 //! # Sources
 //! Linux `Documentation/admin-guide/mm/userfaultfd.rst`, `include/uapi/linux/userfaultfd.h`, and
@@ -70,6 +85,8 @@ mod handler;
 mod memory;
 mod polling;
 mod protector;
+mod shared;
+mod twin;
 mod userfault;
 mod watch;
 
@@ -79,6 +96,8 @@ pub use memory::Arena;
 pub use polling::PollingThread;
 pub use protector::{Choice, Mode, ProtectCounters, Protector};
 
+#[cfg(test)]
+mod away_tests;
 #[cfg(test)]
 mod device_tests;
 #[cfg(test)]

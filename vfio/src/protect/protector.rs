@@ -11,8 +11,8 @@ use super::ProtectError;
 use super::error::{Attempt, Way};
 use super::handler::Handler;
 use super::memory::{Arena, Layout};
-use super::userfault::{Refused, Source, UserFault};
-use super::watch::Shared;
+use super::shared::Shared;
+use super::userfault::{NotOpened, Source, UserFault};
 use crate::pages::HUGE;
 use crate::space::lock;
 
@@ -69,6 +69,8 @@ pub struct ProtectCounters {
     pub protected_bytes: u64,
     /// Bytes that are in pages that are lent now.
     pub lent_bytes: u64,
+    /// Bytes of lent pages in whose place the program has others now.
+    pub away_bytes: u64,
     /// Calls that set a protection.
     pub protects: u64,
     /// Calls that cleared one.
@@ -77,6 +79,10 @@ pub struct ProtectCounters {
     pub faults: u64,
     /// Those of them that had to wait for a release.
     pub waits: u64,
+    /// Pages that were put in the place of lent ones, so that a writer need not wait.
+    pub departures: u64,
+    /// Lent pages that came back to their place.
+    pub returns: u64,
 }
 
 /// Stops writes to memory that is lent, until it is lent no more.
@@ -150,7 +156,6 @@ impl Protector {
         let layout = Layout {
             len,
             page: rustix::param::page_size(),
-            reserved: false,
         };
         Arena::new(self, layout)
     }
@@ -158,16 +163,15 @@ impl Protector {
     /// As [`arena`](Self::arena), protected in whole huge pages of 2 MiB, which costs as much as
     /// protecting one small page: for buffers that are long. Every buffer has its own huge pages,
     /// and is lent in whole ones. In huge pages that were set aside (`vm.nr_hugepages`) if there
-    /// are enough, else in transparent ones if the system has them.
+    /// are enough, else in transparent ones if the system has them for files (`shmem_enabled`), else
+    /// in small ones.
+    ///
+    /// On a [`PollingThread`](super::PollingThread) nobody gets at lent ones that were set aside.
     ///
     /// # Errors
     /// As for [`arena`](Self::arena).
     pub fn huge_arena(&self, len: usize) -> Result<Arena, ProtectError> {
-        let layout = Layout {
-            len,
-            page: HUGE,
-            reserved: self.shared().userfault.protects_huge(),
-        };
+        let layout = Layout { len, page: HUGE };
         Arena::new(self, layout)
     }
 
@@ -181,13 +185,16 @@ impl Protector {
             clears: read(&shared.tally.clears),
             faults: read(&shared.tally.faults),
             waits: read(&shared.tally.waits),
+            departures: read(&shared.tally.departures),
+            returns: read(&shared.tally.returns),
             ..ProtectCounters::default()
         };
         for watch in lock(&shared.watches).iter() {
-            let [registered, protected, lent] = watch.bytes().map(|bytes| bytes as u64);
+            let [registered, protected, lent, away] = watch.bytes().map(|bytes| bytes as u64);
             counters.registered_bytes += registered;
             counters.protected_bytes += protected;
             counters.lent_bytes += lent;
+            counters.away_bytes += away;
         }
         counters
     }
@@ -235,15 +242,15 @@ fn find(choice: Choice) -> Result<(UserFault, Way), ProtectError> {
             }),
             Way::Passed => match &passed {
                 Some(device) => UserFault::open(&Source::Device(device.as_fd()), false),
-                None => Err(Refused::System(Errno::BADF)),
+                None => Err(NotOpened::System(Errno::BADF)),
             },
         };
         match opened {
             Ok(userfault) => return Ok((userfault, way)),
-            Err(Refused::NoWriteProtection(features)) => {
+            Err(NotOpened::NoWriteProtection(features)) => {
                 return Err(ProtectError::NoWriteProtection(features));
             }
-            Err(Refused::System(errno)) => attempts.push(Attempt {
+            Err(NotOpened::System(errno)) => attempts.push(Attempt {
                 way,
                 errno: errno.raw_os_error(),
             }),
@@ -252,10 +259,10 @@ fn find(choice: Choice) -> Result<(UserFault, Way), ProtectError> {
     Err(ProtectError::NoUserfault(attempts))
 }
 
-fn device() -> Result<File, Refused> {
+fn device() -> Result<File, NotOpened> {
     let mut options = File::options();
     let opened = options.read(true).write(true).open("/dev/userfaultfd");
-    opened.map_err(|error| Refused::System(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+    opened.map_err(|error| NotOpened::System(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
 }
 
 #[cfg(test)]

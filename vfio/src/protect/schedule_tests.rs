@@ -134,7 +134,7 @@ fn schedule(protector: &Protector, seed: u64) {
     let arena = protector.arena(PAGES * page).unwrap();
     let buffer = arena.buffer(PAGES * page).unwrap();
     let stop = Stop(Arc::new(AtomicBool::new(false)));
-    let start = Place(buffer.as_ptr());
+    let start = Place(buffer.as_ptr().unwrap());
     let writers: Vec<_> = (0..WRITERS)
         .map(|index| {
             let (stop, seed) = (Arc::clone(&stop.0), seed ^ index as u64);

@@ -1,12 +1,15 @@
-//! Writers that scribble over lent memory, and waits that end.
+//! Writers that scribble over lent memory, waits that end, and a device.
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Choice, Mode, ProtectError, Protector};
+use io_uring::{IoUring, opcode, types::Fd};
+
+use super::{Arena, Choice, Lent, Mode, ProtectError, Protector};
 
 /// Waits until something holds; false if it does not for so long that it never will.
 pub(super) fn eventually(mut holds: impl FnMut() -> bool) -> bool {
@@ -115,4 +118,64 @@ pub(super) fn waits(protector: &Protector, count: u64) {
         "{count} writers should wait: {:?}",
         protector.counters()
     );
+}
+
+/// A device that reads the arena by pages that are pinned. io_uring plays it: it pins the memory that
+/// is registered with it for long, as VFIO does, and reads the pinned pages, not the mapping.
+pub(super) struct Device {
+    ring: IoUring,
+    reader: OwnedFd,
+    writer: OwnedFd,
+    arena: Arena,
+}
+
+impl Device {
+    /// Pins all of an arena, before anything of it is lent: at the address of the program, as io_uring
+    /// pins for writing too. `None` where io_uring is forbidden.
+    pub(super) fn new(arena: &Arena) -> Option<Self> {
+        let ring = match IoUring::new(2) {
+            Ok(ring) => ring,
+            Err(error) => {
+                println!("without io_uring: {error}");
+                return None;
+            }
+        };
+        let buffer = libc::iovec {
+            iov_base: arena.program().as_ptr().cast(),
+            iov_len: arena.len(),
+        };
+        // SAFETY: the memory stays as long as the arena, of which the device keeps a clone.
+        unsafe { ring.submitter().register_buffers(&[buffer]) }.expect("the memory can be pinned");
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        Some(Self {
+            ring,
+            reader,
+            writer,
+            arena: arena.clone(),
+        })
+    }
+
+    /// What the device reads of a loan, of its first 4 KiB at most.
+    pub(super) fn read(&mut self, lent: &Lent) -> Vec<u8> {
+        let mut bytes = vec![0; lent.len().min(4096)];
+        assert!(lent.arena_offset() + bytes.len() <= self.arena.len());
+        let place = self
+            .arena
+            .program()
+            .as_ptr()
+            .wrapping_add(lent.arena_offset());
+        let write = opcode::WriteFixed::new(
+            Fd(self.writer.as_raw_fd()),
+            place.cast_const(),
+            bytes.len() as u32,
+            0,
+        );
+        // SAFETY: the bytes are in the registered memory, and it is waited for.
+        unsafe { self.ring.submission().push(&write.offset(u64::MAX).build()) }.unwrap();
+        self.ring.submit_and_wait(1).unwrap();
+        let done = self.ring.completion().next().expect("it is done");
+        assert_eq!(done.result(), bytes.len() as i32);
+        assert_eq!(rustix::io::read(&self.reader, &mut bytes), Ok(bytes.len()));
+        bytes
+    }
 }

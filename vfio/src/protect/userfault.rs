@@ -10,12 +10,13 @@ use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use linux_raw_sys::general::{
-    UFFD_API, UFFD_EVENT_PAGEFAULT, UFFD_FEATURE_PAGEFAULT_FLAG_WP,
-    UFFD_FEATURE_WP_HUGETLBFS_SHMEM, UFFD_FEATURE_WP_UNPOPULATED, UFFD_USER_MODE_ONLY,
-    UFFDIO_REGISTER_MODE_WP, USERFAULTFD_IOC, uffdio_api, uffdio_range, uffdio_register,
-    uffdio_writeprotect,
+    UFFD_API, UFFD_EVENT_PAGEFAULT, UFFD_FEATURE_PAGEFAULT_FLAG_WP, UFFD_FEATURE_THREAD_ID,
+    UFFD_FEATURE_WP_HUGETLBFS_SHMEM, UFFD_USER_MODE_ONLY, UFFDIO_REGISTER_MODE_WP, USERFAULTFD_IOC,
+    uffdio_api, uffdio_range, uffdio_register, uffdio_writeprotect,
 };
-use linux_raw_sys::ioctl::{UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WRITEPROTECT};
+use linux_raw_sys::ioctl::{
+    UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT,
+};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Setter, Updater, ioctl, opcode};
 use rustix::mm::UserfaultfdFlags;
@@ -27,15 +28,16 @@ const DEVICE_NEW: Opcode = opcode::none(USERFAULTFD_IOC as u8, 0);
 /// is woken. (An expression in the header, which bindings leave out.)
 const PROTECT: u64 = 1;
 
-/// What is asked for where it is there: huge pages that were set aside, and pages that nobody has
-/// touched.
-const WANTED: u64 =
-    (UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_UNPOPULATED | REQUIRED as u32) as u64;
-const REQUIRED: u64 = UFFD_FEATURE_PAGEFAULT_FLAG_WP as u64;
+/// What there must be: messages of writes, of memory that is shared (a file without a name), with
+/// the thread that wrote.
+const REQUIRED: u64 = (UFFD_FEATURE_PAGEFAULT_FLAG_WP
+    | UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+    | UFFD_FEATURE_THREAD_ID) as u64;
 
 /// Bytes of a message, and where it has what.
 const MESSAGE: usize = 32;
 const ADDRESS: usize = 16;
+const THREAD: usize = 24;
 /// Messages that are read at once.
 const BATCH: usize = 32;
 
@@ -96,10 +98,10 @@ unsafe impl Ioctl for NewDescriptor {
 
 /// Why there is no descriptor.
 #[derive(Debug)]
-pub(crate) enum Refused {
+pub(crate) enum NotOpened {
     /// What the system said.
     System(Errno),
-    /// The kernel has userfaultfd, but not for writes; these are its features.
+    /// The kernel has userfaultfd, but not all that is needed; these are its features.
     NoWriteProtection(u64),
 }
 
@@ -107,36 +109,25 @@ pub(crate) enum Refused {
 #[derive(Debug)]
 pub(crate) struct UserFault {
     descriptor: OwnedFd,
-    features: u64,
 }
 
 impl UserFault {
-    /// A descriptor with the wanted features that the kernel has.
-    pub(crate) fn open(source: &Source<'_>, user_mode_only: bool) -> Result<Self, Refused> {
+    /// A descriptor with the features that are needed.
+    pub(crate) fn open(source: &Source<'_>, user_mode_only: bool) -> Result<Self, NotOpened> {
         // Features are told once per descriptor, and asking for one that is not there is an error:
         // so the first is asked, and the second is used.
-        let asked = source.descriptor(user_mode_only).map_err(Refused::System)?;
-        let there = handshake(&asked, 0).map_err(Refused::System)?;
-        if there & REQUIRED == 0 {
-            return Err(Refused::NoWriteProtection(there));
+        let asked = source
+            .descriptor(user_mode_only)
+            .map_err(NotOpened::System)?;
+        let there = handshake(&asked, 0).map_err(NotOpened::System)?;
+        if there & REQUIRED != REQUIRED {
+            return Err(NotOpened::NoWriteProtection(there));
         }
-        let descriptor = source.descriptor(user_mode_only).map_err(Refused::System)?;
-        let features = there & WANTED;
-        handshake(&descriptor, features).map_err(Refused::System)?;
-        Ok(Self {
-            descriptor,
-            features,
-        })
-    }
-
-    /// Whether huge pages that were set aside can be protected.
-    pub(crate) fn protects_huge(&self) -> bool {
-        self.features & u64::from(UFFD_FEATURE_WP_HUGETLBFS_SHMEM) != 0
-    }
-
-    /// Whether pages can be protected that nobody has touched.
-    pub(crate) fn protects_untouched(&self) -> bool {
-        self.features & u64::from(UFFD_FEATURE_WP_UNPOPULATED) != 0
+        let descriptor = source
+            .descriptor(user_mode_only)
+            .map_err(NotOpened::System)?;
+        handshake(&descriptor, REQUIRED).map_err(NotOpened::System)?;
+        Ok(Self { descriptor })
     }
 
     /// Watches memory: from now on it can be protected.
@@ -174,6 +165,14 @@ impl UserFault {
         self.write_protect(base, len, 0)
     }
 
+    /// Wakes whoever waits there, to try again.
+    pub(crate) fn wake(&self, base: usize, len: usize) -> Result<(), Errno> {
+        // SAFETY: the structure is that of the call.
+        let call = unsafe { Setter::<{ UFFDIO_WAKE }, _>::new(range(base, len)) };
+        // SAFETY: no byte and no protection changes.
+        unsafe { ioctl(&self.descriptor, call) }
+    }
+
     fn write_protect(&self, base: usize, len: usize, mode: u64) -> Result<(), Errno> {
         retry_on_intr(|| {
             let mut call = uffdio_writeprotect {
@@ -188,16 +187,24 @@ impl UserFault {
         })
     }
 
-    /// The addresses of writes that were stopped since this was last asked, as far as they fit;
-    /// an empty list if there are none, or all have been woken meanwhile.
-    pub(crate) fn faults(&self) -> Result<impl Iterator<Item = usize>, Errno> {
+    /// The writes that were stopped since this was last asked, as far as they fit; an empty list if
+    /// there are none, or all have been woken meanwhile.
+    pub(crate) fn faults(&self) -> Result<impl Iterator<Item = Stopped>, Errno> {
         let mut messages = [0; MESSAGE * BATCH];
         let read = match retry_on_intr(|| rustix::io::read(&self.descriptor, &mut messages)) {
             Err(Errno::AGAIN) => 0,
             read => read?,
         };
-        Ok((0..read / MESSAGE).filter_map(move |index| address(messages.get(index * MESSAGE..)?)))
+        Ok((0..read / MESSAGE).filter_map(move |index| stopped(messages.get(index * MESSAGE..)?)))
     }
+}
+
+/// A write that was stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stopped {
+    pub(crate) address: usize,
+    /// Who wrote, by the kernel's number.
+    pub(crate) thread: u32,
 }
 
 impl AsFd for UserFault {
@@ -206,12 +213,16 @@ impl AsFd for UserFault {
     }
 }
 
-/// Where the write of a message was; `None` if it tells of something else, which it never does as
-/// no other event was asked for.
-fn address(message: &[u8]) -> Option<usize> {
+/// What a message tells; `None` if it tells of something else, which it never does as no other event
+/// was asked for.
+fn stopped(message: &[u8]) -> Option<Stopped> {
     let event = *message.first()?;
-    let bytes = message.get(ADDRESS..ADDRESS + 8)?.try_into().ok()?;
-    (u32::from(event) == UFFD_EVENT_PAGEFAULT).then(|| u64::from_ne_bytes(bytes) as usize)
+    let address = message.get(ADDRESS..ADDRESS + 8)?.try_into().ok()?;
+    let thread = message.get(THREAD..THREAD + 4)?.try_into().ok()?;
+    (u32::from(event) == UFFD_EVENT_PAGEFAULT).then(|| Stopped {
+        address: u64::from_ne_bytes(address) as usize,
+        thread: u32::from_ne_bytes(thread),
+    })
 }
 
 /// The features of the kernel, with those of `features` switched on.

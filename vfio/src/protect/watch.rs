@@ -2,62 +2,28 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::ProtectError;
-use super::book::{Book, Verdict};
-use super::userfault::UserFault;
+use super::book::{Book, Hands, Verdict};
+use super::shared::{Shared, Tally};
+use super::twin::Twin;
+use super::{PollingThread, ProtectError};
 use crate::space::lock;
-
-/// What all that is watched by one descriptor shares.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) userfault: UserFault,
-    pub(crate) watches: Mutex<Vec<Arc<Watch>>>,
-    /// Whether somebody serves the faults.
-    pub(crate) alive: AtomicBool,
-    pub(crate) tally: Tally,
-    /// Lets the handler die of a panic.
-    #[cfg(test)]
-    pub(crate) doomed: AtomicBool,
-}
-
-/// What has happened, for whoever asks.
-#[derive(Default, Debug)]
-pub(crate) struct Tally {
-    pub(crate) faults: AtomicU64,
-    pub(crate) waits: AtomicU64,
-    pub(crate) protects: AtomicU64,
-    pub(crate) clears: AtomicU64,
-}
-
-impl Tally {
-    fn add(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 /// Memory that is registered with the descriptor, page by page.
 pub(crate) struct Watch {
-    base: NonNull<u8>,
-    len: usize,
+    twin: Twin,
     /// Bytes of a page, a power of two.
     page: usize,
     state: Mutex<State>,
     /// Pages that are lent and that somebody has tried to write, as the book says.
     wanted: AtomicUsize,
-    /// Something was released, and there are sleepers.
-    released: Condvar,
+    /// Something can be written again, and there are sleepers.
+    opened: Condvar,
 }
-
-// SAFETY: the pointer is used under the lock only, for as long as the memory is there.
-unsafe impl Send for Watch {}
-// SAFETY: as above.
-unsafe impl Sync for Watch {}
 
 struct State {
     book: Book,
@@ -65,46 +31,69 @@ struct State {
     closed: bool,
     /// Those who wait for a release without a fault.
     sleepers: usize,
+    /// Something of it was lent by a thread that polls a NIC, and so perhaps written by it.
+    polled: bool,
+}
+
+/// What is done about pages that are lent when somebody wants to write to them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Patience {
+    /// Sleep until they are released.
+    Wait,
+    /// Give the program others in their place.
+    Depart,
+    /// Nothing.
+    None,
 }
 
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Watch({:?}, {} bytes)", self.base, self.len)
+        write!(f, "Watch({:?})", self.twin)
     }
 }
 
 impl Watch {
-    /// Watches `len` bytes at `base`, in pages of `page` bytes: all three multiples of it.
+    /// Watches memory in pages of `page` bytes; its addresses and its length are multiples of it.
     ///
     /// # Safety
     /// The memory belongs to the caller, who keeps it until after [`close`](Self::close).
     pub(crate) unsafe fn new(
         shared: &Shared,
-        base: NonNull<u8>,
-        len: usize,
+        twin: Twin,
         page: usize,
     ) -> Result<Arc<Self>, ProtectError> {
+        let (base, len) = (twin.program().addr().get(), twin.len());
         let watch = Arc::new(Self {
-            base,
-            len,
+            twin,
             page,
             state: Mutex::new(State {
                 book: Book::new(len / page),
                 closed: false,
                 sleepers: 0,
+                polled: false,
             }),
             wanted: AtomicUsize::new(0),
-            released: Condvar::new(),
+            opened: Condvar::new(),
         });
         let mut watches = lock(&shared.watches);
         if !shared.alive.load(Ordering::SeqCst) {
             return Err(ProtectError::HandlerGone);
         }
         // SAFETY: the caller's promise.
-        unsafe { shared.userfault.register(base.addr().get(), len) }
+        unsafe { shared.userfault.register(base, len) }
             .map_err(|errno| ProtectError::system("cannot watch memory for writes", errno))?;
         watches.push(Arc::clone(&watch));
         Ok(watch)
+    }
+
+    /// The memory.
+    pub(crate) fn twin(&self) -> &Twin {
+        &self.twin
+    }
+
+    /// What is protected by itself, in bytes.
+    pub(crate) fn page(&self) -> usize {
+        self.page
     }
 
     /// Clears all protections, and watches no more.
@@ -113,10 +102,8 @@ impl Watch {
         state.closed = true;
         state.book = Book::new(0);
         self.publish(&state);
-        if let Err(errno) = shared
-            .userfault
-            .unregister(self.base.addr().get(), self.len)
-        {
+        let (base, len) = (self.twin.program().addr().get(), self.twin.len());
+        if let Err(errno) = shared.userfault.unregister(base, len) {
             // Whoever unmapped it has done that too.
             log::warn!("memory could not be unregistered from userfaultfd: {errno}");
         }
@@ -129,7 +116,8 @@ impl Watch {
         bytes.start / self.page..bytes.end.div_ceil(self.page)
     }
 
-    /// Lends bytes: when this returns, no write changes them before they are released.
+    /// Lends bytes: when this returns, no write changes them, where they are lent from, before they
+    /// are released.
     pub(crate) fn lend(&self, shared: &Shared, bytes: &Range<usize>) -> Result<(), ProtectError> {
         let mut state = lock(&self.state);
         let pages = self.pages(bytes);
@@ -139,59 +127,100 @@ impl Watch {
         if !state.book.can_lend(pages.clone()) {
             return Err(ProtectError::TooMany);
         }
+        if !state.book.gather(pages.clone(), &mut self.hands(shared)) {
+            return Err(ProtectError::Away);
+        }
         if let Some(bare) = state.book.to_protect(pages.clone()) {
             let (base, len) = self.address(&bare);
             Tally::add(&shared.tally.protects);
             shared.userfault.protect(base, len).map_err(|errno| {
                 // Some of them may be protected now, and nobody is to wait for a release.
                 state.book.doubt(bare.clone());
-                state.book.open(bare, &mut |run| self.clear(shared, &run));
+                state.book.open(bare, &mut self.hands(shared));
                 ProtectError::system("cannot protect pages", errno)
             })?;
+        }
+        state.book.lend(pages);
+        state.polled |= PollingThread::is_here();
+        Ok(())
+    }
+
+    /// Lends bytes once more that are lent, as they were when they were lent.
+    pub(crate) fn lend_again(
+        &self,
+        shared: &Shared,
+        bytes: &Range<usize>,
+    ) -> Result<(), ProtectError> {
+        let mut state = lock(&self.state);
+        let pages = self.pages(bytes);
+        if !shared.alive.load(Ordering::SeqCst) {
+            return Err(ProtectError::HandlerGone);
+        }
+        if !state.book.can_lend(pages.clone()) {
+            return Err(ProtectError::TooMany);
         }
         state.book.lend(pages);
         Ok(())
     }
 
-    /// Gives bytes back that were lent by [`lend`](Self::lend), and wakes who waits for them if
-    /// these were the last loans.
+    /// Gives bytes back that were lent. If these were the last loans, wakes
+    /// who waits for them, or has the page return home.
     pub(crate) fn release(&self, shared: &Shared, bytes: &Range<usize>) {
         let mut state = lock(&self.state);
         // With nobody to clear them later they are cleared now.
         let lazy = shared.alive.load(Ordering::SeqCst);
-        let mut clear = |run| self.clear(shared, &run);
-        state.book.release(self.pages(bytes), lazy, &mut clear);
+        let pages = self.pages(bytes);
+        state.book.release(pages, lazy, &mut self.hands(shared));
         self.publish(&state);
-        if state.sleepers > 0 {
-            self.released.notify_all();
-        }
     }
 
-    /// Clears the protection of what is not lent of these bytes, until nothing is if `wait`; says
-    /// whether nothing is. What is lent is wanted.
-    pub(crate) fn open(&self, shared: &Shared, bytes: &Range<usize>, wait: bool) -> bool {
+    /// Makes these bytes writable, with as much patience as there is where they are lent; says
+    /// whether they are. What is lent is wanted.
+    pub(crate) fn open(&self, shared: &Shared, bytes: &Range<usize>, patience: Patience) -> bool {
         let mut state = lock(&self.state);
         loop {
             let pages = self.pages(bytes);
-            let mut clear = |run| self.clear(shared, &run);
-            if !state.book.open(pages.clone(), &mut clear) {
-                return true;
+            let hands = &mut self.hands(shared);
+            let mut shut = state.book.open(pages.clone(), hands);
+            if shut {
+                state.book.want(pages.clone());
+                if patience == Patience::Depart {
+                    shut = state.book.depart(pages, hands);
+                }
+                self.publish(&state);
             }
-            state.book.want(pages);
-            self.publish(&state);
-            if !wait {
-                return false;
+            if !shut || patience != Patience::Wait {
+                return !shut;
             }
-            state.sleepers += 1;
-            let woken = self.released.wait(state);
-            state = woken.unwrap_or_else(PoisonError::into_inner);
-            state.sleepers -= 1;
+            state = self.sleep(state);
         }
     }
 
-    /// Tells [`has_wanted`](Self::has_wanted) what the book says.
+    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.sleepers += 1;
+        let woken = self.opened.wait(state);
+        state = woken.unwrap_or_else(PoisonError::into_inner);
+        state.sleepers -= 1;
+        state
+    }
+
+    /// With nobody to serve faults any more: clears all that is not lent, and if one of those who
+    /// wait may be a thread that polls the NIC, lets all of them go on.
+    pub(crate) fn leave(&self, shared: &Shared) {
+        let mut state = lock(&self.state);
+        let (all, hands) = (0..self.twin.len() / self.page, &mut self.hands(shared));
+        if !state.closed && state.book.open(all.clone(), hands) && state.polled {
+            state.book.depart(all, hands);
+            self.publish(&state);
+        }
+    }
+
+    /// Tells of what has changed.
     fn publish(&self, state: &State) {
         self.wanted.store(state.book.wanted(), Ordering::Relaxed);
+        if state.sleepers > 0 {
+            self.opened.notify_all();
+        }
     }
 
     /// Whether somebody has tried to write to something that is lent still. One relaxed load.
@@ -216,35 +245,34 @@ impl Watch {
         lock(&self.state).book.is_lent(self.pages(bytes))
     }
 
-    /// Bytes that are registered, in protected pages, and in lent pages.
-    pub(crate) fn bytes(&self) -> [usize; 3] {
+    /// Bytes that are registered, in protected pages, in lent pages, and in pages that are away.
+    pub(crate) fn bytes(&self) -> [usize; 4] {
         let state = lock(&self.state);
-        let [protected, lent] =
-            [state.book.protected(), state.book.lent()].map(|pages| pages * self.page);
-        [self.len, protected, lent]
+        let book = &state.book;
+        let counted = [book.protected(), book.lent(), book.away()];
+        let [protected, lent, away] = counted.map(|pages| pages * self.page);
+        [self.twin.len(), protected, lent, away]
     }
 
+    /// Where the program has pages, and their bytes.
     fn address(&self, pages: &Range<usize>) -> (usize, usize) {
-        let base = self.base.addr().get() + pages.start * self.page;
+        let base = self.twin.program().addr().get() + pages.start * self.page;
         (base, pages.len() * self.page)
     }
 
-    /// Clears the protection of pages, and wakes who waits there.
-    fn clear(&self, shared: &Shared, pages: &Range<usize>) {
-        let (base, len) = self.address(pages);
-        Tally::add(&shared.tally.clears);
-        match shared.userfault.clear(base, len) {
-            // Unmapped behind our back: nobody can write there.
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => log::error!("pages stay protected, writers may hang: {errno}"),
+    fn hands<'a>(&'a self, shared: &'a Shared) -> Doing<'a> {
+        Doing {
+            watch: self,
+            shared,
         }
     }
 
-    /// Serves a write that was stopped, if it was here.
-    fn serve(&self, shared: &Shared, address: usize) -> bool {
+    /// Serves a write that was stopped, if it was here, by a thread that must not sleep if it
+    /// `polls`.
+    pub(crate) fn serve(&self, shared: &Shared, address: usize, polls: bool) -> bool {
         let Some(offset) = address
-            .checked_sub(self.base.addr().get())
-            .filter(|at| *at < self.len)
+            .checked_sub(self.twin.program().addr().get())
+            .filter(|at| *at < self.twin.len())
         else {
             return false;
         };
@@ -253,43 +281,87 @@ impl Watch {
         if state.closed {
             return false;
         }
-        let mut clear = |run| self.clear(shared, &run);
-        if state.book.fault(index, &mut clear) == Verdict::Wait {
-            self.publish(&state);
+        let verdict = state.book.fault(index, polls, &mut self.hands(shared));
+        if verdict == Verdict::Wait {
             Tally::add(&shared.tally.waits);
+            if polls {
+                log::error!(
+                    "a thread that polls the NIC waits for itself: it wrote to what is lent"
+                );
+            }
         }
+        self.publish(&state);
         true
     }
 }
 
-impl Shared {
-    pub(crate) fn new(userfault: UserFault) -> Self {
-        Self {
-            userfault,
-            watches: Mutex::new(Vec::new()),
-            alive: AtomicBool::new(true),
-            tally: Tally::default(),
-            #[cfg(test)]
-            doomed: AtomicBool::new(false),
+/// Does what a book asks for.
+struct Doing<'a> {
+    watch: &'a Watch,
+    shared: &'a Shared,
+}
+
+impl Doing<'_> {
+    /// Watches a page that has just taken its place, and wakes who waits there.
+    fn begin(&self, base: usize, len: usize) {
+        let userfault = &self.shared.userfault;
+        // SAFETY: as in `Watch::new`.
+        if let Err(errno) = unsafe { userfault.register(base, len) } {
+            log::error!("a page cannot be lent any more, as it cannot be watched: {errno}");
+        }
+        if let Err(errno) = userfault.wake(base, len) {
+            log::error!("writers may hang, as they cannot be woken: {errno}");
+        }
+    }
+}
+
+impl Hands for Doing<'_> {
+    fn clear(&mut self, pages: Range<usize>) {
+        let (base, len) = self.watch.address(&pages);
+        Tally::add(&self.shared.tally.clears);
+        match self.shared.userfault.clear(base, len) {
+            // Unmapped behind our back: nobody can write there.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => log::error!("pages stay protected, writers may hang: {errno}"),
         }
     }
 
-    /// Serves a write that was stopped at `address`.
-    pub(crate) fn serve(&self, address: usize) {
-        Tally::add(&self.tally.faults);
-        let watches = lock(&self.watches);
-        // Nobody: an old message of memory that is gone, whose writers have been woken.
-        let _ = watches.iter().any(|watch| watch.serve(self, address));
+    fn depart(&mut self, page: usize) -> bool {
+        let Watch {
+            twin, page: len, ..
+        } = self.watch;
+        if !twin.can_depart() {
+            return false;
+        }
+        // Nobody can write: it is lent, so it is protected.
+        if let Err(errno) = twin.depart(page * len, *len) {
+            log::error!("no other page for one that is lent: {errno}");
+            return false;
+        }
+        let (base, len) = self.watch.address(&(page..page + 1));
+        self.begin(base, len);
+        Tally::add(&self.shared.tally.departures);
+        true
     }
 
-    /// Says that nobody serves faults any more. Writers that wait for what is not lent go on now,
-    /// others when it is released.
-    pub(crate) fn bury(&self) {
-        self.alive.store(false, Ordering::SeqCst);
-        for watch in lock(&self.watches).iter() {
-            let mut clear = |run| watch.clear(self, &run);
-            let all = 0..watch.len / watch.page;
-            lock(&watch.state).book.open(all, &mut clear);
+    fn return_home(&mut self, page: usize) -> bool {
+        let pages = page..page + 1;
+        let (base, len) = self.watch.address(&pages);
+        // Nobody can write to the stand-in from here on, and the old page is lent no more.
+        let protected = self.shared.userfault.protect(base, len);
+        let returned =
+            protected.and_then(|()| self.watch.twin.return_home(page * self.watch.page, len));
+        match returned {
+            Ok(()) => {
+                self.begin(base, len);
+                Tally::add(&self.shared.tally.returns);
+                true
+            }
+            Err(errno) => {
+                log::warn!("a page cannot be lent, as it cannot return home yet: {errno}");
+                self.clear(pages);
+                false
+            }
         }
     }
 }

@@ -1,0 +1,73 @@
+//! What all that is watched by one descriptor shares.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::PollingThread;
+use super::userfault::{Stopped, UserFault};
+use super::watch::Watch;
+use crate::space::lock;
+
+/// A descriptor, and what it watches.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) userfault: UserFault,
+    pub(crate) watches: Mutex<Vec<Arc<Watch>>>,
+    /// Whether somebody serves the faults.
+    pub(crate) alive: AtomicBool,
+    pub(crate) tally: Tally,
+    /// Lets the handler die of a panic.
+    #[cfg(test)]
+    pub(crate) doomed: AtomicBool,
+}
+
+/// What has happened, for whoever asks.
+#[derive(Default, Debug)]
+pub(crate) struct Tally {
+    pub(crate) faults: AtomicU64,
+    pub(crate) waits: AtomicU64,
+    pub(crate) protects: AtomicU64,
+    pub(crate) clears: AtomicU64,
+    pub(crate) departures: AtomicU64,
+    pub(crate) returns: AtomicU64,
+}
+
+impl Tally {
+    pub(crate) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(userfault: UserFault) -> Self {
+        Self {
+            userfault,
+            watches: Mutex::new(Vec::new()),
+            alive: AtomicBool::new(true),
+            tally: Tally::default(),
+            #[cfg(test)]
+            doomed: AtomicBool::new(false),
+        }
+    }
+
+    /// Serves a write that was stopped.
+    pub(crate) fn serve(&self, stopped: Stopped) {
+        Tally::add(&self.tally.faults);
+        let polls = PollingThread::has(stopped.thread);
+        let watches = lock(&self.watches);
+        // Nobody: an old message of memory that is gone, whose writers have been woken.
+        let _ = watches
+            .iter()
+            .any(|watch| watch.serve(self, stopped.address, polls));
+    }
+
+    /// Says that nobody serves faults any more. Writers that wait for what is not lent go on now,
+    /// others when it is released; or now as well, if one of them may be a thread that polls the
+    /// NIC.
+    pub(crate) fn bury(&self) {
+        self.alive.store(false, Ordering::SeqCst);
+        for watch in lock(&self.watches).iter() {
+            watch.leave(self);
+        }
+    }
+}

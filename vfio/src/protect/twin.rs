@@ -1,0 +1,256 @@
+//! Memory that has two addresses: one where the program writes, and a read-only one, where it is
+//! lent from.
+//!
+//! Both show the same pages of a file that has no name (a memfd), and protection is of the first
+//! only. So when a page is lent and its writer must not sleep, another page takes its place at the
+//! address of the program alone: whoever reads at the other address, the device or the processor,
+//! has the old bytes, and pointers there stay valid. Later the new bytes go to the old page, which
+//! is then put back.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+
+use rustix::fs::{FallocateFlags, MemfdFlags};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+use crate::pages::Pages;
+
+/// The two addresses. Does not own what the program has at its own.
+#[derive(Debug)]
+pub(crate) struct Twin {
+    program: NonNull<u8>,
+    len: usize,
+    view: View,
+    files: Option<Files>,
+}
+
+/// What is needed to put other pages in the place of some.
+#[derive(Debug)]
+struct Files {
+    home: OwnedFd,
+    /// As long as the memory: a page has its stand-in at its own offset. What nobody uses takes no
+    /// memory.
+    spare: OwnedFd,
+}
+
+// SAFETY: the pointers are only handed out, and the memory at the second belongs to the value.
+unsafe impl Send for Twin {}
+// SAFETY: as above.
+unsafe impl Sync for Twin {}
+
+impl Twin {
+    /// For pages of a file, all of them.
+    pub(crate) fn new(pages: &Pages, len: usize) -> Result<Self, Errno> {
+        let file = pages.source().file.ok_or(Errno::INVAL)?;
+        let files = if pages.is_huge() {
+            // Another huge page would have to be set aside.
+            None
+        } else {
+            Some(Files::new(file, len)?)
+        };
+        Ok(Self {
+            program: pages.base(),
+            len,
+            view: View::new(file, 0, len)?,
+            files,
+        })
+    }
+
+    /// Where the program writes.
+    pub(crate) fn program(&self) -> NonNull<u8> {
+        self.program
+    }
+
+    /// Where it is lent from.
+    pub(crate) fn home(&self) -> NonNull<u8> {
+        self.view.base
+    }
+
+    /// Bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether pages can be brought elsewhere.
+    pub(crate) fn can_depart(&self) -> bool {
+        self.files.is_some()
+    }
+
+    /// Puts other pages with the same bytes in the place of some, for the program, and watched by
+    /// nobody. `start` and `len` are whole pages inside the memory, which nobody can write now.
+    pub(crate) fn depart(&self, start: usize, len: usize) -> Result<(), Errno> {
+        let files = self.files.as_ref().ok_or(Errno::OPNOTSUPP)?;
+        copy(&files.home, &files.spare, start, len)?;
+        self.show(&files.spare, start, len)
+    }
+
+    /// Undoes [`depart`](Self::depart): the program has the old pages again, with the bytes that it
+    /// has written meanwhile, and watched by nobody. Nobody can write to either now.
+    pub(crate) fn return_home(&self, start: usize, len: usize) -> Result<(), Errno> {
+        let files = self.files.as_ref().ok_or(Errno::OPNOTSUPP)?;
+        copy(&files.spare, &files.home, start, len)?;
+        self.show(&files.home, start, len)?;
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if let Err(errno) = rustix::fs::fallocate(&files.spare, hole, start as u64, len as u64) {
+            log::warn!("{len} bytes that nobody uses cannot be given back: {errno}");
+        }
+        Ok(())
+    }
+
+    /// Shows a part of a file at the address of the program.
+    fn show(&self, file: &OwnedFd, start: usize, len: usize) -> Result<(), Errno> {
+        let place = self.program.as_ptr().wrapping_byte_add(start);
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: the range lies in the memory, which the program has lent us the right to map. What
+        // takes its place has the same bytes, and the kernel puts it there at once: nobody finds
+        // nothing there.
+        unsafe { rustix::mm::mmap(place.cast(), len, access, flags, file, start as u64) }?;
+        // SAFETY: as above; takes no byte away.
+        let advised = unsafe { rustix::mm::madvise(place.cast(), len, Advice::LinuxDontFork) };
+        if let Err(errno) = advised {
+            log::warn!("a child process will share memory that is lent: {errno}");
+        }
+        Ok(())
+    }
+}
+
+impl Files {
+    fn new(home: BorrowedFd<'_>, len: usize) -> Result<Self, Errno> {
+        let home = home.try_clone_to_owned();
+        let home = home.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))?;
+        let spare = rustix::fs::memfd_create("pagewire-spare", MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&spare, len as u64)?;
+        Ok(Self { home, spare })
+    }
+}
+
+/// Copies bytes from one file to the same place of another.
+fn copy(from: &OwnedFd, to: &OwnedFd, start: usize, len: usize) -> Result<(), Errno> {
+    let mut piece = [0; 4096];
+    let end = start + len;
+    let mut at = start;
+    while at < end {
+        let wanted = piece.len().min(end - at);
+        let piece = piece.get_mut(..wanted).unwrap_or_default();
+        let read = retry_on_intr(|| rustix::io::pread(from, &mut *piece, at as u64))?;
+        let piece = piece.get(..read).unwrap_or_default();
+        let written = retry_on_intr(|| rustix::io::pwrite(to, piece, at as u64))?;
+        if written == 0 {
+            return Err(Errno::IO);
+        }
+        at += written;
+    }
+    Ok(())
+}
+
+/// A part of a file, to read.
+#[derive(Debug)]
+struct View {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+impl View {
+    fn new(file: BorrowedFd<'_>, offset: u64, len: usize) -> Result<Self, Errno> {
+        let (access, flags) = (ProtFlags::READ, MapFlags::SHARED);
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let base = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                len,
+                access,
+                flags,
+                file.as_fd(),
+                offset,
+            )
+        }?;
+        let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
+        let view = Self { base, len };
+        for advice in [Advice::LinuxDontFork, Advice::LinuxPopulateRead] {
+            // SAFETY: the mapping is ours; neither takes bytes away.
+            match unsafe { rustix::mm::madvise(base.as_ptr().cast(), len, advice) } {
+                // An old kernel does not know the second, which saves faults only.
+                Ok(()) | Err(Errno::INVAL) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(view)
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and whoever was told its address must have done with it.
+        if let Err(errno) = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) } {
+            log::warn!("{} bytes could not be unmapped: {errno}", self.len);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes that one address has.
+    fn bytes(base: NonNull<u8>, len: usize) -> Vec<u8> {
+        // SAFETY: each test asks for what is mapped, and writes only in between.
+        unsafe { std::slice::from_raw_parts(base.as_ptr(), len) }.to_vec()
+    }
+
+    fn write(twin: &Twin, at: usize, byte: u8) {
+        // SAFETY: the memory of a test, of which no slice is in use.
+        unsafe {
+            twin.program()
+                .as_ptr()
+                .wrapping_add(at)
+                .write_volatile(byte)
+        };
+    }
+
+    #[test]
+    fn what_is_away_is_written_without_a_change_at_home() {
+        let page = rustix::param::page_size();
+        let len = 4 * page;
+        let pages = Pages::shared(len).unwrap();
+        let twin = Twin::new(&pages, len).unwrap();
+        assert!(twin.can_depart() && twin.len() == len);
+        write(&twin, page, b'o');
+        assert_eq!(bytes(twin.home(), len)[page], b'o');
+        twin.depart(page, 2 * page).unwrap();
+        assert_eq!(bytes(twin.home(), len), bytes(twin.program(), len));
+        write(&twin, page, b'n');
+        write(&twin, 3 * page - 1, b'n');
+        write(&twin, 0, b'0');
+        let home = bytes(twin.home(), len);
+        assert_eq!((home[0], home[page], home[3 * page - 1]), (b'0', b'o', 0));
+        assert_eq!(bytes(twin.program(), len)[page], b'n');
+        twin.return_home(page, 2 * page).unwrap();
+        let home = bytes(twin.home(), len);
+        assert_eq!(home, bytes(twin.program(), len));
+        assert_eq!((home[page], home[3 * page - 1]), (b'n', b'n'));
+        write(&twin, page, b'x');
+        assert_eq!(bytes(twin.home(), len)[page], b'x');
+        // The stand-ins take no memory any more.
+        let spare = rustix::fs::fstat(&twin.files.as_ref().unwrap().spare);
+        assert_eq!(spare.unwrap().st_blocks, 0);
+    }
+
+    #[test]
+    fn a_child_gets_neither_of_them() {
+        let page = rustix::param::page_size();
+        let pages = Pages::shared(3 * page).unwrap();
+        let twin = Twin::new(&pages, 3 * page).unwrap();
+        twin.depart(page, page).unwrap();
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let away = twin.program().addr().get() + page;
+        for start in [twin.program().addr().get(), away, twin.home().addr().get()] {
+            let wanted = format!("{start:x}-");
+            let ours = smaps.lines().skip_while(|line| !line.starts_with(&wanted));
+            let flags = ours.skip(1).find(|line| line.starts_with("VmFlags:"));
+            let flags = flags.expect("the mapping has flags");
+            assert!(flags.split_whitespace().any(|flag| flag == "dc"), "{flags}");
+        }
+    }
+}
