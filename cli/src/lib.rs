@@ -1,0 +1,3 @@
+//! What of the `pagewire` command does no input or output of its own: here a fuzzer reaches it.
+
+pub mod http;
