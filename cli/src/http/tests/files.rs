@@ -154,7 +154,7 @@ fn only_regular_files_are_served() {
     assert!(matches!(place.find("/fifo"), Found::Nothing));
     assert!(matches!(place.find("/socket"), Found::Nothing));
     let closed = place.site().join("noname");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     // Root may read everything.
     let may = fs::File::open(&closed).is_ok();
     assert_eq!(matches!(place.find("/noname"), Found::Forbidden), !may);
