@@ -492,6 +492,12 @@ impl Ledger {
         self.address_bits
     }
 
+    /// The unit in which pages are counted, where a watcher has no longer one.
+    #[must_use]
+    pub const fn page(&self) -> Granule {
+        self.page
+    }
+
     /// Whose addresses the regions have.
     #[must_use]
     #[inline]

@@ -107,6 +107,8 @@ pub mod barrier;
 #[cfg(feature = "alloc")]
 mod builder;
 mod capabilities;
+#[cfg(feature = "alloc")]
+mod copy_pool;
 pub mod driver;
 mod error;
 #[cfg(feature = "fake")]
@@ -142,6 +144,8 @@ pub use address::{DeviceAddress, DomainId, QueueOwner};
 #[cfg(feature = "alloc")]
 pub use builder::FrameBuilder;
 pub use capabilities::{Capabilities, ChecksumOffload, Segmentation};
+#[cfg(feature = "alloc")]
+pub use copy_pool::CopyPool;
 pub use error::{NicError, PostError, QueueError};
 pub use frame::{Fragment, FrameError, Offload, Token, TxFrame};
 #[cfg(feature = "alloc")]
