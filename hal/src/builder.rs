@@ -104,6 +104,13 @@ impl<'a, Q: TxQueue, M: DmaMemory> FrameBuilder<'a, Q, M> {
         result
     }
 
+    /// Pieces so far, those of the buffer included.
+    #[must_use]
+    #[inline]
+    pub fn fragments(&self) -> usize {
+        self.port.gather.as_slice().len()
+    }
+
     /// Posts the frame: wholly, or not at all. The device sees it with the next
     /// [`doorbell`](TxPort::doorbell).
     ///

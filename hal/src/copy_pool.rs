@@ -18,13 +18,13 @@ use crate::{
 ///
 /// Slots are taken in turn, so that long copies are contiguous for the device and bytes that are
 /// sent in order are freed in order.
-pub struct CopyPool<M: DmaMemory + 'static> {
+pub struct CopyPool<M: DmaMemory> {
     region: Arc<Slots<M>>,
     id: RegionId,
     next: usize,
 }
 
-impl<M: DmaMemory + 'static> CopyPool<M> {
+impl<M: DmaMemory> CopyPool<M> {
     /// A pool in `memory`, for loans of `ledger`. A slot has the size of `slot`, at least the
     /// ledger's page; bytes behind the last whole slot are not used.
     ///
@@ -173,7 +173,7 @@ impl<M: DmaMemory> Slots<M> {
 
 // SAFETY: slots are written only in the state `WRITTEN`, in which they cannot be lent, and which
 // they get from `FREE` only, in which they are not lent.
-unsafe impl<M: DmaMemory + 'static> Watch for Slots<M> {
+unsafe impl<M: DmaMemory> Watch for Slots<M> {
     fn page(&self) -> Granule {
         self.slot
     }
@@ -222,7 +222,7 @@ unsafe impl<M: DmaMemory + 'static> Watch for Slots<M> {
 
 // SAFETY: `DmaMemory` promises a stable address, initialised bytes and a mapping that lives as long
 // as the value, contiguous for the device; `Watch` keeps what is lent.
-unsafe impl<M: DmaMemory + 'static> Region for Slots<M> {
+unsafe impl<M: DmaMemory> Region for Slots<M> {
     fn base(&self) -> NonNull<u8> {
         self.base
     }

@@ -142,6 +142,8 @@ pub struct Ledger {
     released: VecDeque<(RegionId, Arc<dyn Region>)>,
     /// Those with a watcher: few, and each is asked now and then whether somebody waits.
     watched: Vec<RegionId>,
+    /// Regions whose bytes can change while they are lent.
+    live: u32,
     counters: LedgerCounters,
 }
 
@@ -171,6 +173,7 @@ impl Ledger {
             vacant: Vec::new(),
             released: VecDeque::new(),
             watched: Vec::new(),
+            live: 0,
             counters: LedgerCounters::default(),
         }
     }
@@ -235,8 +238,10 @@ impl Ledger {
             index,
             generation: entry.generation,
         };
-        if kind == Kind::Watched {
-            self.watched.push(id);
+        match kind {
+            Kind::Owned => {}
+            Kind::Watched => self.watched.push(id),
+            Kind::Live => self.live += 1,
         }
         Ok(id)
     }
@@ -402,8 +407,10 @@ impl Ledger {
             generation: entry.generation,
         };
         entry.pages = Box::default();
-        if entry.kind == Kind::Watched {
-            self.watched.retain(|watched| *watched != id);
+        match entry.kind {
+            Kind::Owned => {}
+            Kind::Watched => self.watched.retain(|watched| *watched != id),
+            Kind::Live => self.live = self.live.saturating_sub(1),
         }
         if let Some(region) = entry.region.take() {
             self.released.push_back((id, region));
@@ -477,6 +484,13 @@ impl Ledger {
     /// The regions that are watched.
     pub(crate) fn watched(&self) -> impl Iterator<Item = RegionId> {
         self.watched.iter().copied()
+    }
+
+    /// Whether a region is registered whose bytes can change while they are lent.
+    #[must_use]
+    #[inline]
+    pub const fn has_live(&self) -> bool {
+        self.live > 0
     }
 
     /// What has been counted.

@@ -101,7 +101,7 @@ pub trait Registers: Clone + Send {
 /// can reach. Its methods always return the same. Dropping the value may free the memory,
 /// on any thread; never dropping it (`mem::forget`) keeps it mapped for ever, for both, even
 /// when platform and device are gone.
-pub unsafe trait DmaMemory: Send {
+pub unsafe trait DmaMemory: Send + 'static {
     /// First byte, for the CPU.
     fn pointer(&self) -> NonNull<u8>;
     /// First byte, for the device.

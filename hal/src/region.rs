@@ -105,7 +105,7 @@ unsafe impl<M: DmaMemory> Sync for DmaBuffer<M> {}
 // SAFETY: `DmaMemory` promises a stable address and a mapping that lives as long as the value;
 // bytes change only through `&mut self`, which nobody has while an `Arc` is in a ledger; the
 // memory is contiguous for the device, so one address translates all of it.
-unsafe impl<M: DmaMemory + 'static> Region for DmaBuffer<M> {
+unsafe impl<M: DmaMemory> Region for DmaBuffer<M> {
     fn base(&self) -> NonNull<u8> {
         self.base
     }

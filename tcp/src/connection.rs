@@ -11,10 +11,11 @@ use pagewire_hal::{DmaMemory, Instant, LendError, TxPort, TxQueue};
 use crate::congestion::NewReno;
 use crate::connection_loss::Loss;
 use crate::flight::Flight;
+use crate::lending::{Explanation, Lender};
 use crate::receive::Receiver;
 use crate::rtt::RttEstimator;
 use crate::sack::Scoreboard;
-use crate::send_buffer::{Completion, SendBuffer, Slice};
+use crate::send_buffer::{Completion, NewCall, SendBuffer, Slice};
 use crate::seq::SeqNumber;
 use crate::stack_config::StackConfig;
 use crate::stats::ConnectionStats;
@@ -316,29 +317,29 @@ impl Connection {
     }
 
     /// Takes slices of the program: as much as the limit allows.
-    pub(crate) fn send<Q: TxQueue, M: DmaMemory>(
+    pub(crate) fn send<M: DmaMemory>(
         &mut self,
-        port: &mut TxPort<Q, M>,
+        lender: Lender<'_, M>,
         slices: &[Slice],
-        tag: u64,
-        limit: usize,
+        mut call: NewCall<'_>,
     ) -> Result<usize, LendError> {
-        let room = limit.saturating_sub(self.buffer.len());
-        self.buffer.accept(port.ledger_mut(), slices, tag, room)
+        call.limit = call.limit.saturating_sub(self.buffer.len());
+        let early = &mut self.stats.copied_early;
+        self.buffer.accept(lender, slices, &call, early)
     }
 
-    /// The next call of `send` that is over.
+    /// The next call of `send` that is over, and what is known of it if it is to be explained.
     pub(crate) fn completion<Q: TxQueue, M: DmaMemory>(
         &mut self,
         now: Instant,
         port: &TxPort<Q, M>,
-    ) -> Option<Completion> {
+    ) -> Option<(Completion, Option<Explanation>)> {
         if !self.buffer.has_calls() {
             return None;
         }
         self.settle(now, port);
         let unread = self.flight.unread(|frame| port.in_flight(frame));
-        self.buffer.completion(unread)
+        self.buffer.completion(now, unread)
     }
 
     /// Takes note of frames that the device has completed after their acknowledgment.

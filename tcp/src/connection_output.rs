@@ -1,15 +1,20 @@
 //! What a connection sends: how much may go now (step 4a of the path of 1997), what was lost,
 //! and the segments without payload.
 
+use alloc::vec::Vec;
+use core::ops::Range;
+
 use pagewire_hal::{DmaMemory, FrameId, Instant, MacAddress, TxPort, TxQueue};
 
 use crate::connection::{Connection, State};
 use crate::connection_loss::Mode;
 use crate::flight::Segment;
-use crate::plan::Request;
+use crate::plan::{Plan, Reason, Request};
 use crate::segmentation::Segmenting;
 use crate::stack_config::{Limits, StackConfig};
-use crate::transmit::{Blocked, Device, Envelope, NETWORK_END, Outgoing, request_budget, transmit};
+use crate::transmit::{
+    Blocked, Device, Envelope, NETWORK_END, Outgoing, Posted, request_budget, transmit,
+};
 use crate::wire::{TcpFlags, TcpHeader, TcpOptions, Timestamps};
 
 /// What a connection needs to send.
@@ -391,14 +396,51 @@ impl Connection {
             len: len as usize,
             // It follows from MSS options and MTU, which have 16 bits.
             segment_len: segment_len as u16,
+            has_copies: self.buffer.has_copies(),
         };
-        let frame = transmit(out.port, &outgoing, &mut self.stats)?;
+        let posted = transmit(out.port, &outgoing, &mut self.stats)?;
+        let frame = posted.frame;
+        if self.buffer.explains() && len > 0 {
+            self.account(position, len as usize, posted);
+        }
         // The device counts the identification on from segment to segment.
         *out.identification = out.identification.wrapping_add(segments as u16);
         out.quota = out.quota.saturating_sub(segments as usize);
         self.told = self.receive.next();
         self.ack_due = false;
         Ok(frame)
+    }
+
+    /// Adds a frame to the accounts of the calls whose bytes it carries.
+    #[cold]
+    fn account(&mut self, position: u64, len: usize, posted: Posted) {
+        // Copies in the pool, as ranges of this frame's payload.
+        let mut at = 0;
+        let copies = self.buffer.parts(position, len).filter_map(|part| {
+            at += part.len;
+            part.copied.then_some(at - part.len..at)
+        });
+        let copies: Vec<Range<usize>> = copies.collect();
+        let both = |one: &Range<usize>, other: &Range<usize>| {
+            let end = one.end.min(other.end);
+            end.saturating_sub(one.start.max(other.start))
+        };
+        self.buffer.account_posted(position, len, |account, own| {
+            account.frames += 1;
+            account.fragments += posted.fragments as u64;
+            let (copied, reason) = match posted.plan {
+                Plan::Share => (0, None),
+                Plan::Rescue { prefix } => (both(&own, &(0..prefix)), Some(Reason::OverBudget)),
+                Plan::Copy(reason) => (own.len(), Some(reason)),
+            };
+            if let Some(reason) = reason {
+                account.add_copied(reason, copied);
+            }
+            let rest = own.start + copied..own.end;
+            let pool: usize = copies.iter().map(|copy| both(copy, &rest)).sum();
+            account.from_pool += pool as u64;
+            account.shared += (rest.len() - pool) as u64;
+        });
     }
 
     fn header<Q: TxQueue, M: DmaMemory>(

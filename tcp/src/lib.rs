@@ -43,6 +43,7 @@ mod connection_input;
 mod connection_loss;
 mod connection_output;
 mod flight;
+mod lending;
 mod receive;
 mod segmentation;
 mod send_buffer;
@@ -50,12 +51,14 @@ mod stack;
 mod stack_config;
 mod stack_input;
 mod stack_poll;
+mod stack_send;
 mod stats;
 #[cfg(test)]
 mod test_support;
 mod transmit;
 
 pub use connection::{ConnectionError, State};
+pub use lending::{CopiedEarly, CopyRule, Explanation, OnWrite, SendOptions, Thresholds};
 pub use send_buffer::{Completion, Outcome, Slice};
 pub use stack::{ConnectionId, Stack};
 pub use stack_config::{ConnectError, SendError, StackConfig, StackError};

@@ -83,6 +83,8 @@ pub enum Reason {
     OverBudget,
     /// The frame is shorter than the device takes, and padding must follow the payload.
     TooShort,
+    /// The bytes can change at any moment, and the CPU has to sum them.
+    Live,
 }
 
 impl Budget {

@@ -9,9 +9,12 @@
 //! (RFC 2018 section 8). What the device still reads has loans of its own in the port: that is
 //! rule 2, "done is not acknowledged, acknowledged is not done".
 
+use alloc::boxed::Box;
 use alloc::collections::{VecDeque, vec_deque};
 
-use pagewire_hal::{Ledger, LendError, Loan, RegionId};
+use pagewire_hal::{CopyPool, DmaMemory, Instant, Ledger, LendError, Loan, RegionId};
+
+use crate::lending::{CopiedEarly, Early, Explanation, Lender, OnWrite, SendOptions, Taken};
 
 /// A range of a registered region, to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +54,10 @@ struct Accepted {
     loan: Loan,
     /// Position behind its last byte.
     end: u64,
+    /// It is a copy in the pool.
+    copied: bool,
+    /// It is to be moved to the pool when somebody wants to write to it.
+    moves: bool,
 }
 
 #[derive(Debug)]
@@ -60,6 +67,14 @@ struct Call {
     /// Position behind its last byte.
     end: u64,
     outcome: Outcome,
+    account: Option<Box<Account>>,
+}
+
+/// What is known of a call that is to be explained.
+#[derive(Debug)]
+struct Account {
+    since: Instant,
+    explanation: Explanation,
 }
 
 /// A piece of the stream: `len` bytes from offset `start` of the region of `loan`.
@@ -68,6 +83,8 @@ pub(crate) struct Part<'a> {
     pub(crate) loan: &'a Loan,
     pub(crate) start: usize,
     pub(crate) len: usize,
+    /// It is a copy in the pool.
+    pub(crate) copied: bool,
 }
 
 /// The stream as far as it is accepted and not acknowledged.
@@ -79,6 +96,12 @@ pub(crate) struct SendBuffer {
     start: u64,
     /// Position behind the last byte accepted.
     end: u64,
+    /// Bytes of the program that are lent, and not acknowledged.
+    lent: usize,
+    /// Slices that are copies in the pool.
+    copies: usize,
+    /// Calls that are to be explained.
+    accounts: usize,
 }
 
 impl SendBuffer {
@@ -88,7 +111,27 @@ impl SendBuffer {
             calls: VecDeque::new(),
             start: 1,
             end: 1,
+            lent: 0,
+            copies: 0,
+            accounts: 0,
         }
+    }
+
+    /// Bytes of the program that are lent, and not acknowledged.
+    pub(crate) const fn lent(&self) -> usize {
+        self.lent
+    }
+
+    /// Whether there may be copies in the pool.
+    #[inline]
+    pub(crate) const fn has_copies(&self) -> bool {
+        self.copies > 0
+    }
+
+    /// Whether there are calls that are to be explained.
+    #[inline]
+    pub(crate) const fn explains(&self) -> bool {
+        self.accounts > 0
     }
 
     /// Position behind the last byte accepted.
@@ -107,46 +150,171 @@ impl SendBuffer {
     /// slice taken is taken in part, the rest of it is not accepted.
     ///
     /// An error in any slice up to there undoes the whole call: no loan is left.
-    pub(crate) fn accept(
+    pub(crate) fn accept<M: DmaMemory>(
         &mut self,
-        ledger: &mut Ledger,
+        mut lender: Lender<'_, M>,
         slices: &[Slice],
-        tag: u64,
-        limit: usize,
+        call: &NewCall<'_>,
+        early: &mut CopiedEarly,
     ) -> Result<usize, LendError> {
         let before = self.slices.len();
+        let mut explanation = Explanation::default();
+        let moves = call.options.on_write == OnWrite::MoveAway;
         let mut end = self.end;
-        let mut left = limit;
-        for slice in slices.iter().filter(|slice| slice.len > 0) {
-            if left == 0 {
-                break;
-            }
-            let len = slice.len.min(left);
-            match ledger.lend(slice.region, slice.start, len) {
-                Ok(loan) => {
-                    end += len as u64;
-                    left -= len;
-                    self.slices.push_back(Accepted { loan, end });
-                }
-                Err(error) => {
-                    for undone in self.slices.drain(before..) {
-                        ledger.give_back(undone.loan);
+        let mut left = call.limit;
+        'slices: for slice in slices {
+            let mut rest = *slice;
+            while rest.len > 0 && left > 0 {
+                let taken = match lender.take(&rest, rest.len.min(left)) {
+                    Ok(Some(taken)) => taken,
+                    Ok(None) => break 'slices,
+                    Err(error) => {
+                        self.undo(before, lender.ledger);
+                        return Err(error);
                     }
-                    return Err(error);
+                };
+                let len = taken.loan.len();
+                rest.start += len;
+                rest.len -= len;
+                end += len as u64;
+                left -= len;
+                match taken.copied {
+                    Some(why) => explanation.copied_early.add(why, len),
+                    None => explanation.lent += len as u64,
                 }
+                self.push(taken, end, moves);
             }
         }
         let bytes = (end - self.end) as usize;
         self.end = end;
+        early.join(&explanation.copied_early);
         if bytes > 0 {
+            let account = call.options.explain.then(|| {
+                Box::new(Account {
+                    since: call.now,
+                    explanation,
+                })
+            });
+            self.accounts += usize::from(account.is_some());
             self.calls.push_back(Call {
-                tag,
+                tag: call.tag,
                 bytes,
                 end,
                 outcome: Outcome::Delivered,
+                account,
             });
         }
         Ok(bytes)
+    }
+
+    fn push(&mut self, Taken { loan, copied }: Taken, end: u64, moves: bool) {
+        let copied = copied.is_some();
+        if copied {
+            self.copies += 1;
+        } else {
+            self.lent += loan.len();
+        }
+        self.slices.push_back(Accepted {
+            loan,
+            end,
+            copied,
+            moves,
+        });
+    }
+
+    /// Gives back the slices from an index on, which are not a part of the stream yet.
+    fn undo(&mut self, from: usize, ledger: &mut Ledger) {
+        while self.slices.len() > from {
+            if let Some(slice) = self.slices.pop_back() {
+                self.forget(&slice);
+                ledger.give_back(slice.loan);
+            }
+        }
+    }
+
+    /// A slice is no more.
+    fn forget(&mut self, slice: &Accepted) {
+        if slice.copied {
+            self.copies -= 1;
+        } else {
+            self.lent -= slice.loan.len();
+        }
+    }
+
+    /// Moves bytes of a range of a region to the pool, as far as they are not acknowledged and
+    /// their calls wanted it so, and gives back what was lent for them. What finds no room stays.
+    /// Returns how many.
+    pub(crate) fn move_away<M: DmaMemory>(
+        &mut self,
+        ledger: &mut Ledger,
+        pool: &mut CopyPool<M>,
+        region: RegionId,
+        range: &core::ops::Range<usize>,
+    ) -> usize {
+        let mut moved = 0;
+        let mut index = 0;
+        while let Some(slice) = self.slices.get(index) {
+            index += 1;
+            let lent = slice.loan.range();
+            let start = lent.start.max(range.start);
+            let end = lent.end.min(range.end);
+            if !slice.moves || slice.copied || start >= end || !slice.loan.is_of(region) {
+                continue;
+            }
+            let Some(parts) = split(ledger, pool, slice, start, end) else {
+                return moved;
+            };
+            let count = parts.iter().flatten().count();
+            let Some(whole) = self.slices.remove(index - 1) else {
+                return moved;
+            };
+            self.forget(&whole);
+            ledger.give_back(whole.loan);
+            for (place, part) in (index - 1..).zip(parts.into_iter().flatten()) {
+                if part.copied {
+                    moved += part.loan.len();
+                    self.copies += 1;
+                    self.account_moved(part.end, part.loan.len());
+                } else {
+                    self.lent += part.loan.len();
+                }
+                self.slices.insert(place, part);
+            }
+            // What is behind the copy is looked at again: it may be the rest of it.
+            index += count.saturating_sub(2);
+        }
+        moved
+    }
+
+    fn account_moved(&mut self, end: u64, len: usize) {
+        let index = self.calls.partition_point(|call| call.end < end);
+        if let Some(account) = self.calls.get_mut(index).and_then(|c| c.account.as_mut()) {
+            account.explanation.copied_early.add(Early::Written, len);
+        }
+    }
+
+    /// Adds what was posted to the accounts of the calls that it is of: `add` is given each one's
+    /// explanation and how many of `len` bytes from `position` are its own, from which on.
+    pub(crate) fn account_posted(
+        &mut self,
+        position: u64,
+        len: usize,
+        mut add: impl FnMut(&mut Explanation, core::ops::Range<usize>),
+    ) {
+        let end = position + len as u64;
+        let first = self.calls.partition_point(|call| call.end <= position);
+        let mut from = position;
+        for call in self.calls.iter_mut().skip(first) {
+            if from >= end {
+                return;
+            }
+            let to = call.end.min(end);
+            if let Some(account) = &mut call.account {
+                let own = (from - position) as usize..(to - position) as usize;
+                add(&mut account.explanation, own);
+            }
+            from = to;
+        }
     }
 
     /// Gives back what lies before `position`, which the peer has acknowledged cumulatively.
@@ -154,6 +322,7 @@ impl SendBuffer {
         let position = position.clamp(self.start, self.end);
         while self.slices.front().is_some_and(|s| s.end <= position) {
             if let Some(slice) = self.slices.pop_front() {
+                self.forget(&slice);
                 ledger.give_back(slice.loan);
             }
         }
@@ -162,6 +331,7 @@ impl SendBuffer {
             let done = slice.loan.len().saturating_sub(left);
             if done > 0 {
                 ledger.trim_front(&mut slice.loan, done);
+                self.lent -= if slice.copied { 0 } else { done };
             }
         }
         self.start = position;
@@ -185,6 +355,8 @@ impl SendBuffer {
         for slice in self.slices.drain(..) {
             ledger.give_back(slice.loan);
         }
+        self.lent = 0;
+        self.copies = 0;
         for call in self.calls.iter_mut().rev() {
             if call.end <= self.start {
                 break;
@@ -196,22 +368,90 @@ impl SendBuffer {
 
     /// The next call that is over: acknowledged or aborted, and all before `unread`, which is
     /// where the device's reading begins.
-    pub(crate) fn completion(&mut self, unread: u64) -> Option<Completion> {
+    ///
+    /// With what is known of it, if it is to be explained.
+    pub(crate) fn completion(
+        &mut self,
+        now: Instant,
+        unread: u64,
+    ) -> Option<(Completion, Option<Explanation>)> {
         let over = self.start.min(unread);
-        let call = self.calls.front().filter(|call| call.end <= over)?;
+        self.calls.front().filter(|call| call.end <= over)?;
+        let call = self.calls.pop_front()?;
         let completion = Completion {
             tag: call.tag,
             bytes: call.bytes,
             outcome: call.outcome,
         };
-        self.calls.pop_front();
-        Some(completion)
+        self.accounts -= usize::from(call.account.is_some());
+        let explanation = call.account.map(|account| Explanation {
+            held: now.saturating_since(account.since),
+            ..account.explanation
+        });
+        Some((completion, explanation))
     }
 
     /// Whether calls are left whose completion has not been taken.
     pub(crate) fn has_calls(&self) -> bool {
         !self.calls.is_empty()
     }
+}
+
+/// What a call of `send` says besides its slices.
+pub(crate) struct NewCall<'a> {
+    pub(crate) now: Instant,
+    pub(crate) tag: u64,
+    /// Most bytes that are accepted.
+    pub(crate) limit: usize,
+    pub(crate) options: &'a SendOptions,
+}
+
+/// A slice as what is before `start`, a copy of what lies from there to `end` or before, and what
+/// is behind. `None` if there is no room for a copy, or for a loan more.
+fn split<M: DmaMemory>(
+    ledger: &mut Ledger,
+    pool: &mut CopyPool<M>,
+    slice: &Accepted,
+    start: usize,
+    end: usize,
+) -> Option<[Option<Accepted>; 3]> {
+    let lent = slice.loan.range();
+    let part = |loan: Loan, behind: usize, copied: bool| Accepted {
+        loan,
+        end: slice.end - behind as u64,
+        copied,
+        moves: slice.moves,
+    };
+    let copy = |bytes: &mut [u8]| ledger.copy_lent(&slice.loan, start, bytes);
+    let copied = pool.put(end - start, copy).ok().flatten()?;
+    let end = start + copied.len();
+    let copied = ledger
+        .lend(pool.region(), copied.start, copied.len())
+        .ok()?;
+    let again = |ledger: &mut Ledger, range: core::ops::Range<usize>| {
+        let again = ledger.lend_again(&slice.loan, range.start, range.len());
+        (!range.is_empty()).then_some(again)
+    };
+    let before = match again(ledger, lent.start..start) {
+        Some(Err(_)) => {
+            ledger.give_back(copied);
+            return None;
+        }
+        before => before.and_then(Result::ok),
+    };
+    let behind = match again(ledger, end..lent.end) {
+        Some(Err(_)) => {
+            ledger.give_back(copied);
+            before.into_iter().for_each(|loan| ledger.give_back(loan));
+            return None;
+        }
+        behind => behind.and_then(Result::ok),
+    };
+    Some([
+        before.map(|loan| part(loan, lent.end - start, false)),
+        Some(part(copied, lent.end - end, true)),
+        behind.map(|loan| part(loan, 0, false)),
+    ])
 }
 
 /// Iterator over the parts of a range of the stream.
@@ -269,6 +509,7 @@ impl<'a> Iterator for Parts<'a> {
             loan: &slice.loan,
             start,
             len,
+            copied: slice.copied,
         })
     }
 }

@@ -9,13 +9,14 @@ use core::fmt;
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::time::Duration;
 
-use pagewire_hal::{DmaMemory, Instant, LendError, MacAddress, Region, RegionId, TxPort, TxQueue};
+use pagewire_hal::{
+    CopyPool, DmaMemory, Instant, LendError, MacAddress, Region, RegionId, TxPort, TxQueue,
+};
 
 use crate::connection::{Connection, ConnectionError, Endpoints, State};
 use crate::isn::{IsnGenerator, Purpose};
 use crate::neighbour::Neighbours;
 use crate::route::RouteTable;
-use crate::send_buffer::{Completion, Slice};
 use crate::stack_config::{ConnectError, Limits, SendError, StackConfig, StackError};
 use crate::stats::{ConnectionStats, StackStats};
 use crate::transmit::Device;
@@ -101,6 +102,10 @@ pub struct Stack<Q: TxQueue, M: DmaMemory> {
     pub(crate) resets: VecDeque<PendingReset>,
     pub(crate) identification: u16,
     next_port: u16,
+    /// For bytes that are copied instead of lent.
+    pub(crate) pool: Option<CopyPool<M>>,
+    /// What somebody waits to write to: kept for its room.
+    pub(crate) wanted: Vec<(RegionId, core::ops::Range<usize>)>,
     /// Counters of connections that are gone are in `connections`.
     pub(crate) stats: StackStats,
 }
@@ -158,6 +163,8 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
             resets: VecDeque::new(),
             identification: 0,
             next_port: 0,
+            pool: None,
+            wanted: Vec::new(),
             stats: StackStats::default(),
         })
     }
@@ -340,45 +347,12 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
         }
     }
 
-    /// Borrows as many bytes of `slices` as there is room for, in their order, and returns how
-    /// many: the program goes on from there, with the rest. A [`Completion`] with `tag` comes
-    /// when all that was accepted is acknowledged by the peer and no longer read by the device.
-    ///
-    /// The slices may have any length and alignment. 0 means that there is no room now, or that
-    /// all slices are empty; no completion comes then.
-    ///
-    /// # Errors
-    /// [`SendError`]; nothing has been accepted.
-    pub fn send(
-        &mut self,
-        id: ConnectionId,
-        slices: &[Slice],
-        tag: u64,
-    ) -> Result<usize, SendError> {
-        let limit = self.config.send_limit;
-        let connection = find(&mut self.places, id).ok_or(SendError::UnknownConnection)?;
-        if !connection.accepts_data() {
-            return Err(SendError::Closed);
-        }
-        let accepted = connection
-            .send(&mut self.port, slices, tag, limit)
-            .map_err(SendError::Lend)?;
-        self.enqueue(id.index);
-        Ok(accepted)
-    }
-
     /// Bytes that [`send`](Self::send) would accept now; 0 for a connection that takes none.
     #[must_use]
     pub fn send_room(&self, id: ConnectionId) -> usize {
         self.get(id)
             .filter(|connection| connection.accepts_data())
             .map_or(0, |c| self.config.send_limit.saturating_sub(c.buffer.len()))
-    }
-
-    /// The next call of [`send`](Self::send) on a connection that is over, in their order. Also
-    /// after the connection has ended, until it is removed.
-    pub fn completion(&mut self, now: Instant, id: ConnectionId) -> Option<Completion> {
-        find(&mut self.places, id)?.completion(now, &self.port)
     }
 
     /// Moves bytes that the peer has sent to `target`, and returns how many. 0 means that none is
@@ -541,7 +515,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
         Some(ConnectionId { index, generation })
     }
 
-    fn get(&self, id: ConnectionId) -> Option<&Connection> {
+    pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
         self.places
             .get(id.index as usize)
             .filter(|place| place.generation == id.generation)?
@@ -551,7 +525,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
 }
 
 /// The connection of an id. Not a method, as the port is often needed beside it.
-fn find(places: &mut [Place], id: ConnectionId) -> Option<&mut Connection> {
+pub(crate) fn find(places: &mut [Place], id: ConnectionId) -> Option<&mut Connection> {
     places
         .get_mut(id.index as usize)
         .filter(|place| place.generation == id.generation)?

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use pagewire_hal::{Capabilities, Granule, LendError, MacAddress, PoolLayout};
 
+use crate::lending::Thresholds;
 use crate::route::RouteError;
 use crate::wire::{EthernetHeader, Ipv4Header, TcpHeader};
 
@@ -43,6 +44,11 @@ pub struct StackConfig {
     /// Most bytes of a connection that are accepted and not acknowledged: a bound of what it
     /// pins.
     pub send_limit: usize,
+    /// Most bytes of the program that a connection has lent at a time: slices beyond are copied, if
+    /// the stack has a copy pool.
+    pub pin_limit: usize,
+    /// Slices shorter than this are copied, if the stack has a copy pool.
+    pub thresholds: Thresholds,
     /// Bytes that a connection keeps for the program to read: the largest window offered, at
     /// most 2^30.
     pub receive_window: usize,
@@ -71,6 +77,8 @@ impl Default for StackConfig {
             nagle: true,
             time_wait: Duration::from_secs(60),
             send_limit: 4 << 20,
+            pin_limit: usize::MAX,
+            thresholds: Thresholds::default(),
             receive_window: 64 << 10,
             share_min: 512,
             segmentation: true,

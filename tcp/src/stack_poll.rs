@@ -32,6 +32,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
     /// doorbell was rung.
     pub fn poll(&mut self, now: Instant) -> Result<Option<Instant>, QueueError> {
         let reclaimed = self.port.reclaim(&mut |_| {});
+        self.move_wanted_away();
         self.run_timers(now);
         self.run_neighbours(now);
         self.settle(now);
@@ -284,6 +285,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
                 payload: nothing.parts(0, 0),
                 len: 0,
                 segment_len: 0,
+                has_copies: false,
             };
             let stats: &mut ConnectionStats = &mut self.stats.connections;
             if transmit(&mut self.port, &out, stats).is_err() {

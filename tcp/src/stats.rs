@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::lending::CopiedEarly;
 use crate::plan::Reason;
 
 /// Segments and the bytes of payload in them.
@@ -43,6 +44,8 @@ pub struct Copied {
     pub over_budget: Count,
     /// Frames that had to be padded.
     pub too_short: Count,
+    /// Bytes that can change at any moment, which the CPU had to sum.
+    pub live: Count,
 }
 
 impl Copied {
@@ -52,6 +55,7 @@ impl Copied {
             Reason::NoGather => self.no_gather.add(bytes),
             Reason::OverBudget => self.over_budget.add(bytes),
             Reason::TooShort => self.too_short.add(bytes),
+            Reason::Live => self.live.add(bytes),
         }
     }
 
@@ -61,6 +65,7 @@ impl Copied {
         let mut total = self.no_gather;
         total.join(&self.over_budget);
         total.join(&self.too_short);
+        total.join(&self.live);
         total
     }
 }
@@ -121,7 +126,7 @@ pub struct ConnectionStats {
     pub data: Count,
     /// Segments posted without payload: SYN, bare ACK and FIN, probes, RST.
     pub control_segments: u64,
-    /// Segments posted whose payload came from the program's pages alone.
+    /// Segments posted whose payload was shared, all of it from the program's pages.
     pub shared_segments: u64,
     /// Bytes posted from the program's pages, those of rescued segments included.
     pub shared_bytes: u64,
@@ -131,6 +136,10 @@ pub struct ConnectionStats {
     pub rescued_shared_bytes: u64,
     /// Segments copied whole.
     pub copied: Copied,
+    /// Bytes that were copied to the copy pool instead of lent, before they were sent.
+    pub copied_early: CopiedEarly,
+    /// Bytes posted from the copy pool: neither shared nor copied once more.
+    pub pool_bytes: u64,
     /// Frames that the device was asked to cut into segments.
     pub segmented: Segmented,
     /// Segments sent again in fast recovery.
@@ -174,6 +183,9 @@ impl ConnectionStats {
         self.copied.no_gather.join(&other.copied.no_gather);
         self.copied.over_budget.join(&other.copied.over_budget);
         self.copied.too_short.join(&other.copied.too_short);
+        self.copied.live.join(&other.copied.live);
+        self.copied_early.join(&other.copied_early);
+        self.pool_bytes += other.pool_bytes;
         self.segmented.join(&other.segmented);
         self.fast_retransmits.join(&other.fast_retransmits);
         self.timeout_retransmits.join(&other.timeout_retransmits);

@@ -24,6 +24,7 @@
 //! shares all the same (rule 5): the CPU then sums the program's pages in place.
 
 use core::net::Ipv4Addr;
+use core::ops::Range;
 
 use pagewire_hal::{
     Capabilities, ChecksumOffload, DmaMemory, FrameBuffer, FrameBuilder, FrameId, Ledger,
@@ -165,6 +166,8 @@ pub(crate) struct Outgoing<'a> {
     /// Bytes of payload in each segment if the device is to cut it; 0 if it is one segment.
     /// What is to be cut has been through [`request_budget`], and fits.
     pub(crate) segment_len: u16,
+    /// Some of the payload may be copies in the pool.
+    pub(crate) has_copies: bool,
 }
 
 impl Outgoing<'_> {
@@ -196,6 +199,15 @@ impl Outgoing<'_> {
     }
 }
 
+/// A segment that went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Posted {
+    pub(crate) frame: FrameId,
+    pub(crate) plan: Plan,
+    /// Pieces of the frame, the header's included.
+    pub(crate) fragments: usize,
+}
+
 /// Why a segment did not go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Blocked {
@@ -221,7 +233,7 @@ pub(crate) fn transmit<Q: TxQueue, M: DmaMemory>(
     port: &mut TxPort<Q, M>,
     out: &Outgoing<'_>,
     stats: &mut ConnectionStats,
-) -> Result<FrameId, Blocked> {
+) -> Result<Posted, Blocked> {
     if !port.has_room(1) {
         stats.ring_full += 1;
         return Err(Blocked::Full);
@@ -232,6 +244,8 @@ pub(crate) fn transmit<Q: TxQueue, M: DmaMemory>(
         Plan::Copy(Reason::NoGather)
     } else if out.header_len() + out.len < out.device.min_frame_len {
         Plan::Copy(Reason::TooShort)
+    } else if must_be_summed_live(port.ledger(), out) {
+        Plan::Copy(Reason::Live)
     } else {
         page_budget(port.ledger(), out)
     };
@@ -245,7 +259,20 @@ pub(crate) fn transmit<Q: TxQueue, M: DmaMemory>(
         Err(Blocked::Full) => stats.ring_full += 1,
         Err(Blocked::Refused) => stats.refused_posts += 1,
     }
-    posted
+    posted.map(|(frame, fragments)| Posted {
+        frame,
+        plan,
+        fragments,
+    })
+}
+
+/// Whether the CPU would have to sum bytes that can change before the device reads them: then the
+/// sum would be wrong, and they are copied and summed in one pass.
+#[inline]
+fn must_be_summed_live(ledger: &Ledger, out: &Outgoing<'_>) -> bool {
+    ledger.has_live()
+        && !out.device.sums_tcp()
+        && out.payload.clone().any(|part| ledger.is_live(part.loan))
 }
 
 /// Step 4b: see if the pieces of the payload do not exceed what the device can gather less the
@@ -298,7 +325,9 @@ impl Iterator for PayloadRuns<'_> {
             if let Some(run) = self.part.as_mut().and_then(Runs::next) {
                 return Some(run);
             }
-            let Part { loan, start, len } = self.parts.next()?;
+            let Part {
+                loan, start, len, ..
+            } = self.parts.next()?;
             self.part = self.ledger.runs(loan, start, len).ok();
         }
     }
@@ -310,7 +339,7 @@ fn share<Q: TxQueue, M: DmaMemory>(
     port: &mut TxPort<Q, M>,
     out: &Outgoing<'_>,
     prefix: usize,
-) -> Result<FrameId, Blocked> {
+) -> Result<(FrameId, usize), Blocked> {
     let len = out.header_len() + prefix;
     let mut buffer = header_buffer(port, len)?;
     let (frame, ledger) = port.bytes_and_ledger(&mut buffer);
@@ -328,7 +357,7 @@ fn share<Q: TxQueue, M: DmaMemory>(
 fn copy_all<Q: TxQueue, M: DmaMemory>(
     port: &mut TxPort<Q, M>,
     out: &Outgoing<'_>,
-) -> Result<FrameId, Blocked> {
+) -> Result<(FrameId, usize), Blocked> {
     let len = out.header_len() + out.len;
     let padded = len.max(out.device.min_frame_len);
     let mut buffer = header_buffer(port, padded)?;
@@ -432,13 +461,27 @@ fn checksum(
     sum.add(tcp);
     let copied = target.len();
     for part in out.payload.clone().take_bytes(copied) {
-        let bytes = bytes(ledger, &part)?;
-        let (here, behind) = target.split_at_mut_checked(bytes.len())?;
-        sum.copy(bytes, here);
+        let (here, behind) = target.split_at_mut_checked(part.len)?;
+        match bytes(ledger, &part) {
+            Some(bytes) => {
+                sum.copy(bytes, here);
+            }
+            // In two passes where they are live, or not in one place.
+            None => {
+                copy_part(ledger, &part, here)?;
+                sum.add(here);
+            }
+        }
         target = behind;
     }
     for part in out.payload.clone().skip_bytes(copied) {
-        sum.add(bytes(ledger, &part)?);
+        match bytes(ledger, &part) {
+            Some(bytes) => sum.add(bytes),
+            None => {
+                let each = &mut |bytes: &[u8]| sum.add(bytes);
+                ledger.read(part.loan, part.start, part.len, each).ok()?;
+            }
+        }
     }
     Some(sum.finish())
 }
@@ -447,15 +490,24 @@ fn checksum(
 #[inline]
 fn copy(ledger: &Ledger, parts: Parts<'_>, mut target: &mut [u8]) -> Option<()> {
     for part in parts {
-        let bytes = bytes(ledger, &part)?;
-        let (here, behind) = target.split_at_mut_checked(bytes.len())?;
-        here.copy_from_slice(bytes);
+        let (here, behind) = target.split_at_mut_checked(part.len)?;
+        match bytes(ledger, &part) {
+            Some(bytes) => here.copy_from_slice(bytes),
+            None => copy_part(ledger, &part, here)?,
+        }
         target = behind;
     }
     target.is_empty().then_some(())
 }
 
-/// The bytes of a part, where they lie.
+/// Copies a part that is live, or not in one place.
+#[cold]
+fn copy_part(ledger: &Ledger, part: &Part<'_>, target: &mut [u8]) -> Option<()> {
+    ledger.copy_lent(part.loan, part.start, target).ok()
+}
+
+/// The bytes of a part, where they lie; `None` if they do not lie in one place where they stay as
+/// they are.
 #[inline]
 fn bytes<'a>(ledger: &'a Ledger, part: &Part<'a>) -> Option<&'a [u8]> {
     let offset = part.start.checked_sub(part.loan.range().start)?;
@@ -481,8 +533,9 @@ fn lend_and_attach_pieces<Q: TxQueue, M: DmaMemory>(
 fn hand_to_device<Q: TxQueue, M: DmaMemory>(
     frame: FrameBuilder<'_, Q, M>,
     out: &Outgoing<'_>,
-) -> Result<FrameId, Blocked> {
-    Ok(frame.post(out.device.offload(out))?)
+) -> Result<(FrameId, usize), Blocked> {
+    let fragments = frame.fragments();
+    Ok((frame.post(out.device.offload(out))?, fragments))
 }
 
 /// Takes note of what was posted.
@@ -513,15 +566,30 @@ fn count(stats: &mut ConnectionStats, out: &Outgoing<'_>, plan: Plan) {
     }
     match plan {
         Plan::Share => {
-            stats.shared_segments += segments;
-            stats.shared_bytes += out.len as u64;
+            let pool = pool_bytes(out, 0..out.len);
+            stats.pool_bytes += pool;
+            stats.shared_segments += if pool == 0 { segments } else { 0 };
+            stats.shared_bytes += out.len as u64 - pool;
         }
         Plan::Rescue { prefix } => {
-            let shared = (out.len - prefix) as u64;
+            let pool = pool_bytes(out, prefix..out.len);
+            let shared = (out.len - prefix) as u64 - pool;
             stats.rescued.add(prefix);
+            stats.pool_bytes += pool;
             stats.rescued_shared_bytes += shared;
             stats.shared_bytes += shared;
         }
         Plan::Copy(reason) => stats.copied.add(reason, out.len),
     }
+}
+
+/// Bytes of a range of the payload that are copies in the pool.
+#[inline]
+pub(crate) fn pool_bytes(out: &Outgoing<'_>, range: Range<usize>) -> u64 {
+    if !out.has_copies {
+        return 0;
+    }
+    let parts = out.payload.clone().take_bytes(range.end);
+    let copies = parts.skip_bytes(range.start).filter(|part| part.copied);
+    copies.map(|part| part.len as u64).sum()
 }

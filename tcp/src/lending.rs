@@ -1,0 +1,249 @@
+//! How the bytes of a call of `send` are borrowed: lent where that pays, copied where it does not or
+//! cannot be.
+
+use core::time::Duration;
+
+use pagewire_hal::{CopyPool, DmaMemory, Ledger, LendError, Loan, Sharing};
+
+use crate::plan::Reason;
+use crate::send_buffer::Slice;
+
+/// What a call of [`Stack::send_with`](crate::Stack::send_with) wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct SendOptions {
+    /// What happens to bytes that somebody wants to write over while they are lent.
+    pub on_write: OnWrite,
+    /// Which bytes are copied at once.
+    pub copy: CopyRule,
+    /// Keep an account of the call, see [`Stack::explained`](crate::Stack::explained).
+    pub explain: bool,
+}
+
+/// What happens when somebody wants to write to memory whose bytes are lent, and that has a watcher
+/// ([`Watch`](pagewire_hal::Watch)): he sleeps until they are not, in any case.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnWrite {
+    /// They stay lent until they are acknowledged: the writer waits for the peer.
+    #[default]
+    Wait,
+    /// The next poll moves what is not acknowledged to the copy pool, if there is room: the writer
+    /// waits for frames that are in the ring, and not for the peer.
+    MoveAway,
+}
+
+/// Which bytes are copied to the copy pool ([`Stack::set_copy_pool`](crate::Stack::set_copy_pool))
+/// at the call, instead of being lent. Without a pool none is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum CopyRule {
+    /// Slices below the threshold of their kind ([`Thresholds`]), and what is beyond the limit of
+    /// the connection.
+    #[default]
+    BelowThreshold,
+    /// Only what cannot be lent.
+    Never,
+    /// All.
+    Always,
+}
+
+/// Slices that are shorter than this many bytes are copied rather than lent, by the kind of their
+/// memory. `pagewire bench sharing` measures them on a machine; `docs/sharing.md` has the figures
+/// that the defaults come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Thresholds {
+    /// Memory that cannot change: lending is a count.
+    pub owned: usize,
+    /// Memory with a watcher: lending may be a system call, and a fault of the next writer.
+    pub watched: usize,
+    /// Files as they are at the moment: lending is a count.
+    pub live: usize,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            owned: 256,
+            watched: 160 << 10,
+            live: 256,
+        }
+    }
+}
+
+impl Thresholds {
+    const fn of(&self, sharing: Sharing<'_>) -> usize {
+        match sharing {
+            Sharing::Owned => self.owned,
+            Sharing::Watched(_) => self.watched,
+            Sharing::Live(_) => self.live,
+        }
+    }
+}
+
+/// Why bytes were copied before they were sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Early {
+    Asked,
+    BelowThreshold,
+    OverLimit,
+    Refused,
+    Written,
+}
+
+/// Bytes that were copied before they were sent, by the reason. They are sent from the copy pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct CopiedEarly {
+    /// The call wanted it so.
+    pub asked: u64,
+    /// Slices that were too short.
+    pub below_threshold: u64,
+    /// The connection had as much lent as it may.
+    pub over_limit: u64,
+    /// Nobody could keep them as they are.
+    pub refused: u64,
+    /// Somebody wanted to write over them.
+    pub written: u64,
+}
+
+impl CopiedEarly {
+    pub(crate) const fn add(&mut self, why: Early, bytes: usize) {
+        let counter = match why {
+            Early::Asked => &mut self.asked,
+            Early::BelowThreshold => &mut self.below_threshold,
+            Early::OverLimit => &mut self.over_limit,
+            Early::Refused => &mut self.refused,
+            Early::Written => &mut self.written,
+        };
+        *counter += bytes as u64;
+    }
+
+    pub(crate) const fn join(&mut self, other: &Self) {
+        self.asked += other.asked;
+        self.below_threshold += other.below_threshold;
+        self.over_limit += other.over_limit;
+        self.refused += other.refused;
+        self.written += other.written;
+    }
+
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.asked + self.below_threshold + self.over_limit + self.refused + self.written
+    }
+}
+
+/// Which way the bytes of a call went, and why. What is sent again counts again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// Bytes that were lent by the call.
+    pub lent: u64,
+    /// Bytes that were copied to the copy pool, at the call or later.
+    pub copied_early: CopiedEarly,
+    /// Frames posted that carried some of them.
+    pub frames: u64,
+    /// Pieces of these frames, those of headers and of other calls included.
+    pub fragments: u64,
+    /// Bytes posted that the device fetched from where they were lent.
+    pub shared: u64,
+    /// Bytes posted from the copy pool.
+    pub from_pool: u64,
+    /// Bytes posted in frames that had to be copied: the device takes one fragment per frame, …
+    pub no_gather: u64,
+    /// … or their pieces were too many (only the beginning of some is copied), …
+    pub over_budget: u64,
+    /// … or the frame was too short, …
+    pub too_short: u64,
+    /// … or nobody but the CPU could sum them, and they might change meanwhile.
+    pub live: u64,
+    /// From the call until none of its bytes was needed any more.
+    pub held: Duration,
+}
+
+impl Explanation {
+    pub(crate) const fn add_copied(&mut self, reason: Reason, bytes: usize) {
+        let counter = match reason {
+            Reason::NoGather => &mut self.no_gather,
+            Reason::OverBudget => &mut self.over_budget,
+            Reason::TooShort => &mut self.too_short,
+            Reason::Live => &mut self.live,
+        };
+        *counter += bytes as u64;
+    }
+}
+
+/// How bytes were borrowed.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) loan: Loan,
+    /// Why they are a copy, if they are.
+    pub(crate) copied: Option<Early>,
+}
+
+/// Borrows for one call.
+pub(crate) struct Lender<'a, M: DmaMemory> {
+    pub(crate) ledger: &'a mut Ledger,
+    pub(crate) pool: Option<&'a mut CopyPool<M>>,
+    pub(crate) thresholds: Thresholds,
+    pub(crate) rule: CopyRule,
+    /// Bytes that the connection may still have lent.
+    pub(crate) room: usize,
+}
+
+impl<M: DmaMemory> Lender<'_, M> {
+    /// Borrows the first of up to `len` bytes of a slice. `None`: there is no room now.
+    pub(crate) fn take(&mut self, slice: &Slice, len: usize) -> Result<Option<Taken>, LendError> {
+        let mut why = self.why_not(slice)?;
+        if why.is_some() && self.pool.is_none() {
+            why = None;
+        }
+        if let Some(why) = why {
+            let copied = self.copy(slice, len, why)?;
+            // With a full pool a short slice is lent, which costs more but waits for nobody.
+            if copied.is_some() || why != Early::BelowThreshold {
+                return Ok(copied);
+            }
+        }
+        match self.ledger.lend(slice.region, slice.start, len) {
+            Ok(loan) => {
+                self.room = self.room.saturating_sub(len);
+                Ok(Some(Taken { loan, copied: None }))
+            }
+            Err(LendError::Refused(_)) if self.pool.is_some() => {
+                self.copy(slice, len, Early::Refused)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Why a slice is not to be lent.
+    fn why_not(&self, slice: &Slice) -> Result<Option<Early>, LendError> {
+        let sharing = self.ledger.sharing(slice.region);
+        let sharing = sharing.ok_or(LendError::UnknownRegion)?;
+        Ok(match self.rule {
+            CopyRule::Always => Some(Early::Asked),
+            CopyRule::BelowThreshold if slice.len < self.thresholds.of(sharing) => {
+                Some(Early::BelowThreshold)
+            }
+            CopyRule::BelowThreshold if slice.len > self.room => Some(Early::OverLimit),
+            _ => None,
+        })
+    }
+
+    fn copy(&mut self, slice: &Slice, len: usize, why: Early) -> Result<Option<Taken>, LendError> {
+        let Some(pool) = &mut self.pool else {
+            return Ok(None);
+        };
+        let ledger = &mut *self.ledger;
+        let (from, start) = (slice.region, slice.start);
+        let put = pool.put(len, |bytes| ledger.copy_now(from, start, bytes))?;
+        let Some(range) = put else {
+            return Ok(None);
+        };
+        let loan = ledger.lend(pool.region(), range.start, range.len())?;
+        Ok(Some(Taken {
+            loan,
+            copied: Some(why),
+        }))
+    }
+}
