@@ -1,7 +1,7 @@
 //! Anonymous memory of our own for the device, in huge pages where there are some.
 
 use std::ffi::c_void;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -115,16 +115,31 @@ impl Pages {
         rustix::fs::ftruncate(&file, len as u64)?;
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&file, seals)?;
-        let mut pages = Self::aligned(len)?;
-        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let mut pages = Self::place(file.as_fd(), len, ProtFlags::READ | ProtFlags::WRITE)?;
+        pages.file = Some(file);
+        pages.huge = huge;
+        pages.prepare()?;
+        Ok(pages)
+    }
+
+    /// The first `len` bytes of a file, to read only.
+    pub(crate) fn view(file: BorrowedFd<'_>, len: usize) -> Result<Self, Errno> {
+        let pages = Self::place(file, len, ProtFlags::READ)?;
+        pages.advise(Advice::LinuxDontFork)?;
+        // Saves faults, where it is known.
+        match pages.advise(Advice::LinuxPopulateRead) {
+            Ok(()) | Err(Errno::INVAL) => Ok(pages),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn place(file: BorrowedFd<'_>, len: usize, access: ProtFlags) -> Result<Self, Errno> {
+        let pages = Self::aligned(len)?;
         let flags = MapFlags::SHARED | MapFlags::FIXED;
         let place = pages.base.as_ptr().cast();
         // SAFETY: the file takes the place of memory that is ours, that nobody has seen yet, and
         // that is as long.
-        unsafe { rustix::mm::mmap(place, len, access, flags, &file, 0) }?;
-        pages.file = Some(file);
-        pages.huge = huge;
-        pages.prepare()?;
+        unsafe { rustix::mm::mmap(place, len, access, flags, file, 0) }?;
         Ok(pages)
     }
 

@@ -93,6 +93,12 @@ impl Book {
         self.some(pages).iter().any(|page| page.loans > 0)
     }
 
+    /// How many of these are not lent.
+    pub(crate) fn bare(&self, pages: Range<usize>) -> usize {
+        let bare = |page: &&Page| page.loans == 0;
+        self.some(pages).iter().filter(bare).count()
+    }
+
     /// Whether any of these is lent, and the program has no other page for it.
     pub(crate) fn is_shut(&self, pages: Range<usize>) -> bool {
         self.some(pages).iter().any(Page::is_shut)

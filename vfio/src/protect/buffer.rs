@@ -88,7 +88,7 @@ impl Buffer {
     ///
     /// # Errors
     /// [`ProtectError::OutOfRange`], [`ProtectError::Empty`], [`ProtectError::TooMany`],
-    /// [`ProtectError::Away`], [`ProtectError::HandlerGone`], or what the system said; nothing is
+    /// [`ProtectError::Away`], [`ProtectError::OverLimit`], [`ProtectError::HandlerGone`], or what the system said; nothing is
     /// lent then, and the bytes have to be copied.
     pub fn lend(&self, range: Range<usize>) -> Result<Lent, ProtectError> {
         let bytes = within(&self.bytes, &range)?;

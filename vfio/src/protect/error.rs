@@ -58,6 +58,8 @@ pub enum ProtectError {
     /// A page is lent that the program has another for, see
     /// [`PollingThread`](super::PollingThread): it can be lent anew when it is released. Copy.
     Away,
+    /// As many bytes are lent as may be, see [`Protector::set_limit`](super::Protector::set_limit).
+    OverLimit,
     /// The memory cannot be written by pointer from a [`PollingThread`](super::PollingThread).
     Polling,
     /// More loans of a page than can be counted (2^32 − 1).
@@ -114,6 +116,10 @@ impl fmt::Display for ProtectError {
                 f,
                 "what the program has written since the page was lent cannot be lent before that is \
                  released: copy it"
+            ),
+            Self::OverLimit => write!(
+                f,
+                "as many bytes are lent as may be: copy, release loans, or set a higher limit"
             ),
             Self::Polling => write!(
                 f,

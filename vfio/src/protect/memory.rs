@@ -94,6 +94,10 @@ impl Arena {
         self.memory.watch.twin().home()
     }
 
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// Where buffers are written.
     #[cfg(test)]
     pub(crate) fn program(&self) -> NonNull<u8> {

@@ -23,6 +23,12 @@
 //! give its loan back early, if it puts the bytes elsewhere first: the policy *write-protect, copy*.
 //! If it does not, that is *write-protect, wait*.
 //!
+//! # With a NIC
+//! An [`Arena`] is [`Lendable`](pagewire_hal::Lendable): a platform registers a clone of it, and a
+//! [`Ledger`](pagewire_hal::Ledger) lends parts of that region and releases them, page by page. Offsets
+//! are those of the arena, [`Buffer::arena_offset`]. A limit on what is lent is set by
+//! [`Protector::set_limit`].
+//!
 //! # Two addresses
 //! Memory has an address where the program writes it, which is protected, and one where it is lent
 //! from ([`Arena::base`], [`Lent::bytes`]), where nobody can write. Both show the same pages. When
@@ -82,6 +88,7 @@ mod book;
 mod buffer;
 mod error;
 mod handler;
+mod lendable;
 mod memory;
 mod polling;
 mod protector;
@@ -100,6 +107,8 @@ pub use protector::{Choice, Mode, ProtectCounters, Protector};
 mod away_tests;
 #[cfg(test)]
 mod device_tests;
+#[cfg(test)]
+mod ledger_tests;
 #[cfg(test)]
 mod schedule_tests;
 #[cfg(test)]

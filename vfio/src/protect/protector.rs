@@ -175,6 +175,19 @@ impl Protector {
         Arena::new(self, layout)
     }
 
+    /// How many bytes, in whole pages, may be lent at once of all that this protector watches. At
+    /// first there is no limit (`u64::MAX`). What is lent already stays so. A loan that would exceed
+    /// it is refused ([`ProtectError::OverLimit`]), and its bytes have to be copied.
+    pub fn set_limit(&self, bytes: u64) {
+        self.shared().set_limit(bytes);
+    }
+
+    /// What [`set_limit`](Self::set_limit) has set.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.shared().limit()
+    }
+
     /// What has been counted.
     #[must_use]
     pub fn counters(&self) -> ProtectCounters {

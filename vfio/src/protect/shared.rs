@@ -16,6 +16,9 @@ pub(crate) struct Shared {
     /// Whether somebody serves the faults.
     pub(crate) alive: AtomicBool,
     pub(crate) tally: Tally,
+    /// Bytes in pages that are lent now, and as many as may be.
+    lent: AtomicU64,
+    limit: AtomicU64,
     /// Lets the handler die of a panic.
     #[cfg(test)]
     pub(crate) doomed: AtomicBool,
@@ -45,9 +48,35 @@ impl Shared {
             watches: Mutex::new(Vec::new()),
             alive: AtomicBool::new(true),
             tally: Tally::default(),
+            lent: AtomicU64::new(0),
+            limit: AtomicU64::new(u64::MAX),
             #[cfg(test)]
             doomed: AtomicBool::new(false),
         }
+    }
+
+    /// How many bytes may be lent at once.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_limit(&self, bytes: u64) {
+        self.limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that begin to be lent; false if that would be too many.
+    pub(crate) fn begin(&self, bytes: usize) -> bool {
+        let limit = self.limit();
+        let more = |lent: u64| lent.checked_add(bytes as u64).filter(|lent| *lent <= limit);
+        let counted = self
+            .lent
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        bytes == 0 || counted.is_ok()
+    }
+
+    /// Counts bytes that are lent no more.
+    pub(crate) fn end(&self, bytes: usize) {
+        self.lent.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
     /// Serves a write that was stopped.

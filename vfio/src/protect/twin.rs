@@ -7,7 +7,7 @@
 //! has the old bytes, and pointers there stay valid. Later the new bytes go to the old page, which
 //! is then put back.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use rustix::fs::{FallocateFlags, MemfdFlags};
@@ -21,7 +21,7 @@ use crate::pages::Pages;
 pub(crate) struct Twin {
     program: NonNull<u8>,
     len: usize,
-    view: View,
+    view: Pages,
     files: Option<Files>,
 }
 
@@ -52,7 +52,7 @@ impl Twin {
         Ok(Self {
             program: pages.base(),
             len,
-            view: View::new(file, 0, len)?,
+            view: Pages::view(file, len)?,
             files,
         })
     }
@@ -64,7 +64,7 @@ impl Twin {
 
     /// Where it is lent from.
     pub(crate) fn home(&self) -> NonNull<u8> {
-        self.view.base
+        self.view.base()
     }
 
     /// Bytes.
@@ -143,50 +143,6 @@ fn copy(from: &OwnedFd, to: &OwnedFd, start: usize, len: usize) -> Result<(), Er
         at += written;
     }
     Ok(())
-}
-
-/// A part of a file, to read.
-#[derive(Debug)]
-struct View {
-    base: NonNull<u8>,
-    len: usize,
-}
-
-impl View {
-    fn new(file: BorrowedFd<'_>, offset: u64, len: usize) -> Result<Self, Errno> {
-        let (access, flags) = (ProtFlags::READ, MapFlags::SHARED);
-        // SAFETY: a new mapping at an address that the kernel chooses.
-        let base = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                len,
-                access,
-                flags,
-                file.as_fd(),
-                offset,
-            )
-        }?;
-        let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
-        let view = Self { base, len };
-        for advice in [Advice::LinuxDontFork, Advice::LinuxPopulateRead] {
-            // SAFETY: the mapping is ours; neither takes bytes away.
-            match unsafe { rustix::mm::madvise(base.as_ptr().cast(), len, advice) } {
-                // An old kernel does not know the second, which saves faults only.
-                Ok(()) | Err(Errno::INVAL) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        Ok(view)
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and whoever was told its address must have done with it.
-        if let Err(errno) = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) } {
-            log::warn!("{} bytes could not be unmapped: {errno}", self.len);
-        }
-    }
 }
 
 #[cfg(test)]

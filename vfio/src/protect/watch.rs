@@ -130,10 +130,15 @@ impl Watch {
         if !state.book.gather(pages.clone(), &mut self.hands(shared)) {
             return Err(ProtectError::Away);
         }
+        let begins = state.book.bare(pages.clone()) * self.page;
+        if !shared.begin(begins) {
+            return Err(ProtectError::OverLimit);
+        }
         if let Some(bare) = state.book.to_protect(pages.clone()) {
             let (base, len) = self.address(&bare);
             Tally::add(&shared.tally.protects);
             shared.userfault.protect(base, len).map_err(|errno| {
+                shared.end(begins);
                 // Some of them may be protected now, and nobody is to wait for a release.
                 state.book.doubt(bare.clone());
                 state.book.open(bare, &mut self.hands(shared));
@@ -169,8 +174,9 @@ impl Watch {
         let mut state = lock(&self.state);
         // With nobody to clear them later they are cleared now.
         let lazy = shared.alive.load(Ordering::SeqCst);
-        let pages = self.pages(bytes);
+        let (pages, before) = (self.pages(bytes), state.book.lent());
         state.book.release(pages, lazy, &mut self.hands(shared));
+        shared.end((before - state.book.lent()) * self.page);
         self.publish(&state);
     }
 
