@@ -14,6 +14,7 @@ use pagewire_models::host::{Host, HostConfig, HostMemory};
 use pagewire_tcp::{ConnectionId, Slice, Stack, StackConfig};
 
 pub(crate) mod flow;
+pub(crate) mod guarded;
 pub(crate) mod segment;
 pub(crate) mod segmenting;
 #[allow(unused_imports)] // as above
