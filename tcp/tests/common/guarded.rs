@@ -79,11 +79,10 @@ impl Guarded {
             self.inner.has_wanted.store(true, Ordering::Relaxed);
             return false;
         }
-        // SAFETY: the range lies in the memory, and none of its pages is lent.
-        unsafe {
-            let to = self.inner.base.add(at);
-            to.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
-        }
+        // SAFETY: the range lies in the memory.
+        let to = unsafe { self.inner.base.add(at) };
+        // SAFETY: as above, and none of its pages is lent.
+        unsafe { to.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
         true
     }
 
@@ -91,11 +90,11 @@ impl Guarded {
     pub(crate) fn read(&self, range: Range<usize>) -> Vec<u8> {
         let mut bytes = vec![0; range.len()];
         assert!(range.end <= self.size());
-        // SAFETY: the range lies in the memory; the only writer is the thread that reads here.
-        unsafe {
-            let from = self.inner.base.add(range.start);
-            from.copy_to_nonoverlapping(NonNull::from(&mut bytes[..]).cast(), range.len());
-        }
+        let to = NonNull::from(&mut bytes[..]).cast();
+        // SAFETY: the range lies in the memory.
+        let from = unsafe { self.inner.base.add(range.start) };
+        // SAFETY: as above; the only writer is the thread that reads here.
+        unsafe { from.copy_to_nonoverlapping(to, range.len()) };
         bytes
     }
 
