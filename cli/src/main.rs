@@ -1,5 +1,6 @@
 //! The `pagewire` command.
 
+mod bench;
 mod bind;
 mod demo;
 mod device;
@@ -45,6 +46,8 @@ enum Command {
     Model(serve_model::Args),
     /// Test whether a device does what Pagewire promises of it, in the spirit of `ethtool -t`
     Selftest(selftest::Args),
+    /// What things cost on this machine
+    Bench(bench::Args),
     /// The receiving end of `demo --peer linux`: started by it, in a network namespace
     #[command(name = "__receive", hide = true)]
     Receive(receiver::Args),
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Unbind(args) => unbind::run(&args),
         Command::Model(args) => serve_model::run(&args),
         Command::Selftest(args) => selftest::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Receive(args) => receiver::run(&args),
     };
     match result {

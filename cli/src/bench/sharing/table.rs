@@ -1,0 +1,138 @@
+//! Figures as rows and cells, for a terminal and for Markdown.
+
+use super::case::{CASES, Case, Group};
+use super::crossover::Crossover;
+use super::measure::{Cache, Measured};
+
+/// A table with a head.
+pub(super) struct Table {
+    pub(super) head: Vec<String>,
+    pub(super) rows: Vec<Vec<String>>,
+}
+
+/// Bytes, in the largest unit that they are a multiple of.
+pub(super) fn bytes(count: usize) -> String {
+    match count {
+        _ if count >= 1 << 20 && count.is_multiple_of(1 << 20) => format!("{} MiB", count >> 20),
+        _ if count >= 1 << 10 && count.is_multiple_of(1 << 10) => format!("{} KiB", count >> 10),
+        _ => format!("{count} B"),
+    }
+}
+
+/// Three digits, or all before the point.
+fn digits(value: f64) -> String {
+    match value {
+        _ if value >= 99.95 => format!("{value:.0}"),
+        _ if value >= 9.995 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// Picoseconds for a byte, of each case of a group.
+pub(super) fn costs(measured: &Measured, group: Group, cache: Cache) -> Table {
+    let is_there = |case: &&Case| {
+        measured
+            .figures
+            .iter()
+            .any(|figure| figure.case == case.name)
+    };
+    let of_group = CASES.iter().filter(|case| case.group() == group);
+    let cases: Vec<_> = of_group.filter(is_there).collect();
+    let cell = |case: &Case, size: usize| {
+        let mut figures = measured.figures.iter();
+        let found = figures.find(|f| f.case == case.name && f.cache == cache && f.size == size);
+        found.map_or("–".into(), |figure| {
+            digits(figure.nanoseconds_per_byte * 1000.0)
+        })
+    };
+    let names = cases.iter().map(|case| case.name.to_owned());
+    let row = |&size: &usize| {
+        let cells = cases.iter().map(|case| cell(case, size));
+        std::iter::once(bytes(size)).chain(cells).collect()
+    };
+    Table {
+        head: std::iter::once("a send of".into()).chain(names).collect(),
+        rows: measured.sizes.iter().map(row).collect(),
+    }
+}
+
+/// From where on each way to share costs less.
+pub(super) fn crossings(crossovers: &[Crossover]) -> Table {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for crossover in crossovers {
+        let from = crossover.from.map_or("never".into(), bytes);
+        match rows.last_mut() {
+            Some(row) if row.first().is_some_and(|name| name == crossover.case) => row.push(from),
+            _ => rows.push(vec![crossover.case.into(), crossover.against.into(), from]),
+        }
+    }
+    let head = ["way to share", "against", "hot: from", "cold: from"];
+    Table {
+        head: head.map(Into::into).to_vec(),
+        rows,
+    }
+}
+
+impl Table {
+    /// For a terminal: columns as wide as they must be, the first to the left.
+    pub(super) fn text(&self) -> String {
+        let all = || std::iter::once(&self.head).chain(&self.rows);
+        let width = |column: usize| {
+            let cells = all().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<_> = (0..self.head.len()).map(width).collect();
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().zip(&widths).enumerate();
+            let cells = cells.map(|(column, (cell, &width))| match column {
+                0 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            });
+            cells.collect::<Vec<_>>().join("  ")
+        };
+        all().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// For Markdown.
+    pub(super) fn markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let rule: Vec<String> = (0..self.head.len())
+            .map(|column| if column == 0 { "---" } else { "---:" }.into())
+            .collect();
+        let rows: String = self.rows.iter().map(|row| line(row)).collect();
+        line(&self.head) + &line(&rule) + &rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_in_the_largest_unit() {
+        assert_eq!(bytes(256), "256 B");
+        assert_eq!(bytes(1024), "1 KiB");
+        assert_eq!(bytes(1500), "1500 B");
+        assert_eq!(bytes(16 << 20), "16 MiB");
+    }
+
+    #[test]
+    fn three_digits() {
+        assert_eq!(digits(0.123), "0.12");
+        assert_eq!(digits(12.34), "12.3");
+        assert_eq!(digits(1234.5), "1234");
+    }
+
+    #[test]
+    fn tables_have_a_cell_for_each_column() {
+        let table = Table {
+            head: vec!["a".into(), "bcd".into()],
+            rows: vec![vec!["long".into(), "1".into()]],
+        };
+        assert_eq!(table.text(), "a     bcd\nlong    1");
+        assert_eq!(
+            table.markdown(),
+            "| a | bcd |\n| --- | ---: |\n| long | 1 |\n"
+        );
+    }
+}
