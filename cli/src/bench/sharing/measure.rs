@@ -86,7 +86,11 @@ pub(super) struct Figure {
 impl Figure {
     fn new(case: &Case, cache: Cache, size: usize, mut samples: Vec<f64>) -> Option<Self> {
         samples.sort_by(f64::total_cmp);
-        let at = |quarter: usize| samples.get((samples.len() - 1) * quarter / 4).copied();
+        let at = |quarter: usize| {
+            samples
+                .get(samples.len().saturating_sub(1) * quarter / 4)
+                .copied()
+        };
         let nanoseconds = at(2)?;
         Some(Self {
             case: case.name,

@@ -283,7 +283,7 @@ impl Sender for Watched<'_> {
             touch(buffer.bytes_mut(0..self.at.size)?);
             return Ok(());
         }
-        let first = buffer.as_ptr();
+        let first = buffer.as_ptr()?;
         for offset in (0..self.at.size).step_by(rustix::param::page_size()) {
             // SAFETY: the offset is less than the length of the buffer.
             let place = unsafe { first.byte_add(offset) };
