@@ -56,7 +56,10 @@ fn truncation_and_growth_crash_nothing() {
 #[test]
 fn nothing_and_what_is_no_file_are_refused() {
     let page = rustix::param::page_size();
-    assert_eq!(LiveFile::map(file(b"x"), 0, 0).err(), Some(VfioError::Empty));
+    assert_eq!(
+        LiveFile::map(file(b"x"), 0, 0).err(),
+        Some(VfioError::Empty)
+    );
     let odd = LiveFile::map(file(b"x"), 1, page).unwrap_err();
     assert!(odd.to_string().contains("cannot map a file"), "{odd}");
     let folder = File::open("/").unwrap();

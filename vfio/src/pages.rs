@@ -107,24 +107,18 @@ impl Pages {
         if len == 0 {
             return Err(Errno::INVAL);
         }
-        let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        if huge {
-            flags |= MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
-        }
-        let file = rustix::fs::memfd_create("pagewire-dma", flags)?;
-        rustix::fs::ftruncate(&file, len as u64)?;
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&file, seals)?;
-        let mut pages = Self::place(file.as_fd(), len, ProtFlags::READ | ProtFlags::WRITE)?;
+        let file = nameless(len, huge)?;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let mut pages = Self::place(file.as_fd(), 0, len, access)?;
         pages.file = Some(file);
         pages.huge = huge;
         pages.prepare()?;
         Ok(pages)
     }
 
-    /// The first `len` bytes of a file, to read only.
-    pub(crate) fn view(file: BorrowedFd<'_>, len: usize) -> Result<Self, Errno> {
-        let pages = Self::place(file, len, ProtFlags::READ)?;
+    /// `len` bytes of a file from `offset` on, whole pages, to read only.
+    pub(crate) fn view(file: BorrowedFd<'_>, offset: u64, len: usize) -> Result<Self, Errno> {
+        let pages = Self::place(file, offset, len, ProtFlags::READ)?;
         pages.advise(Advice::LinuxDontFork)?;
         // Saves faults, where it is known.
         match pages.advise(Advice::LinuxPopulateRead) {
@@ -133,13 +127,18 @@ impl Pages {
         }
     }
 
-    fn place(file: BorrowedFd<'_>, len: usize, access: ProtFlags) -> Result<Self, Errno> {
+    fn place(
+        file: BorrowedFd<'_>,
+        offset: u64,
+        len: usize,
+        access: ProtFlags,
+    ) -> Result<Self, Errno> {
         let pages = Self::aligned(len)?;
         let flags = MapFlags::SHARED | MapFlags::FIXED;
         let place = pages.base.as_ptr().cast();
         // SAFETY: the file takes the place of memory that is ours, that nobody has seen yet, and
         // that is as long.
-        unsafe { rustix::mm::mmap(place, len, access, flags, file, 0) }?;
+        unsafe { rustix::mm::mmap(place, len, access, flags, file, offset) }?;
         Ok(pages)
     }
 
@@ -198,6 +197,19 @@ impl Drop for Pages {
         // SAFETY: the memory is ours, and whoever was told its address must have done with it.
         unsafe { unmap(self.base, self.len) };
     }
+}
+
+/// A file without a name, of a length that is sealed, in huge pages that were set aside if `huge`.
+pub(crate) fn nameless(len: usize, huge: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    if huge {
+        flags |= MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+    }
+    let file = rustix::fs::memfd_create("pagewire-dma", flags)?;
+    rustix::fs::ftruncate(&file, len as u64)?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file)
 }
 
 /// New memory where the kernel likes to put it.

@@ -62,10 +62,7 @@ impl Buffer {
     /// [`ProtectError::Polling`] on a [`PollingThread`] if the buffer is in huge pages that were set
     /// aside: there it would sleep for ever. It must not have the pointer from another thread then.
     pub fn as_ptr(&self) -> Result<NonNull<u8>, ProtectError> {
-        if PollingThread::is_here() && !self.memory.watch.twin().can_depart() {
-            return Err(ProtectError::Polling);
-        }
-        Ok(self.first())
+        self.memory.pointer(self.bytes.start)
     }
 
     fn first(&self) -> NonNull<u8> {
@@ -106,12 +103,7 @@ impl Buffer {
     /// [`ProtectError::OutOfRange`]; [`ProtectError::Lent`] on a [`PollingThread`] if there can be no
     /// others, as for huge pages that were set aside.
     pub fn bytes_mut(&mut self, range: Range<usize>) -> Result<&mut [u8], ProtectError> {
-        let patience = if PollingThread::is_here() {
-            Patience::Depart
-        } else {
-            Patience::Wait
-        };
-        self.writable(range, patience)
+        self.writable(range, PollingThread::patience())
     }
 
     /// The bytes of a range, to write, if none of its pages is lent.
@@ -131,10 +123,7 @@ impl Buffer {
             Err(ProtectError::Empty) => return Ok(&mut []),
             bytes => bytes?,
         };
-        let shared = self.memory.protector.shared();
-        if !self.memory.watch.open(shared, &bytes, patience) {
-            return Err(ProtectError::Lent);
-        }
+        self.memory.open(&bytes, patience)?;
         // SAFETY: the range lies in the memory.
         let first = unsafe { self.memory.at(bytes.start) };
         // SAFETY: the bytes are initialised and stay there as long as `memory`. Others get at this
@@ -145,7 +134,10 @@ impl Buffer {
 }
 
 /// A range of offsets into `whole`, as offsets into what that is of.
-fn within(whole: &Range<usize>, range: &Range<usize>) -> Result<Range<usize>, ProtectError> {
+pub(crate) fn within(
+    whole: &Range<usize>,
+    range: &Range<usize>,
+) -> Result<Range<usize>, ProtectError> {
     if range.start > range.end || range.end > whole.len() {
         return Err(ProtectError::OutOfRange);
     }
@@ -179,6 +171,11 @@ pub struct Lent {
 }
 
 impl Lent {
+    pub(crate) fn new(memory: &Arc<Memory>, bytes: Range<usize>) -> Result<Self, ProtectError> {
+        memory.watch.lend(memory.protector.shared(), &bytes)?;
+        Ok(Self::counted(memory, bytes))
+    }
+
     /// For bytes that have just been counted as lent.
     fn counted(memory: &Arc<Memory>, bytes: Range<usize>) -> Self {
         Self {
@@ -211,7 +208,8 @@ impl Lent {
         self.bytes.is_empty()
     }
 
-    /// Offset of the first byte in the arena: what its address for the device is reckoned by.
+    /// Offset of the first byte in the arena, or in the memory that was registered: what its address
+    /// for the device is reckoned by.
     #[must_use]
     pub fn arena_offset(&self) -> usize {
         self.bytes.start
@@ -223,7 +221,7 @@ impl Lent {
         // SAFETY: the range lies in the memory.
         let first = unsafe { self.memory.lent_at(self.bytes.start) };
         // SAFETY: the bytes are initialised and stay there as long as `memory`. Nobody can write at
-        // this address. Where the program has the same pages they are protected as long as they are
+        // this address, unless it is the only one (see `MemoryKind::Huge`). Where the program has the same pages they are protected as long as they are
         // lent, also when the handler has died, or others are in their place: so the bytes change
         // neither by pointers nor by the slices of a `Buffer`.
         unsafe { std::slice::from_raw_parts(first.as_ptr(), self.bytes.len()) }

@@ -53,6 +53,11 @@ pub enum ProtectError {
     OutOfRange,
     /// The range, or the memory, has no byte.
     Empty,
+    /// The memory does not begin or end with a page.
+    Unaligned {
+        /// Bytes of a page.
+        page: usize,
+    },
     /// The bytes are lent, and waiting is not wanted or would never end.
     Lent,
     /// A page is lent that the program has another for, see
@@ -107,6 +112,10 @@ impl fmt::Display for ProtectError {
             ),
             Self::OutOfRange => write!(f, "the range is not inside the buffer or loan"),
             Self::Empty => write!(f, "the range has no byte"),
+            Self::Unaligned { page } => write!(
+                f,
+                "the memory does not begin and end with a page, whose length is {page}: map it anew"
+            ),
             Self::Lent => write!(
                 f,
                 "the bytes are lent to the device: poll it until they are released, or write \
@@ -124,8 +133,8 @@ impl fmt::Display for ProtectError {
             Self::Polling => write!(
                 f,
                 "a thread that polls the NIC would wait for itself when it writes to these pages \
-                 (huge ones that were set aside) by pointer: ask for the bytes instead, or take an \
-                 arena of ordinary pages"
+                 by pointer, as none can take their place (huge ones that were set aside, or those \
+                 of a shared file): write from another thread, or take an arena of ordinary pages"
             ),
             Self::TooMany => write!(f, "too many loans of one page"),
             Self::NoRoom { wanted, longest } => write!(

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use pagewire_hal::{Granule, Lendable, Refused, Sharing, Watch};
 
 use super::memory::Memory;
-use super::{Arena, ProtectError};
+use super::{Arena, MappedMemory, ProtectError, Registered};
 
 impl From<ProtectError> for Refused {
     fn from(error: ProtectError) -> Self {
@@ -33,8 +33,8 @@ impl Memory {
     }
 }
 
-// SAFETY: where the memory is lent from nobody can write. Where the program has the same pages, they
-// are protected from the moment `lend` returns until as many releases, also when the handler has died,
+// SAFETY: where the memory is lent from nobody can write (or it is where the program writes, see
+// `MappedMemory`). Where the program has the same pages, they are protected from the moment `lend` returns until as many releases, also when the handler has died,
 // or others are in their place there; what those have goes to the lent page only when it is lent no
 // more. Each page has its own count. What is never released keeps its page as it is, for `Memory`
 // goes with the last share of it, of which the region has one.
@@ -119,6 +119,23 @@ unsafe impl Lendable for Arena {
 
     fn sharing(&self) -> Sharing<'_> {
         Sharing::Watched(self.memory())
+    }
+}
+
+// SAFETY: `MappedMemory` promises initialised bytes that stay there as long as their owner, which the
+// value keeps; they are read there, or by a mapping of our own of the same bytes, as long. Base and
+// length were taken once.
+unsafe impl<M: MappedMemory> Lendable for Registered<M> {
+    fn base(&self) -> NonNull<u8> {
+        Registered::base(self)
+    }
+
+    fn len(&self) -> usize {
+        Registered::len(self)
+    }
+
+    fn sharing(&self) -> Sharing<'_> {
+        Sharing::Watched(self.shared_memory())
     }
 }
 

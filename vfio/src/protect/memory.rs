@@ -6,8 +6,8 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
 use super::twin::Twin;
-use super::watch::Watch;
-use super::{Buffer, ProtectError, Protector};
+use super::watch::{Patience, Watch};
+use super::{Buffer, PollingThread, ProtectError, Protector};
 use crate::pages::{HUGE, Pages};
 use crate::ranges::Ranges;
 use crate::space::lock;
@@ -54,12 +54,7 @@ impl Arena {
             free: Ranges::new([0..=len as u64 - 1], page as u64),
             orphans: Vec::new(),
         };
-        let memory = Memory {
-            watch,
-            places: Mutex::new(places),
-            _pages: pages,
-            protector: protector.clone(),
-        };
+        let memory = Memory::new(protector, watch, places, Box::new(pages));
         Ok(Self {
             memory: Arc::new(memory),
         })
@@ -144,23 +139,38 @@ impl Arena {
     }
 }
 
-/// The memory of an arena, shared by all that can reach it.
+/// Memory that is watched, shared by all that can reach it.
 pub(crate) struct Memory {
     pub(crate) watch: Arc<Watch>,
     places: Mutex<Places>,
     pub(crate) protector: Protector,
-    /// Unmapped after `drop`.
-    _pages: Pages,
+    /// Who has it mapped: dropped after `drop`.
+    _owner: Box<dyn Send + Sync>,
 }
 
 /// Offsets, and to whom they belong.
-struct Places {
+#[derive(Default)]
+pub(crate) struct Places {
     free: Ranges,
     /// Of buffers that are gone, with loans that are not.
     orphans: Vec<Range<usize>>,
 }
 
 impl Memory {
+    pub(crate) fn new(
+        protector: &Protector,
+        watch: Arc<Watch>,
+        places: Places,
+        owner: Box<dyn Send + Sync>,
+    ) -> Self {
+        Self {
+            watch,
+            places: Mutex::new(places),
+            protector: protector.clone(),
+            _owner: owner,
+        }
+    }
+
     /// The byte at an offset, for the program to read and write.
     ///
     /// # Safety
@@ -177,6 +187,31 @@ impl Memory {
     pub(crate) unsafe fn lent_at(&self, offset: usize) -> NonNull<u8> {
         // SAFETY: the caller's promise.
         unsafe { self.watch.twin().home().byte_add(offset) }
+    }
+
+    /// As [`at`](Self::at), for writing by pointer, which is refused on a thread that would sleep for
+    /// ever.
+    pub(crate) fn pointer(&self, offset: usize) -> Result<NonNull<u8>, ProtectError> {
+        let twin = self.watch.twin();
+        if PollingThread::is_here() && !twin.can_depart() {
+            return Err(ProtectError::Polling);
+        }
+        let offset = offset.min(twin.len());
+        // SAFETY: it is at most the length.
+        Ok(unsafe { self.at(offset) })
+    }
+
+    /// Makes bytes writable where the program has them.
+    pub(crate) fn open(
+        &self,
+        bytes: &Range<usize>,
+        patience: Patience,
+    ) -> Result<(), ProtectError> {
+        if self.watch.open(self.protector.shared(), bytes, patience) {
+            Ok(())
+        } else {
+            Err(ProtectError::Lent)
+        }
     }
 
     /// Takes back what a loan had.

@@ -29,6 +29,10 @@
 //! are those of the arena, [`Buffer::arena_offset`]. A limit on what is lent is set by
 //! [`Protector::set_limit`].
 //!
+//! # Memory that the caller brings
+//! [`Protector::register`] takes a [`MappedMemory`] by value and watches it where it is: private pages,
+//! those of a shared file, huge ones. [`Registered`] can be lent as an arena can.
+//!
 //! # Two addresses
 //! Memory has an address where the program writes it, which is protected, and one where it is lent
 //! from ([`Arena::base`], [`Lent::bytes`]), where nobody can write. Both show the same pages. When
@@ -76,15 +80,16 @@
 //! ever.) Until such a page has returned, what it has now cannot be lent: [`ProtectError::Away`].
 //! [`Arena::wanted`] tells of it, although nobody waits: the sooner it is released, the better.
 //!
-//! Huge pages that were set aside have no others to take their place: there [`Buffer::as_ptr`] and, if
-//! it is lent, [`Buffer::bytes_mut`] are errors on that thread. A pointer that it has from elsewhere
-//! it must not use.
+//! Huge pages that were set aside, and those of a shared file that the caller has brought, have no
+//! others to take their place: there [`Buffer::as_ptr`] and, if it is lent, [`Buffer::bytes_mut`] are
+//! errors on that thread. A pointer that it has from elsewhere it must not use.
 //!
 //! # Sources
 //! Linux `Documentation/admin-guide/mm/userfaultfd.rst`, `include/uapi/linux/userfaultfd.h`, and
 //! what programs have shown.
 
 mod book;
+mod brought;
 mod buffer;
 mod error;
 mod handler;
@@ -97,6 +102,7 @@ mod twin;
 mod userfault;
 mod watch;
 
+pub use brought::{MappedMemory, MemoryKind, Registered};
 pub use buffer::{Buffer, Lent};
 pub use error::{Attempt, ProtectError, Way};
 pub use memory::Arena;
@@ -105,6 +111,8 @@ pub use protector::{Choice, Mode, ProtectCounters, Protector};
 
 #[cfg(test)]
 mod away_tests;
+#[cfg(test)]
+mod brought_tests;
 #[cfg(test)]
 mod device_tests;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Mutex;
 
+use super::watch::Patience;
 use crate::space::lock;
 
 thread_local! {
@@ -43,6 +44,15 @@ impl PollingThread {
     #[must_use]
     pub fn is_here() -> bool {
         DEPTH.get() > 0
+    }
+
+    /// How a write to what is lent goes on here.
+    pub(crate) fn patience() -> Patience {
+        if Self::is_here() {
+            Patience::Depart
+        } else {
+            Patience::Wait
+        }
     }
 
     /// Whether the thread that the kernel knows by this number must not sleep.

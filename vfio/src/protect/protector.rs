@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use rustix::io::Errno;
 
 use super::ProtectError;
+use super::brought::{MappedMemory, Registered};
 use super::error::{Attempt, Way};
 use super::handler::Handler;
 use super::memory::{Arena, Layout};
@@ -173,6 +174,16 @@ impl Protector {
     pub fn huge_arena(&self, len: usize) -> Result<Arena, ProtectError> {
         let layout = Layout { len, page: HUGE };
         Arena::new(self, layout)
+    }
+
+    /// Watches memory that the caller brings, for as long as anything of it is used. It is given back
+    /// to nobody, but dropped with the last clone, region and loan.
+    ///
+    /// # Errors
+    /// [`ProtectError::Empty`]; [`ProtectError::Unaligned`]; [`ProtectError::HandlerGone`]; or what
+    /// the system said. The memory is dropped then.
+    pub fn register<M: MappedMemory>(&self, memory: M) -> Result<Registered<M>, ProtectError> {
+        Registered::new(self, memory)
     }
 
     /// How many bytes, in whole pages, may be lent at once of all that this protector watches. At

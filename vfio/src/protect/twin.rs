@@ -7,7 +7,7 @@
 //! has the old bytes, and pointers there stay valid. Later the new bytes go to the old page, which
 //! is then put back.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use rustix::fs::{FallocateFlags, MemfdFlags};
@@ -21,7 +21,8 @@ use crate::pages::Pages;
 pub(crate) struct Twin {
     program: NonNull<u8>,
     len: usize,
-    view: Pages,
+    /// Not there if both are the same: what is lent is then read where it is written.
+    view: Option<Pages>,
     files: Option<Files>,
 }
 
@@ -52,9 +53,63 @@ impl Twin {
         Ok(Self {
             program: pages.base(),
             len,
-            view: Pages::view(file, len)?,
+            view: Some(Pages::view(file, 0, len)?),
             files,
         })
+    }
+
+    /// For private memory: puts pages of a file with the same bytes in its place.
+    ///
+    /// # Safety
+    /// `len` initialised bytes from `base` on, whole pages, are memory of the caller's that he may
+    /// map anew, and nobody writes to them before this returns.
+    pub(crate) unsafe fn adopt(base: NonNull<u8>, len: usize) -> Result<Self, Errno> {
+        let home = crate::pages::nameless(len, false)?;
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { std::slice::from_raw_parts(base.as_ptr(), len) };
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            at += retry_on_intr(|| rustix::io::pwrite(&home, rest, at as u64))?;
+        }
+        let view = Pages::view(home.as_fd(), 0, len)?;
+        let files = Files::new(home.as_fd(), len)?;
+        let twin = Self {
+            program: base,
+            len,
+            view: Some(view),
+            files: Some(files),
+        };
+        twin.show(&home, 0, len)?;
+        Ok(twin)
+    }
+
+    /// For memory that is a part of a file, shared, which others may have mapped too: no page can be
+    /// put in the place of another.
+    ///
+    /// # Safety
+    /// `len` bytes from `base` on are those of the file from `offset` on.
+    pub(crate) unsafe fn shared(
+        base: NonNull<u8>,
+        len: usize,
+        file: BorrowedFd<'_>,
+        offset: u64,
+    ) -> Result<Self, Errno> {
+        Ok(Self {
+            program: base,
+            len,
+            view: Some(Pages::view(file, offset, len)?),
+            files: None,
+        })
+    }
+
+    /// For memory that has one address only.
+    pub(crate) fn single(base: NonNull<u8>, len: usize) -> Self {
+        Self {
+            program: base,
+            len,
+            view: None,
+            files: None,
+        }
     }
 
     /// Where the program writes.
@@ -64,7 +119,7 @@ impl Twin {
 
     /// Where it is lent from.
     pub(crate) fn home(&self) -> NonNull<u8> {
-        self.view.base()
+        self.view.as_ref().map_or(self.program, Pages::base)
     }
 
     /// Bytes.
