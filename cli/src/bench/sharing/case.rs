@@ -10,8 +10,6 @@ pub(super) const REQUEST: usize = 64 * 1024;
 /// Where the program has its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Memory {
-    /// Anywhere.
-    Plain,
     /// In a region that nobody writes.
     Owned,
     /// In a buffer of a protector, in small pages.
@@ -25,13 +23,13 @@ pub(super) enum Memory {
 /// How they get to the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Way {
-    /// Copied to registered memory.
+    /// Copied, frame by frame, behind headers, and nothing else.
+    Memcpy,
+    /// Copied to the sender's pool by the call, and lent from there.
     Copy,
-    /// Copied there by `read`.
-    Read,
-    /// Shared.
+    /// Lent.
     Share,
-    /// Mapped, shared and unmapped.
+    /// Mapped, lent and unmapped.
     MapAndShare,
 }
 
@@ -64,8 +62,10 @@ pub(super) struct Case {
     pub(super) sums: bool,
     /// Bytes of a frame or request.
     pub(super) unit: usize,
-    /// The way to copy that it is compared to; none if it is one.
+    /// The way to copy that the sender would take instead; none if it is one.
     pub(super) against: Option<&'static str>,
+    /// The least that copying can cost.
+    pub(super) floor: Option<&'static str>,
 }
 
 /// A table of the report.
@@ -90,7 +90,7 @@ impl Group {
             Self::Kept => "Checksum by the device, not written between sends",
             Self::Rewritten => "Checksum by the device, every page written between sends",
             Self::Summed => "Checksum by the CPU",
-            Self::Other => "Requests of 64 KiB (TSO), and files",
+            Self::Other => "Requests of 64 KiB (TSO), and a file that is mapped for each send",
         }
     }
 }
@@ -101,7 +101,7 @@ impl Case {
             Group::Summed
         } else if self.rewrite != Rewrite::Never {
             Group::Rewritten
-        } else if self.unit == REQUEST || matches!(self.way, Way::Read | Way::MapAndShare) {
+        } else if self.unit == REQUEST || self.way == Way::MapAndShare {
             Group::Other
         } else {
             Group::Kept
@@ -120,51 +120,92 @@ pub(super) fn named(name: &str) -> Option<&'static Case> {
     CASES.iter().find(|case| case.name == name)
 }
 
-const COPY: Case = Case {
-    name: "copy",
-    about: "each frame copied behind its header, in memory that is hot",
-    memory: Memory::Plain,
-    way: Way::Copy,
+const MEMCPY: Case = Case {
+    name: "memcpy",
+    about: "each frame copied behind its header in hot memory, without any books: the least there is",
+    memory: Memory::Owned,
+    way: Way::Memcpy,
     rewrite: Rewrite::Never,
     sums: false,
     unit: FRAME,
     against: None,
+    floor: None,
+};
+
+const COPY: Case = Case {
+    name: "copy",
+    about: "copied by the call to the sender's pool, which is hot, and lent from there",
+    way: Way::Copy,
+    ..MEMCPY
 };
 
 const OWNED: Case = Case {
     name: "owned",
-    about: "a loan for the connection, one for each frame, its pieces looked up; plain counts",
-    memory: Memory::Owned,
+    about: "memory that cannot change: a loan for the connection, one for each frame; plain counts",
     way: Way::Share,
     against: Some(COPY.name),
+    floor: Some(MEMCPY.name),
+    ..MEMCPY
+};
+
+const COPY_WATCHED: Case = Case {
+    name: "copy-watched",
+    about: "as copy, of memory of a protector",
+    memory: Memory::Protected,
     ..COPY
 };
 
 const STILL: Case = Case {
     name: "protected",
-    about: "write-protect, pages that are protected still: counts under a lock, and loans as owned",
+    about: "write-protect, pages that are protected still, as nobody has written: counts under a lock",
     memory: Memory::Protected,
+    against: Some(COPY_WATCHED.name),
     ..OWNED
+};
+
+const COPY_WRITTEN: Case = Case {
+    name: "copy-written",
+    about: "as copy-watched; the program writes a byte of each page before",
+    rewrite: Rewrite::ByValue,
+    ..COPY_WATCHED
 };
 
 const BY_VALUE: Case = Case {
     name: "protected-value",
     about: "write-protect, written by value before each send: a call to clear and one to protect",
     rewrite: Rewrite::ByValue,
-    against: Some("copy-written"),
+    against: Some(COPY_WRITTEN.name),
     ..STILL
 };
 
-/// All of them. A case is measured after that which it is compared to.
-pub(super) const CASES: [Case; 19] = [
+const MEMCPY_SUM: Case = Case {
+    name: "memcpy-sum",
+    about: "as memcpy; each frame is summed in the same pass",
+    sums: true,
+    ..MEMCPY
+};
+
+const SUMMED: Option<&str> = Some(MEMCPY_SUM.name);
+
+/// All of them.
+pub(super) const CASES: [Case; 22] = [
+    MEMCPY,
     COPY,
     OWNED,
     Case {
-        name: "live",
-        about: "a live file that is mapped once, then loans as owned",
+        name: "copy-file",
+        about: "a file in the page cache, read(2) to the pool, and lent from there",
         memory: Memory::File,
+        ..COPY
+    },
+    Case {
+        name: "live",
+        about: "a live file that is mapped once; loans as owned",
+        memory: Memory::File,
+        against: Some("copy-file"),
         ..OWNED
     },
+    COPY_WATCHED,
     STILL,
     Case {
         name: "huge",
@@ -172,12 +213,7 @@ pub(super) const CASES: [Case; 19] = [
         memory: Memory::Huge,
         ..STILL
     },
-    Case {
-        name: "copy-written",
-        about: "as copy; the program writes a byte of each page before",
-        rewrite: Rewrite::ByValue,
-        ..COPY
-    },
+    COPY_WRITTEN,
     BY_VALUE,
     Case {
         name: "protected-pointer",
@@ -187,7 +223,7 @@ pub(super) const CASES: [Case; 19] = [
     },
     Case {
         name: "protected-in-flight",
-        about: "written by pointer while in flight (policy copy): the bytes are moved as well",
+        about: "written by pointer while in flight: the bytes are moved to the pool as well",
         rewrite: Rewrite::InFlight,
         ..BY_VALUE
     },
@@ -204,32 +240,36 @@ pub(super) const CASES: [Case; 19] = [
         rewrite: Rewrite::ByPointer,
         ..BY_VALUE
     },
-    Case {
-        name: "copy-sum",
-        about: "as copy; each frame is summed in the same pass",
-        sums: true,
-        ..COPY
-    },
+    MEMCPY_SUM,
     Case {
         name: "owned-sum",
         about: "as owned; each frame is summed where it lies",
         sums: true,
-        against: Some("copy-sum"),
+        against: SUMMED,
+        floor: SUMMED,
         ..OWNED
     },
     Case {
         name: "protected-sum",
         about: "as protected; each frame is summed where it lies",
         sums: true,
-        against: Some("copy-sum"),
+        against: SUMMED,
+        floor: SUMMED,
         ..STILL
     },
     Case {
         name: "protected-value-sum",
         about: "as protected-value; each frame is summed where it lies",
         sums: true,
-        against: Some("copy-sum"),
+        against: SUMMED,
+        floor: SUMMED,
         ..BY_VALUE
+    },
+    Case {
+        name: "memcpy-requests",
+        about: "as memcpy, in requests of 64 KiB",
+        unit: REQUEST,
+        ..MEMCPY
     },
     Case {
         name: "copy-requests",
@@ -242,22 +282,15 @@ pub(super) const CASES: [Case; 19] = [
         about: "as owned, in requests of 64 KiB",
         unit: REQUEST,
         against: Some("copy-requests"),
+        floor: Some("memcpy-requests"),
         ..OWNED
-    },
-    Case {
-        name: "read",
-        about: "a file in the page cache, read(2) into hot memory, 64 KiB at a time",
-        memory: Memory::File,
-        way: Way::Read,
-        unit: REQUEST,
-        ..COPY
     },
     Case {
         name: "live-map",
         about: "a live file that is mapped, populated and unmapped for each send",
         memory: Memory::File,
         way: Way::MapAndShare,
-        against: Some("read"),
+        against: Some("copy-file"),
         ..OWNED
     },
 ];
@@ -275,13 +308,16 @@ mod tests {
                     .skip(index + 1)
                     .all(|other| other.name != case.name)
             );
-            let Some(against) = case.against else {
-                assert!(matches!(case.way, Way::Copy | Way::Read), "{}", case.name);
-                continue;
-            };
-            let against = named(against).unwrap();
-            assert_eq!(against.sums, case.sums, "{}", case.name);
-            assert!(against.against.is_none(), "{}", case.name);
+            let copies = matches!(case.way, Way::Memcpy | Way::Copy);
+            assert_eq!(case.against.is_none(), copies, "{}", case.name);
+            for other in [case.against, case.floor].into_iter().flatten() {
+                let other = named(other).unwrap();
+                assert_eq!(
+                    (other.sums, other.unit == REQUEST),
+                    (case.sums, case.unit == REQUEST)
+                );
+                assert!(other.against.is_none(), "{}", case.name);
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Finding {
 /// What was found of each.
 pub(super) fn findings(report: &Report) -> Vec<Finding> {
     let summed = report.crossovers.iter();
-    let summed = summed.filter(|crossover| crossover.against == "copy-sum");
+    let summed = summed.filter(|crossover| crossover.against == "memcpy-sum");
     summed
         .map(|crossover| finding(&report.measured.sizes, crossover))
         .collect()
@@ -57,10 +57,12 @@ mod tests {
             &[256, 512, 1024],
             &Crossover {
                 case: "owned-sum",
-                against: "copy-sum",
+                against: "memcpy-sum",
                 cache: Cache::Hot,
                 from: None,
                 ratios: vec![1.5, 0.5, 1.0],
+                floor: None,
+                from_floor: None,
             },
         );
         assert_eq!(found.wins_at, [512]);

@@ -11,12 +11,16 @@ use super::measure::{Cache, Measured};
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub(super) struct Crossover {
     pub(super) case: &'static str,
+    /// What the sender would do instead.
     pub(super) against: &'static str,
     pub(super) cache: Cache,
     /// The smallest size that was measured from which on it does; none if it does not at the largest.
     pub(super) from: Option<usize>,
     /// Cost of sharing over cost of copying, for each size.
     pub(super) ratios: Vec<f64>,
+    /// The least that copying could cost, and the same against that.
+    pub(super) floor: Option<&'static str>,
+    pub(super) from_floor: Option<usize>,
 }
 
 /// For each way to share, hot and cold.
@@ -32,21 +36,31 @@ pub(super) fn crossovers(measured: &Measured) -> Vec<Crossover> {
             continue;
         };
         for cache in Cache::ALL {
-            let ratio = |size: &usize| {
-                let share = costs.get(&(case.name, cache, *size))?;
-                let copy = costs.get(&(against, cache, *size))?;
-                Some(share / copy.max(0.01))
+            let ratios = |against| {
+                let ratio = |size: &usize| {
+                    let share = costs.get(&(case.name, cache, *size))?;
+                    let copy: &f64 = costs.get(&(against, cache, *size))?;
+                    Some(share / copy.max(0.01))
+                };
+                measured
+                    .sizes
+                    .iter()
+                    .map(ratio)
+                    .collect::<Option<Vec<f64>>>()
             };
-            let ratios: Option<Vec<f64>> = measured.sizes.iter().map(ratio).collect();
-            if let Some(ratios) = ratios {
-                all.push(Crossover {
-                    case: case.name,
-                    against,
-                    cache,
-                    from: from(&measured.sizes, &ratios),
-                    ratios,
-                });
-            }
+            let Some(found) = ratios(against) else {
+                continue;
+            };
+            let floor = case.floor.and_then(ratios);
+            all.push(Crossover {
+                case: case.name,
+                against,
+                cache,
+                from: from(&measured.sizes, &found),
+                ratios: found,
+                floor: case.floor,
+                from_floor: floor.and_then(|floor| from(&measured.sizes, &floor)),
+            });
         }
     }
     all
@@ -70,22 +84,23 @@ pub(super) struct Threshold {
     pub(super) why: &'static str,
 }
 
-/// Policies, and the case whose worse crossover (hot or cold) is the threshold.
+/// Policies, and the case whose worse crossover (hot or cold) is the threshold. The first three are
+/// those of `pagewire::tcp::Thresholds`.
 const POLICIES: [(&str, &str, &str); 6] = [
-    ("owned", "owned", "nobody writes it"),
-    ("live", "live", "the file is mapped once"),
+    ("owned", "owned", "memory that cannot change"),
     (
-        "protected-still",
-        "protected",
-        "write-protect, for pages that are protected still: nobody has written since the last send",
-    ),
-    (
-        "protected",
+        "watched",
         "protected-value",
-        "write-protect, for pages that have to be protected: the program writes between any two sends",
+        "write-protect, where the program writes between any two sends",
     ),
-    ("huge-still", "huge", "as protected-still, in huge pages"),
-    ("huge", "huge-value", "as protected, in huge pages"),
+    ("live", "live", "a file that is mapped once"),
+    (
+        "watched-still",
+        "protected",
+        "write-protect, where nobody has written since the last send",
+    ),
+    ("huge", "huge-value", "as watched, in huge pages"),
+    ("huge-still", "huge", "as watched-still, in huge pages"),
 ];
 
 /// A policy shares from where that does not cost more, hot or cold.
@@ -137,7 +152,7 @@ pub(super) fn break_even(measured: &Measured) -> Vec<BreakEven> {
                 let costs = (
                     cost(case, cache, size),
                     cost(still, cache, size),
-                    cost("copy", cache, size),
+                    cost("copy-watched", cache, size),
                 );
                 if let (Some(first), Some(again), Some(copy)) = costs {
                     let sends = sends(first, again, copy);
@@ -185,6 +200,8 @@ mod tests {
             cache,
             from,
             ratios: Vec::new(),
+            floor: None,
+            from_floor: None,
         };
         let all = [
             crossover("owned", Cache::Hot, Some(1024)),

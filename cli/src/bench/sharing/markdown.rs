@@ -63,7 +63,9 @@ fn machine(report: &Report) -> String {
 fn crossing(report: &Report, plot: &str) -> String {
     let mut all = format!(
         "## From where on sharing costs less\n\nThe smallest size of a send from which on, at all larger \
-         sizes too, sharing costs less CPU than copying the same bytes the same way.\n\n{}\n",
+         sizes too, sharing costs less CPU: than what the sender would do *instead* (copy to its pool, and \
+         lend from there), and than the *least* that copying could cost (the copy of each frame behind \
+         its header, and no books at all).\n\n{}\n",
         crossings(&report.crossovers).markdown()
     );
     let _ = writeln!(
@@ -75,14 +77,16 @@ fn crossing(report: &Report, plot: &str) -> String {
         "```text\n{}\n```\n",
         super::text::plot(&report.measured, &report.crossovers)
     );
-    all += "### Thresholds\n\nA policy shares from the size on where that costs no more than copying, hot \
-            or cold; below it bytes are copied.\n\n";
+    all += "### Thresholds\n\nA policy shares from the size on where that costs less than what the sender would \
+            do instead, hot and cold; below it bytes are copied. The first three are those of \
+            `pagewire::tcp::Thresholds`.\n\n";
     let rows = report.thresholds.iter().map(|threshold| {
         let from = threshold.bytes.map_or("never".into(), bytes);
         vec![threshold.policy.into(), from, threshold.why.into()]
     });
     all += &table(&["policy", "shares from", "for"], rows);
-    let _ = writeln!(all, "\n{}\n", super::text::options(&report.thresholds));
+    let options = super::text::options(&report.thresholds);
+    let _ = writeln!(all, "\n```text\n{options}\n```\n");
     all
 }
 
@@ -90,8 +94,8 @@ fn claim(report: &Report) -> String {
     let mut all = String::from(
         "## The claim of 1997\n\nThat sharing is \"a win even without hardware checksums, if only in \
          memory\": the CPU reads every byte to sum it, whether it copies or not; a copy sums in the same \
-         pass. So each way to share, with the sum made where the bytes lie, against copying and summing \
-         in one pass:\n\n",
+         pass. So each way to share, with the sum made where the bytes lie, against the least that copying \
+         could cost, `memcpy-sum`: copy and sum in one pass, frame by frame, and no books:\n\n",
     );
     let found = findings(report);
     let list = |sizes: &[usize]| match sizes {
@@ -265,16 +269,17 @@ that serves faults, and the kernel for both. Time in which a processor waits for
 is not. All ways take turns at each size, and each figure is a median.
 
 - *Hot*: the same bytes are sent again and again. *Cold*: each send has bytes of its own (up to 32 MiB \
-in all, in no order), after memory of twice the largest cache has been walked through. What bytes are \
-copied to is hot in both (256 KiB, used again and again), as a driver's buffers are.
-- A frame has 1448 bytes of payload. A share takes a loan for the connection and one for each frame, looks \
-up the frame's pieces, and gives all of it back in bursts of 32 frames.
+in all, 64 in huge pages, in no order), after memory of twice the largest cache has been walked through. \
+What bytes are copied to is hot in both (256 KiB, used again and again), as a driver's buffers are.
+- A frame has 1448 bytes of payload. A share takes a loan for the connection and one for each frame from \
+`hal::Ledger`, looks up the frame's pieces, and gives all of it back in bursts of 32 frames. A copy to the \
+pool (`hal::CopyPool`) takes the same loans, of the pool's memory.
 - *Written* means that the program writes one byte of each page between two sends, so the cost of the page \
-is seen and not that of writing. The same is done where bytes are copied.
-- *In flight*: the order is that of the policy, but nobody sleeps: the bytes are copied to hot memory, the \
-loan ends, then the write faults and the page is cleared.
+is seen and not that of writing. The same is done where bytes are copied instead.
+- *In flight*: the order is that of the policy, but nobody sleeps: the bytes move to the pool, the loan \
+ends, then the write faults and the page is cleared. One thread sends and writes.
 
-Not in the figures: descriptors (a share has one more for each page that a frame touches), doorbells, the \
+Not in the figures: descriptors (a share has one more for each page that a frame touches; copies are in a row), doorbells, the \
 IOMMU (memory is mapped for the device once; a live file that is mapped for each send would pay for that \
 too), what the device itself reads over the bus, and what protection costs other threads of a program \
 (interrupts between processors, a mapping in huge pages that is split).

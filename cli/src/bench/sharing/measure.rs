@@ -107,7 +107,7 @@ impl Figure {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct InFlight {
     pub(super) size: usize,
-    /// If it is copied: the copy.
+    /// If it is copied: slots of the pool.
     pub(super) copied: u64,
     /// If it is shared: pages of the program, which has them anyway; in small and in huge pages.
     pub(super) shared_pages: u64,
@@ -151,7 +151,7 @@ pub(super) fn measure(effort: Effort, stop: &AtomicBool) -> Result<Measured, Fai
         bar.set_message(super::table::bytes(size));
         let cannot = |why: Broken| Failure::failed(format!("sends of {size} bytes: {why}"));
         let mut sources = Sources::new(size, protector.as_ref()).map_err(cannot)?;
-        let held = sources.lender.held(0, size, FRAME);
+        let held = sources.lender.held(sources.owned, size, FRAME);
         in_flight.push(kept(size, held.map_err(|why| cannot(why.into()))?));
         let cases: Vec<_> = CASES
             .iter()
@@ -173,7 +173,7 @@ pub(super) fn measure(effort: Effort, stop: &AtomicBool) -> Result<Measured, Fai
 fn kept(size: usize, held: Held) -> InFlight {
     InFlight {
         size,
-        copied: size as u64,
+        copied: held.copied,
         shared_pages: held.pages,
         shared_huge_pages: size.next_multiple_of(2 << 20) as u64,
         shared_loans: held.loans,

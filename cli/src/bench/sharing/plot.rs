@@ -10,13 +10,13 @@ use crate::error::Failure;
 
 /// What is drawn, so that lines can be told apart.
 const LINES: [&str; 8] = [
+    "memcpy",
     "copy",
     "owned",
-    "copy-sum",
+    "memcpy-sum",
     "owned-sum",
     "protected",
     "protected-value",
-    "protected-pointer",
     "huge-value",
 ];
 const COLOURS: [RGBColor; 8] = [

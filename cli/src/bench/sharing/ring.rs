@@ -1,16 +1,14 @@
-//! Memory that bytes are copied to: what a driver has mapped for its device.
+//! Buffers of a driver that frames are copied to: the least that copying can cost.
 
-use std::fs::File;
 use std::hint::black_box;
-use std::os::unix::fs::FileExt;
 
 use pagewire::tcp::checksum::Sum;
 
-use super::case::REQUEST;
+use super::lender::Frames;
 
 /// Ethernet, IPv4 and TCP with timestamps: bytes in front of the payload.
 const HEADER: usize = 66;
-/// All of it: little enough for the second-level cache, so that it is hot.
+/// All of it: few enough for the second-level cache, so that it is hot.
 const RING: usize = 256 * 1024;
 
 /// Frames one behind the other, and again from the start.
@@ -33,17 +31,16 @@ impl Ring {
         let slot = (HEADER + unit).next_power_of_two();
         let start = self.at.next_multiple_of(slot) % RING;
         self.at = start + slot;
-        self.bytes
-            .get_mut(start + HEADER..start + HEADER + len)
-            .unwrap_or_default()
+        let room = self.bytes.get_mut(start + HEADER..start + HEADER + len);
+        room.unwrap_or_default()
     }
 
-    /// Copies bytes, so many at a time, and sums each if `sums`.
+    /// Copies bytes, a frame at a time, and sums each in the same pass if it is to be summed.
     #[inline]
-    pub(super) fn copy(&mut self, bytes: &[u8], unit: usize, sums: bool) {
-        for piece in bytes.chunks(unit) {
-            let room = self.room(unit, piece.len());
-            if sums {
+    pub(super) fn copy(&mut self, bytes: &[u8], frames: Frames) {
+        for piece in bytes.chunks(frames.unit) {
+            let room = self.room(frames.unit, piece.len());
+            if frames.sums {
                 let mut sum = Sum::default();
                 sum.copy(piece, room);
                 black_box(sum.finish());
@@ -52,17 +49,6 @@ impl Ring {
             }
             black_box(room);
         }
-    }
-
-    /// Reads bytes of a file, 64 KiB at a time.
-    pub(super) fn read(&mut self, file: &File, start: usize, len: usize) -> std::io::Result<()> {
-        let mut at = start;
-        while at < start + len {
-            let piece = REQUEST.min(start + len - at);
-            file.read_exact_at(self.room(REQUEST, piece), at as u64)?;
-            at += piece;
-        }
-        Ok(())
     }
 
     /// Makes it hot.
@@ -81,16 +67,17 @@ mod tests {
     #[test]
     fn every_byte_gets_there() {
         let mut ring = Ring::new();
+        let frames = |unit, sums| Frames { unit, sums };
         let bytes: Vec<u8> = (0..5000).map(|index| (index % 251) as u8).collect();
-        ring.copy(&bytes, 1448, false);
+        ring.copy(&bytes, frames(1448, false));
         assert_eq!(ring.bytes[HEADER..HEADER + 1448], bytes[..1448]);
         assert_eq!(
             ring.bytes[3 * 2048 + HEADER..][..5000 - 3 * 1448],
             bytes[3 * 1448..]
         );
         // Round and round, without an end.
-        for unit in [REQUEST, 1448, 4096, REQUEST] {
-            ring.copy(&vec![7; RING + 1], unit, true);
+        for unit in [65536, 1448, 4096, 65536] {
+            ring.copy(&vec![7; RING + 1], frames(unit, true));
         }
         assert!(ring.at <= RING);
     }

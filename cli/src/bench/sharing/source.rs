@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::Write;
 
 use memmap2::{Mmap, MmapOptions};
-use pagewire_vfio::protect::{Arena, Buffer, ProtectError, Protector};
+use pagewire::hal::RegionId;
+use pagewire_vfio::LiveFile;
+use pagewire_vfio::protect::{Arena, Buffer, Protector};
 
 use super::Broken;
 use super::lender::Lender;
@@ -18,31 +20,6 @@ const SLOTS: usize = 512;
 /// A huge page, which is what a buffer in huge pages takes at least.
 const HUGE: usize = 2 << 20;
 
-/// Bytes in a file in the page cache, mapped.
-pub(super) struct FileBytes {
-    pub(super) file: File,
-    map: Mmap,
-}
-
-impl FileBytes {
-    fn new(len: usize) -> Result<Self, Broken> {
-        let mut file = tempfile::tempfile()?;
-        let block = vec![4; 1 << 20];
-        let mut left = len;
-        while left > 0 {
-            let piece = block.get(..left).unwrap_or(&block);
-            file.write_all(piece)?;
-            left -= piece.len();
-        }
-        let map = map(&file, 0, len)?;
-        Ok(Self { file, map })
-    }
-
-    pub(super) fn bytes(&self, start: usize, len: usize) -> &[u8] {
-        self.map.get(start..start + len).unwrap_or_default()
-    }
-}
-
 /// Maps bytes of a temporary file that has no name, with all of its pages.
 pub(super) fn map(file: &File, start: usize, len: usize) -> std::io::Result<Mmap> {
     let mut options = MmapOptions::new();
@@ -52,71 +29,97 @@ pub(super) fn map(file: &File, start: usize, len: usize) -> std::io::Result<Mmap
     unsafe { options.map(file) }
 }
 
-/// Buffers of a protector.
+/// A file of so many bytes, in the page cache.
+fn file(len: usize) -> std::io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    let block = vec![4; 1 << 20];
+    let mut left = len;
+    while left > 0 {
+        let piece = block.get(..left).unwrap_or(&block);
+        file.write_all(piece)?;
+        left -= piece.len();
+    }
+    Ok(file)
+}
+
+/// Buffers of a protector, one for each slot.
 pub(super) struct Protected {
     pub(super) buffers: Vec<Buffer>,
+    pub(super) region: RegionId,
 }
 
 impl Protected {
-    fn new(arena: &Arena, size: usize, slots: usize) -> Result<Self, ProtectError> {
+    fn new(arena: Arena, size: usize, slots: usize, lender: &mut Lender) -> Result<Self, Broken> {
         let buffers = (0..slots).map(|_| {
             let mut buffer = arena.buffer(size)?;
             buffer.bytes_mut(0..size)?.fill(5);
             Ok(buffer)
         });
         Ok(Self {
-            buffers: buffers.collect::<Result<_, ProtectError>>()?,
+            buffers: buffers.collect::<Result<_, Broken>>()?,
+            region: lender.register(arena)?,
         })
     }
+}
+
+/// Memory of a protector.
+pub(super) struct Watched {
+    /// Lent, in small pages and in huge ones.
+    pub(super) small: Protected,
+    pub(super) huge: Protected,
+    /// Copied, so never protected.
+    pub(super) copied: Protected,
 }
 
 /// All of it for one size of a send.
 pub(super) struct Sources {
     pub(super) size: usize,
-    /// From one slot to the next.
+    /// From one slot to the next, but for what is in a protector's memory.
     pub(super) stride: usize,
-    /// Slots of what is not in huge pages, and of what is.
+    /// Slots of what is not in huge pages.
     pub(super) slots: usize,
-    pub(super) huge_slots: usize,
+    /// For `memcpy`.
     pub(super) plain: Vec<u8>,
-    pub(super) lender: Lender,
-    pub(super) file: FileBytes,
-    pub(super) protected: Option<Protected>,
-    pub(super) huge: Option<Protected>,
     pub(super) ring: Ring,
-    /// Where bytes go that are written while they are in flight.
-    pub(super) old: Ring,
+    pub(super) lender: Lender,
+    pub(super) owned: RegionId,
+    pub(super) file: File,
+    pub(super) live: RegionId,
+    pub(super) watched: Option<Watched>,
 }
 
 impl Sources {
     /// Slots of `size` bytes; those of a protector if there is one.
     pub(super) fn new(size: usize, protector: Option<&Protector>) -> Result<Self, Broken> {
-        let page = rustix::param::page_size();
         let count = |pool: usize, stride: usize| (pool / stride).clamp(1, SLOTS);
-        let stride = size.next_multiple_of(page);
-        let huge_stride = size.next_multiple_of(HUGE);
+        let stride = size.next_multiple_of(rustix::param::page_size());
         let slots = count(POOL, stride);
-        // Not more, as loans are taken of what has so many.
-        let huge_slots = count(HUGE_POOL, huge_stride).min(slots);
-        let (mut protected, mut huge) = (None, None);
+        let huge_stride = size.next_multiple_of(HUGE);
+        let huge_slots = count(HUGE_POOL, huge_stride);
+        let mut lender = Lender::new()?;
+        let mut watched = None;
         if let Some(protector) = protector {
-            let arena = protector.arena(slots * stride)?;
-            protected = Some(Protected::new(&arena, size, slots)?);
-            let arena = protector.huge_arena(huge_slots * huge_stride)?;
-            huge = Some(Protected::new(&arena, size, huge_slots)?);
+            let small = || protector.arena(slots * stride);
+            let huge = protector.huge_arena(huge_slots * huge_stride)?;
+            watched = Some(Watched {
+                small: Protected::new(small()?, size, slots, &mut lender)?,
+                huge: Protected::new(huge, size, huge_slots, &mut lender)?,
+                copied: Protected::new(small()?, size, slots, &mut lender)?,
+            });
         }
+        let file = file(slots * stride)?;
+        let live = LiveFile::map(file.try_clone()?, 0, slots * stride)?;
         Ok(Self {
             size,
             stride,
             slots,
-            huge_slots,
             plain: vec![2; slots * stride],
-            lender: Lender::new(vec![3; slots * stride])?,
-            file: FileBytes::new(slots * stride)?,
-            protected,
-            huge,
             ring: Ring::new(),
-            old: Ring::new(),
+            owned: lender.register(vec![3; slots * stride])?,
+            live: lender.register(live)?,
+            file,
+            watched,
+            lender,
         })
     }
 }

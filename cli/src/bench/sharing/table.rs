@@ -56,20 +56,38 @@ pub(super) fn costs(measured: &Measured, group: Group, cache: Cache) -> Table {
     }
 }
 
-/// From where on each way to share costs less.
+/// From where on each way to share costs less than what the sender would do instead, and than the
+/// least that copying could cost.
 pub(super) fn crossings(crossovers: &[Crossover]) -> Table {
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    for crossover in crossovers {
-        let from = crossover.from.map_or("never".into(), bytes);
-        match rows.last_mut() {
-            Some(row) if row.first().is_some_and(|name| name == crossover.case) => row.push(from),
-            _ => rows.push(vec![crossover.case.into(), crossover.against.into(), from]),
-        }
-    }
-    let head = ["way to share", "against", "hot: from", "cold: from"];
+    let size = |from: Option<usize>| from.map_or("never".into(), bytes);
+    let rows = crossovers
+        .chunk_by(|one, other| one.case == other.case)
+        .filter_map(|pair| {
+            let first = pair.first()?;
+            let name = |name: &str| vec![name.to_owned()];
+            let from = pair.iter().map(|crossover| size(crossover.from));
+            let floor = pair.iter().map(|crossover| match crossover.floor {
+                Some(_) => size(crossover.from_floor),
+                None => "–".into(),
+            });
+            let mut row = [name(first.case), name(first.against)].concat();
+            row.extend(from);
+            row.push(first.floor.unwrap_or("–").into());
+            row.extend(floor);
+            Some(row)
+        });
+    let head = [
+        "way to share",
+        "instead of",
+        "hot",
+        "cold",
+        "least",
+        "hot",
+        "cold",
+    ];
     Table {
         head: head.map(Into::into).to_vec(),
-        rows,
+        rows: rows.collect(),
     }
 }
 

@@ -60,7 +60,8 @@ pub(super) fn text(report: &Report) -> String {
     let _ = writeln!(all, "{}\n", plot(measured, crossovers));
     let _ = writeln!(
         all,
-        "Sharing costs less than copying:\n{}\n",
+        "Sharing costs less, from this size on, than what the sender would do instead, and than the least \
+         that copying could cost:\n{}\n",
         crossings(crossovers).text()
     );
     let _ = writeln!(all, "{}", pays_after(break_even));
@@ -106,10 +107,16 @@ pub(super) fn options(thresholds: &[Threshold]) -> String {
         Some(bytes) => format!("{}={bytes}", threshold.policy),
         None => format!("{}=never", threshold.policy),
     };
-    let all: Vec<_> = thresholds.iter().map(value).collect();
+    let of_sender = |policy: &str| ["owned", "watched", "live"].contains(&policy);
+    let (options, more): (Vec<_>, Vec<_>) = thresholds
+        .iter()
+        .partition(|threshold| of_sender(threshold.policy));
+    let list = |all: Vec<&Threshold>| all.into_iter().map(value).collect::<Vec<_>>().join(",");
     format!(
-        "Options for `pagewire send` and `pagewire serve` on this machine:\n  --share-min {}",
-        all.join(",")
+        "Options for `pagewire send` and `pagewire serve` on this machine:\n  --share-min {}\nFor \
+         programs that know more of their memory: {}",
+        list(options),
+        list(more)
     )
 }
 

@@ -1,24 +1,31 @@
 //! A send of each case, and what the program does between two of them.
 
+use std::fs::File;
+use std::hint::black_box;
+
+use pagewire::hal::RegionId;
+
 use super::Broken;
 use super::case::{Case, Memory, Rewrite, Way};
-use super::lender::{Lender, sum};
+use super::lender::{Frames, Lender};
 use super::ring::Ring;
-use super::source::{FileBytes, Protected, Sources, map};
+use super::source::{Protected, Sources, map};
 
 /// What can be timed.
 pub(super) trait Sender {
     /// Slots that there are.
     fn slots(&self) -> usize;
 
-    /// Writes a byte of each page of a slot.
-    fn rewrite(&mut self, slot: usize) -> Result<(), Broken>;
+    /// Writes a byte of each page of a slot, where there is a case in which somebody does.
+    fn rewrite(&mut self, _: usize) -> Result<(), Broken> {
+        Err("these bytes are not the program's to write".into())
+    }
 
     /// Sends a slot.
     fn send(&mut self, slot: usize) -> Result<(), Broken>;
 
     /// Makes hot what would be, however cold the bytes are.
-    fn warm(&mut self);
+    fn warm(&mut self) {}
 }
 
 /// What the sender of a case does with all that it needs: monomorphised, so that nothing is called
@@ -34,85 +41,60 @@ pub(super) fn time(
     sources: &mut Sources,
     timing: &mut impl Timing,
 ) -> Result<f64, Broken> {
-    let Sources {
-        size,
-        stride,
-        slots,
-        huge_slots,
-        plain,
-        lender,
-        file,
-        protected,
-        huge,
-        ring,
-        old,
-    } = sources;
-    let at = Place {
-        size: *size,
-        stride: *stride,
-        slots: *slots,
+    let frames = Frames {
+        unit: case.unit,
+        sums: case.sums,
     };
-    let no_protector = "there is no protector";
-    match (case.memory, case.way) {
-        (Memory::Plain, _) => timing.time(
-            &mut Copying {
+    let at = Place {
+        size: sources.size,
+        stride: sources.stride,
+        slots: sources.slots,
+        frames,
+    };
+    let region = match case.memory {
+        Memory::File => sources.live,
+        _ => sources.owned,
+    };
+    let lender = &mut sources.lender;
+    if case.protects() {
+        let watched = sources.watched.as_mut().ok_or("there is no protector")?;
+        let protected = match (case.way, case.memory) {
+            (Way::Copy, _) => &mut watched.copied,
+            (_, Memory::Huge) => &mut watched.huge,
+            _ => &mut watched.small,
+        };
+        return timing.time(
+            &mut Watched {
                 case,
                 at,
-                plain,
-                ring,
-            },
-            case,
-        ),
-        (Memory::Owned, _) => timing.time(&mut Owned { case, at, lender }, case),
-        (Memory::File, Way::Copy | Way::Read) => timing.time(&mut Reading { at, file, ring }, case),
-        (Memory::File, _) => timing.time(
-            &mut Live {
-                case,
-                at,
-                file,
+                protected,
                 lender,
             },
             case,
-        ),
-        (Memory::Protected, _) => {
-            let protected = protected.as_mut().ok_or(no_protector)?;
-            timing.time(
-                &mut Watched {
-                    case,
-                    at,
-                    protected,
-                    lender,
-                    old,
-                },
-                case,
-            )
+        );
+    }
+    match case.way {
+        Way::Memcpy => {
+            let (plain, ring) = (&sources.plain, &mut sources.ring);
+            timing.time(&mut Copying { at, plain, ring }, case)
         }
-        (Memory::Huge, _) => {
-            let protected = huge.as_mut().ok_or(no_protector)?;
-            let at = Place {
-                slots: *huge_slots,
-                ..at
-            };
-            timing.time(
-                &mut Watched {
-                    case,
-                    at,
-                    protected,
-                    lender,
-                    old,
-                },
-                case,
-            )
+        Way::Copy => timing.time(&mut Pooled { at, region, lender }, case),
+        Way::Share => timing.time(&mut Shared { at, region, lender }, case),
+        Way::MapAndShare => {
+            let shared = Shared { at, region, lender };
+            let file = &sources.file;
+            timing.time(&mut Mapped { shared, file }, case)
         }
     }
 }
 
-/// Where slots are.
+/// Where slots are, and how they are cut into frames.
 #[derive(Clone, Copy)]
 struct Place {
     size: usize,
     stride: usize,
     slots: usize,
+    frames: Frames,
 }
 
 impl Place {
@@ -122,13 +104,10 @@ impl Place {
     }
 }
 
-/// Nothing is written here between sends.
-const NOT_WRITTEN: &str = "these bytes are not the program's to write";
-
+/// Copied behind headers.
 struct Copying<'a> {
-    case: &'static Case,
     at: Place,
-    plain: &'a mut [u8],
+    plain: &'a [u8],
     ring: &'a mut Ring,
 }
 
@@ -138,21 +117,10 @@ impl Sender for Copying<'_> {
     }
 
     #[inline]
-    fn rewrite(&mut self, slot: usize) -> Result<(), Broken> {
-        let start = self.at.start(slot);
-        let bytes = self.plain.get_mut(start..start + self.at.size);
-        touch(bytes.unwrap_or_default());
-        Ok(())
-    }
-
-    #[inline]
     fn send(&mut self, slot: usize) -> Result<(), Broken> {
         let start = self.at.start(slot);
-        let bytes = self
-            .plain
-            .get(start..start + self.at.size)
-            .unwrap_or_default();
-        self.ring.copy(bytes, self.case.unit, self.case.sums);
+        let bytes = self.plain.get(start..start + self.at.size);
+        self.ring.copy(bytes.unwrap_or_default(), self.at.frames);
         Ok(())
     }
 
@@ -161,134 +129,103 @@ impl Sender for Copying<'_> {
     }
 }
 
-/// Writes a byte of each page.
-#[inline]
-fn touch(bytes: &mut [u8]) {
-    for byte in bytes.iter_mut().step_by(rustix::param::page_size()) {
-        *byte = std::hint::black_box(byte.wrapping_add(1));
-    }
-}
-
-struct Owned<'a> {
-    case: &'static Case,
+/// Copied to the pool.
+struct Pooled<'a> {
     at: Place,
+    region: RegionId,
     lender: &'a mut Lender,
 }
 
-impl Sender for Owned<'_> {
+impl Sender for Pooled<'_> {
     fn slots(&self) -> usize {
         self.at.slots
-    }
-
-    fn rewrite(&mut self, _: usize) -> Result<(), Broken> {
-        Err(NOT_WRITTEN.into())
     }
 
     #[inline]
     fn send(&mut self, slot: usize) -> Result<(), Broken> {
         let start = self.at.start(slot);
-        if self.case.sums {
-            sum(self.lender.bytes(start, self.at.size), self.case.unit);
-        }
-        self.lender.send(start, self.at.size, self.case.unit)?;
-        Ok(())
-    }
-
-    fn warm(&mut self) {}
-}
-
-struct Reading<'a> {
-    at: Place,
-    file: &'a FileBytes,
-    ring: &'a mut Ring,
-}
-
-impl Sender for Reading<'_> {
-    fn slots(&self) -> usize {
-        self.at.slots
-    }
-
-    fn rewrite(&mut self, _: usize) -> Result<(), Broken> {
-        Err(NOT_WRITTEN.into())
-    }
-
-    #[inline]
-    fn send(&mut self, slot: usize) -> Result<(), Broken> {
-        self.ring
-            .read(&self.file.file, self.at.start(slot), self.at.size)?;
+        self.lender
+            .copy(self.region, start, self.at.size, self.at.frames)?;
         Ok(())
     }
 
     fn warm(&mut self) {
-        self.ring.warm();
+        self.lender.warm();
     }
 }
 
-struct Live<'a> {
-    case: &'static Case,
+/// Lent, and nobody writes.
+struct Shared<'a> {
     at: Place,
-    file: &'a FileBytes,
+    region: RegionId,
     lender: &'a mut Lender,
 }
 
-impl Sender for Live<'_> {
+impl Sender for Shared<'_> {
     fn slots(&self) -> usize {
         self.at.slots
     }
 
-    fn rewrite(&mut self, _: usize) -> Result<(), Broken> {
-        Err(NOT_WRITTEN.into())
+    #[inline]
+    fn send(&mut self, slot: usize) -> Result<(), Broken> {
+        let start = self.at.start(slot);
+        self.lender
+            .share(self.region, start, self.at.size, self.at.frames)?;
+        Ok(())
+    }
+}
+
+/// A file that is mapped for each send. The loans are of one that is mapped already.
+struct Mapped<'a> {
+    shared: Shared<'a>,
+    file: &'a File,
+}
+
+impl Sender for Mapped<'_> {
+    fn slots(&self) -> usize {
+        self.shared.slots()
     }
 
     #[inline]
     fn send(&mut self, slot: usize) -> Result<(), Broken> {
-        let (start, len) = (self.at.start(slot), self.at.size);
-        let mapped = match self.case.way {
-            Way::MapAndShare => Some(map(&self.file.file, start, len)?),
-            _ => None,
-        };
-        // What a platform keeps of it: the address.
-        let bytes = mapped
-            .as_deref()
-            .unwrap_or_else(|| self.file.bytes(start, len));
-        std::hint::black_box(bytes.as_ptr());
-        self.lender.send(start, len, self.case.unit)?;
-        Ok(())
+        let at = self.shared.at;
+        let mapped = map(self.file, at.start(slot), at.size)?;
+        black_box(mapped.as_ptr());
+        self.shared.send(slot)
     }
-
-    fn warm(&mut self) {}
 }
 
+/// Memory of a protector: lent or copied, and written in between.
 struct Watched<'a> {
     case: &'static Case,
     at: Place,
     protected: &'a mut Protected,
     lender: &'a mut Lender,
-    old: &'a mut Ring,
 }
 
 impl Sender for Watched<'_> {
     fn slots(&self) -> usize {
-        self.at.slots
+        self.protected.buffers.len()
     }
 
     #[inline]
     fn rewrite(&mut self, slot: usize) -> Result<(), Broken> {
-        let buffer = self
-            .protected
-            .buffers
-            .get_mut(slot)
-            .ok_or("no such buffer")?;
+        let buffer = self.protected.buffers.get_mut(slot);
+        let buffer = buffer.ok_or("no such buffer")?;
+        let page = rustix::param::page_size();
         if self.case.rewrite == Rewrite::ByValue {
-            touch(buffer.bytes_mut(0..self.at.size)?);
+            let bytes = buffer.bytes_mut(0..self.at.size)?;
+            for byte in bytes.iter_mut().step_by(page) {
+                *byte = black_box(byte.wrapping_add(1));
+            }
             return Ok(());
         }
         let first = buffer.as_ptr()?;
-        for offset in (0..self.at.size).step_by(rustix::param::page_size()) {
+        for offset in (0..self.at.size).step_by(page) {
             // SAFETY: the offset is less than the length of the buffer.
             let place = unsafe { first.byte_add(offset) };
             // SAFETY: the bytes are the buffer's, which is borrowed mutably, so there is no slice
-            // of them, and no loan: this thread has dropped it.
+            // of them; no loan of them is out, and what loans have would be elsewhere.
             unsafe { place.write_volatile(6) };
         }
         Ok(())
@@ -297,20 +234,19 @@ impl Sender for Watched<'_> {
     #[inline]
     fn send(&mut self, slot: usize) -> Result<(), Broken> {
         let buffer = self.protected.buffers.get(slot).ok_or("no such buffer")?;
-        let lent = buffer.lend(0..self.at.size)?;
-        if self.case.sums {
-            sum(lent.bytes(), self.case.unit);
-        }
-        self.lender
-            .send(self.at.start(slot), self.at.size, self.case.unit)?;
-        if self.case.rewrite == Rewrite::InFlight {
-            self.old
-                .copy(lent.bytes(), rustix::param::page_size(), false);
+        let (start, region) = (buffer.arena_offset(), self.protected.region);
+        let Place { size, frames, .. } = self.at;
+        match (self.case.way, self.case.rewrite) {
+            (Way::Copy, _) => self.lender.copy(region, start, size, frames)?,
+            (_, Rewrite::InFlight) => {
+                self.lender.share_and_move(region, start, size, frames)?;
+            }
+            _ => self.lender.share(region, start, size, frames)?,
         }
         Ok(())
     }
 
     fn warm(&mut self) {
-        self.old.warm();
+        self.lender.warm();
     }
 }
