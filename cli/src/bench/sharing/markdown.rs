@@ -7,7 +7,7 @@ use super::Report;
 use super::case::{CASES, Group};
 use super::claim::findings;
 use super::measure::{Cache, InFlight};
-use super::table::{Table, bytes, costs, crossings};
+use super::table::{Table, bytes, costs, crossings, ranges};
 
 /// The page, with a reference to its plot.
 pub(super) fn text(report: &Report, plot: &Path, quick: bool) -> String {
@@ -77,9 +77,18 @@ fn crossing(report: &Report, plot: &str) -> String {
         "```text\n{}\n```\n",
         super::text::plot(&report.measured, &report.crossovers)
     );
-    all += "### Thresholds\n\nA policy shares from the size on where that costs less than what the sender would \
-            do instead, hot and cold; below it bytes are copied. The first three are those of \
-            `pagewire::tcp::Thresholds`.\n\n";
+    let _ = write!(
+        all,
+        "### Thresholds\n\nA policy shares from the size on where that costs less than what the sender \
+         would do instead, hot and cold; below it bytes are copied. {} is the least that was measured. \
+         The first three are those of `pagewire::tcp::Thresholds`.\n\n",
+        report
+            .measured
+            .sizes
+            .first()
+            .copied()
+            .map_or("–".into(), bytes)
+    );
     let rows = report.thresholds.iter().map(|threshold| {
         let from = threshold.bytes.map_or("never".into(), bytes);
         vec![threshold.policy.into(), from, threshold.why.into()]
@@ -98,14 +107,8 @@ fn claim(report: &Report) -> String {
          could cost, `memcpy-sum`: copy and sum in one pass, frame by frame, and no books:\n\n",
     );
     let found = findings(report);
-    let list = |sizes: &[usize]| match sizes {
-        [] => "none".into(),
-        _ => sizes
-            .iter()
-            .map(|size| bytes(*size))
-            .collect::<Vec<_>>()
-            .join(", "),
-    };
+    let all_sizes = &report.measured.sizes;
+    let list = |sizes: &[usize]| ranges(sizes, all_sizes);
     let rows = found.iter().map(|found| {
         vec![
             found.case.into(),
@@ -132,23 +135,19 @@ fn claim(report: &Report) -> String {
 /// What the figures say of the claim, in words.
 fn verdict(report: &Report) -> String {
     let found = findings(report);
-    let mut all = String::from("Of CPU time: ");
+    let sizes = &report.measured.sizes;
     let words: Vec<_> = found
         .iter()
         .map(|found| {
             let how = match (found.wins_at.len(), found.loses_at.len()) {
-                (_, 0) => "holds at every size".into(),
-                (0, _) => "does not hold at any size".into(),
-                (wins, loses) => format!("holds at {wins} of {} sizes", wins + loses),
+                (_, 0) => "it holds at every size".into(),
+                (0, _) => "it holds at no size".into(),
+                _ => format!("it holds for {}", ranges(&found.wins_at, sizes)),
             };
-            format!(
-                "for {} with {} bytes it {how}",
-                found.case,
-                found.cache.name()
-            )
+            format!("- {}, {} bytes: {how}.\n", found.case, found.cache.name())
         })
         .collect();
-    let _ = write!(all, "{}. ", words.join("; "));
+    let mut all = format!("Of CPU time:\n\n{}\n", words.concat());
     let least = report
         .measured
         .in_flight
@@ -275,7 +274,9 @@ What bytes are copied to is hot in both (256 KiB, used again and again), as a dr
 `hal::Ledger`, looks up the frame's pieces, and gives all of it back in bursts of 32 frames. A copy to the \
 pool (`hal::CopyPool`) takes the same loans, of the pool's memory.
 - *Written* means that the program writes one byte of each page between two sends, so the cost of the page \
-is seen and not that of writing. The same is done where bytes are copied instead.
+is seen and not that of writing. The same is done where bytes are copied instead. Write-protection then \
+costs a call that clears, a fault of each page that is written (also by value: Linux maps shared memory, \
+which has two addresses here, for writing again only then), and a call that protects.
 - *In flight*: the order is that of the policy, but nobody sleeps: the bytes move to the pool, the loan \
 ends, then the write faults and the page is cleared. One thread sends and writes.
 

@@ -19,6 +19,29 @@ pub(super) fn bytes(count: usize) -> String {
     }
 }
 
+/// Some of all sizes, in the fewest words: those in a row as a range.
+pub(super) fn ranges(some: &[usize], all: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    let mut before = false;
+    for &size in all {
+        let is_in = some.contains(&size);
+        match runs.last_mut() {
+            Some(run) if is_in && before => run.1 = size,
+            _ if is_in => runs.push((size, size)),
+            _ => {}
+        }
+        before = is_in;
+    }
+    let words = runs.into_iter().map(|(first, last)| match first == last {
+        true => bytes(first),
+        false => format!("{} to {}", bytes(first), bytes(last)),
+    });
+    match words.collect::<Vec<_>>() {
+        none if none.is_empty() => "nowhere".into(),
+        words => words.join(", "),
+    }
+}
+
 /// Three digits, or all before the point.
 fn digits(value: f64) -> String {
     match value {
@@ -111,11 +134,21 @@ impl Table {
         all().map(line).collect::<Vec<_>>().join("\n")
     }
 
+    /// Whether a column is to begin at the left: the first, and what is no figure.
+    fn is_prose(&self, column: usize) -> bool {
+        let figure = |cell: &String| {
+            let first = cell.chars().next();
+            first.is_none_or(|first| first.is_ascii_digit()) || cell == "–" || cell == "never"
+        };
+        let mut cells = self.rows.iter().filter_map(|row| row.get(column));
+        column == 0 || !cells.all(figure)
+    }
+
     /// For Markdown.
     pub(super) fn markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         let rule: Vec<String> = (0..self.head.len())
-            .map(|column| if column == 0 { "---" } else { "---:" }.into())
+            .map(|column| if self.is_prose(column) { "---" } else { "---:" }.into())
             .collect();
         let rows: String = self.rows.iter().map(|row| line(row)).collect();
         line(&self.head) + &line(&rule) + &rows
@@ -135,6 +168,14 @@ mod tests {
     }
 
     #[test]
+    fn sizes_in_a_row_are_a_range() {
+        let all = [256, 512, 1024, 2048];
+        assert_eq!(ranges(&[256, 1024, 2048], &all), "256 B, 1 KiB to 2 KiB");
+        assert_eq!(ranges(&all, &all), "256 B to 2 KiB");
+        assert_eq!(ranges(&[], &all), "nowhere");
+    }
+
+    #[test]
     fn three_digits() {
         assert_eq!(digits(0.123), "0.12");
         assert_eq!(digits(12.34), "12.3");
@@ -148,9 +189,12 @@ mod tests {
             rows: vec![vec!["long".into(), "1".into()]],
         };
         assert_eq!(table.text(), "a     bcd\nlong    1");
-        assert_eq!(
-            table.markdown(),
-            "| a | bcd |\n| --- | ---: |\n| long | 1 |\n"
-        );
+        let markdown = "| a | bcd |\n| --- | ---: |\n| long | 1 |\n";
+        assert_eq!(table.markdown(), markdown);
+        let prose = Table {
+            head: vec!["a".into(), "b".into()],
+            rows: vec![vec!["1".into(), "two words".into()]],
+        };
+        assert!(prose.markdown().contains("| --- | --- |"));
     }
 }

@@ -141,10 +141,13 @@ mod tests {
             case: "",
             why: "",
         };
-        let options = options(&[threshold("owned", Some(1024)), threshold("huge", None)]);
-        assert!(
-            options.ends_with("--share-min owned=1024,huge=never"),
-            "{options}"
-        );
+        let options = options(&[
+            threshold("owned", Some(1024)),
+            threshold("watched", None),
+            threshold("huge", Some(4096)),
+        ]);
+        let first = "\n  --share-min owned=1024,watched=never\n";
+        assert!(options.contains(first), "{options}");
+        assert!(options.ends_with(": huge=4096"), "{options}");
     }
 }
