@@ -4,16 +4,20 @@ mod bench;
 mod bind;
 mod demo;
 mod device;
+mod endpoint;
 mod error;
 mod list;
 mod logger;
 mod machine;
 mod model;
+mod play;
 mod receiver;
 mod selftest;
+mod serve;
 mod serve_model;
 mod software;
 mod unbind;
+mod wire;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -36,6 +40,8 @@ struct Cli {
 enum Command {
     /// Send a file through a NIC driver to a TCP that is not ours, without copying it
     Demo(demo::Args),
+    /// Serve the files of a directory by HTTP, on our own TCP and NIC drivers, without reading them
+    Serve(serve::Args),
     /// Show the NICs: driver, interface, IOMMU group, and whether user space can have them
     List(list::Args),
     /// Take a NIC from its kernel driver and give it to user space, by vfio-pci
@@ -58,6 +64,7 @@ fn main() -> ExitCode {
     logger::start();
     let result = match cli.command {
         Command::Demo(args) => demo::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::List(args) => list::run(&args),
         Command::Bind(args) => bind::run(&args),
         Command::Unbind(args) => unbind::run(&args),

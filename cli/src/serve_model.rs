@@ -1,29 +1,22 @@
 //! `pagewire model`: a software NIC behind a vfio-user socket.
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Instant;
 
 use clap::ValueEnum;
 use pagewire::hal::MacAddress;
-use pagewire_models::e1000e::{self, E1000e82574};
-use pagewire_models::ixgbe::{self, Ixgbe82599, Rules};
 use pagewire_models::qtest::station_address;
 use pagewire_models::vfio_user::{Event, Server};
-use pagewire_models::virtio::{self, VirtioNet};
-use pagewire_models::wire::{
-    Passed, Recorder, Recording, SharedWire, Silent, Tally, TallyHandle, Tap,
-};
-use pagewire_models::{Device, Wire};
+use pagewire_models::wire::Passed;
 use serde::Serialize;
 
 use crate::error::{Failure, print, shown};
-use crate::software::{NicKind, SoftwareNic};
+use crate::play::{self, Manner, Permit};
+use crate::software::SoftwareNic;
+use crate::wire::{self, WireName};
 
 /// Violations that are printed one by one; more are only counted.
 const MOST_PRINTED: u64 = 100;
@@ -79,46 +72,12 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What is no violation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Permit {
-    /// What Linux's own drivers do (ixgbe leaves some tables and bits as they are; e1000e switches
-    /// the receiver on before it has a ring)
-    Linux,
-    /// What DPDK's drivers do (ixgbe in addition to what Linux's does; virtio reads bytes of the
-    /// device configuration, and lets num_buffers stand in what it sends)
-    Dpdk,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Violations {
     /// Print it and go on
     Report,
     /// Print it and end
     Stop,
-}
-
-/// What a NIC is plugged into.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum WireName {
-    Tap(String),
-    Pair(PathBuf),
-    Pcap(PathBuf),
-    None,
-}
-
-impl FromStr for WireName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("tap", name)) if !name.is_empty() => Ok(Self::Tap(name.into())),
-            Some(("pair", place)) if !place.is_empty() => Ok(Self::Pair(place.into())),
-            Some(("pcap", file)) if !file.is_empty() => Ok(Self::Pcap(file.into())),
-            None if text == "none" => Ok(Self::None),
-            _ => Err("wires are tap:NAME, pair:DIRECTORY, pcap:FILE and none".into()),
-        }
-    }
 }
 
 fn parse_nic(text: &str) -> Result<SoftwareNic, String> {
@@ -144,15 +103,6 @@ fn mac_by(path: &Path) -> MacAddress {
     MacAddress([2, a, b, c, d, e])
 }
 
-/// A wire, and what is left to us when the device has it.
-struct Plugged {
-    wire: Box<dyn Wire>,
-    tally: TallyHandle,
-    /// Readable when a frame has arrived.
-    wake: Vec<OwnedFd>,
-    recording: Option<Recording<BufWriter<File>>>,
-}
-
 /// What has happened until the end.
 #[derive(Serialize, Default)]
 struct Report {
@@ -175,9 +125,14 @@ struct Report {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let plugged = plug(&args.wire)?;
+    let plugged = wire::plug(&args.wire)?;
     let (tally, recording) = (plugged.tally, plugged.recording);
-    let device = build(args, plugged.wire);
+    let manner = Manner {
+        seed: args.seed,
+        mac: address(args),
+        permit: &args.permit,
+    };
+    let device = play::build(&args.nic, manner, plugged.wire);
     let server = Server::bind(&args.socket, device, plugged.wake);
     let mut server = server.map_err(|error| Failure::usage(error.to_string()))?;
     let stop = stopped_by_signals()?;
@@ -283,116 +238,16 @@ fn stopped_by_signals() -> Result<UnixStream, Failure> {
     Ok(stop)
 }
 
-/// Makes the wire.
-fn plug(name: &WireName) -> Result<Plugged, Failure> {
-    let failed = |error: std::io::Error| Failure::usage(format!("no wire: {error}"));
-    let copy = |file: &dyn AsFd| file.as_fd().try_clone_to_owned().map_err(failed);
-    Ok(match name {
-        WireName::Tap(name) => {
-            let tap = Tap::open(name).map_err(failed)?;
-            let wake = copy(&tap)?;
-            plugged(tap, vec![wake])
-        }
-        WireName::Pair(directory) => {
-            let wire = SharedWire::join(directory).map_err(|error| in_place(directory, &error))?;
-            let wake = copy(&wire)?;
-            plugged(wire, vec![wake])
-        }
-        WireName::Pcap(path) => {
-            let file = File::create(path).map_err(|error| in_place(path, &error))?;
-            let recorder = Recorder::new(Silent::new(), BufWriter::new(file)).map_err(failed)?;
-            let recording = recorder.recording();
-            let mut plugged = plugged(recorder, Vec::new());
-            plugged.recording = Some(recording);
-            plugged
-        }
-        WireName::None => plugged(Silent::unplugged(), Vec::new()),
-    })
-}
-
-fn in_place(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::usage(format!("no wire: {}: {error}", shown(path)))
-}
-
-fn plugged(wire: impl Wire + 'static, wake: Vec<OwnedFd>) -> Plugged {
-    let wire = Tally::new(wire);
-    Plugged {
-        tally: wire.handle(),
-        wire: Box::new(wire),
-        wake,
-        recording: None,
-    }
-}
-
 fn address(args: &Args) -> MacAddress {
     let of_virtio = args.nic.virtio().mac;
     let given = args.mac.or(of_virtio);
     given.unwrap_or_else(|| mac_by(&args.socket))
 }
 
-/// Makes the NIC.
-fn build(args: &Args, wire: Box<dyn Wire>) -> Box<dyn Device> {
-    let device = &args.nic;
-    let seed = args.seed.unwrap_or(0);
-    let mac = address(args).0;
-    match device.nic {
-        NicKind::E1000e => {
-            let mut config = e1000e::ModelConfig {
-                seed,
-                mac,
-                ..Default::default()
-            };
-            if args.seed.is_none() {
-                config.latitude = e1000e::Latitude::none();
-            }
-            let mut device = E1000e82574::new(config, wire);
-            if args.permit.contains(&Permit::Linux) {
-                device.permit_linux();
-            }
-            Box::new(device)
-        }
-        NicKind::Ixgbe => {
-            let mut config = ixgbe::ModelConfig {
-                seed,
-                mac,
-                device: device.ixgbe(),
-                ..Default::default()
-            };
-            if args.seed.is_none() {
-                config.latitude = ixgbe::Latitude::none();
-            }
-            if args.permit.contains(&Permit::Linux) {
-                config.rules = Rules::linux();
-            }
-            if args.permit.contains(&Permit::Dpdk) {
-                config.rules = Rules::dpdk();
-            }
-            Box::new(Ixgbe82599::new(config, wire))
-        }
-        NicKind::Virtio => {
-            let options = device.virtio();
-            let usual = virtio::ModelConfig::default();
-            let mut config = virtio::ModelConfig {
-                seed,
-                offers: device.offers(),
-                mac,
-                mtu: options.host_mtu.unwrap_or(usual.mtu),
-                pairs: options.queue_pairs,
-                queue_size: options.tx_queue_size,
-                ..usual
-            };
-            if args.seed.is_none() {
-                config.latitude = virtio::Latitude::none();
-            }
-            config.beyond_dpdk = !args.permit.contains(&Permit::Dpdk);
-            Box::new(VirtioNet::new(config, wire))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::software::NicKind;
 
     #[test]
     fn an_address_goes_by_the_path() {
@@ -400,18 +255,6 @@ mod tests {
         assert_ne!(one, other);
         assert_eq!(one, mac_by(Path::new("a")));
         assert_eq!((one.0[0], other.0[0]), (2, 2));
-    }
-
-    #[test]
-    fn wires_are_read_by_their_names() {
-        assert_eq!("none".parse(), Ok(WireName::None));
-        assert_eq!("tap:t0".parse(), Ok(WireName::Tap("t0".into())));
-        assert_eq!("pair:/a:b".parse(), Ok(WireName::Pair("/a:b".into())));
-        assert_eq!("pcap:x".parse(), Ok(WireName::Pcap("x".into())));
-        for bad in ["", "tap", "tap:", "none:", "socket:x"] {
-            let error = bad.parse::<WireName>().unwrap_err();
-            assert!(error.contains("pair:DIRECTORY"), "{error}");
-        }
     }
 
     #[test]

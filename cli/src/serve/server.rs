@@ -1,0 +1,161 @@
+//! The loop of the server.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use pagewire::hal::Instant;
+use pagewire_cli::http::Root;
+
+use super::Args;
+use super::client::{Client, Patience};
+use super::journal::Journal;
+use crate::endpoint::{Budget, Endpoint, Home};
+use crate::error::Failure;
+
+/// How often connections are looked at for what they may not do.
+const WATCH: Duration = Duration::from_millis(50);
+/// How long the end may take: resets are sent, and pages come back.
+const LONGEST_END: Duration = Duration::from_secs(2);
+
+/// Everything that takes part.
+pub(super) struct Server<H: Home> {
+    endpoint: Endpoint<H>,
+    root: Root,
+    listen: SocketAddrV4,
+    most: usize,
+    clients: Vec<Client>,
+    patience: Patience,
+    journal: Journal,
+    watched: Instant,
+}
+
+impl<H: Home> Server<H> {
+    pub(super) fn new(args: &Args, root: Root) -> Result<Self, Failure> {
+        let link = args.link.at(*args.listen.ip())?;
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let budget = Budget {
+            connection: bytes(args.limit),
+            total: bytes(args.total_limit),
+        };
+        let mut endpoint = Endpoint::<H>::open(&link, budget)?;
+        let most = usize::from(args.connections);
+        // One that is being sent for each connection, and one that has not arrived.
+        endpoint.prepare_texts(2 * most)?;
+        let port = args.listen.port();
+        let listening = endpoint.stack.listen(port);
+        listening.map_err(|error| Failure::usage(format!("--listen {}: {error}", args.listen)))?;
+        let journal = Journal {
+            json: args.json,
+            ..Journal::default()
+        };
+        let url = match port {
+            80 => format!("http://{}/", args.listen.ip()),
+            _ => format!("http://{}/", args.listen),
+        };
+        use pagewire::hal::Nic;
+        let about = endpoint.home.about(&link, endpoint.nic.name());
+        journal.begin(&url, &about, link.hint())?;
+        Ok(Self {
+            watched: endpoint.home.now(),
+            endpoint,
+            root,
+            listen: args.listen,
+            most,
+            clients: Vec::new(),
+            patience: Patience {
+                hold: args.hold_timeout,
+                idle: args.idle_timeout,
+            },
+            journal,
+        })
+    }
+
+    /// Serves until `stop` says so.
+    pub(super) fn run(&mut self, stop: &dyn Fn() -> bool) -> Result<(), Failure> {
+        while !stop() {
+            let now = self.endpoint.home.now();
+            let mut worked = self.endpoint.receive(now)?;
+            worked |= self.accept(now);
+            for client in &mut self.clients {
+                worked |= client.work(&mut self.endpoint, &self.root, &mut self.journal, now)?;
+            }
+            let (active, timer) = self.endpoint.work(now)?;
+            worked |= active;
+            worked |= self.endpoint.collect();
+            if now.saturating_since(self.watched) >= WATCH {
+                self.watched = now;
+                self.watch(now)?;
+            }
+            if !worked {
+                self.endpoint.sleep(now, timer);
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, now: Instant) -> bool {
+        let mut worked = false;
+        while self.clients.len() < self.most {
+            let stack = &mut self.endpoint.stack;
+            let Some(id) = stack.accept(self.listen.port()) else {
+                break;
+            };
+            let Some((_, peer)) = stack.addresses(id) else {
+                continue;
+            };
+            self.clients.push(Client::new(id, peer, now));
+            self.journal.totals.connections += 1;
+            worked = true;
+        }
+        worked
+    }
+
+    /// Ends connections that are over, and those that do what they may not.
+    fn watch(&mut self, now: Instant) -> Result<(), Failure> {
+        let mut index = 0;
+        while let Some(client) = self.clients.get_mut(index) {
+            if client.is_over(&mut self.endpoint, self.patience, now) {
+                let client = self.clients.swap_remove(index);
+                client.end(&mut self.endpoint, &mut self.journal, now)?;
+            } else {
+                index += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all connections, waits until no page is lent, and stops the device.
+    pub(super) fn end(&mut self) -> Result<(), Failure> {
+        let mut now = self.endpoint.home.now();
+        self.endpoint.stack.unlisten(now, self.listen.port());
+        for client in std::mem::take(&mut self.clients) {
+            client.end(&mut self.endpoint, &mut self.journal, now)?;
+        }
+        let end = now + LONGEST_END;
+        loop {
+            let (active, timer) = self.endpoint.work(now)?;
+            self.endpoint.collect();
+            if self.endpoint.stack.port().outstanding() == 0 && !active {
+                break;
+            }
+            if now > end {
+                break;
+            }
+            self.endpoint.sleep(now, timer);
+            now = self.endpoint.home.now();
+        }
+        self.report();
+        let stopped = self.endpoint.shut_down();
+        self.endpoint.collect();
+        self.journal.end()?;
+        stopped.map_err(|error| Failure::failed(format!("the NIC could not be stopped: {error}")))
+    }
+
+    fn report(&mut self) {
+        let stats = self.endpoint.stack.stats().connections;
+        let totals = &mut self.journal.totals;
+        totals.shared_bytes = stats.shared_bytes;
+        totals.copied_bytes = stats.copied.total().bytes + stats.rescued.bytes;
+        totals.most_locked_bytes = self.endpoint.most_mapped_bytes() as u64;
+    }
+}
