@@ -75,21 +75,28 @@ pub(crate) struct Claims {
 struct Claim {
     id: RegionId,
     bytes: usize,
-    since: Instant,
+    /// `None`: the stack has none of it yet.
+    since: Option<Instant>,
 }
 
 impl Claims {
-    fn add(&mut self, id: RegionId, bytes: usize, since: Instant) {
+    fn add(&mut self, id: RegionId, bytes: usize, since: Option<Instant>) {
         self.held.push_back(Claim { id, bytes, since });
         self.mapped += bytes;
     }
 
-    /// How long the oldest has been held.
-    pub(crate) fn age(&self, now: Instant) -> Duration {
-        let oldest = self.held.front();
-        oldest.map_or(Duration::ZERO, |claim| now.saturating_since(claim.since))
+    /// The stack has begun to take a text.
+    pub(crate) fn begin(&mut self, id: RegionId, now: Instant) {
+        if let Some(claim) = self.held.iter_mut().find(|claim| claim.id == id) {
+            claim.since.get_or_insert(now);
+        }
     }
 
+    /// How long the oldest has been held.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        let oldest = self.held.iter().find_map(|claim| claim.since);
+        oldest.map_or(Duration::ZERO, |since| now.saturating_since(since))
+    }
 }
 
 impl<H: Home> Endpoint<H> {
@@ -115,7 +122,7 @@ impl<H: Home> Endpoint<H> {
         let region: Arc<DmaBuffer<MemoryOf<H>>> = Arc::clone(&buffer);
         let id = self.stack.register(region).ok()?;
         self.lent.kept.insert(id, Kept::Text(buffer));
-        claims.add(id, 0, self.home.now());
+        claims.add(id, 0, None);
         Some(id)
     }
 
@@ -147,7 +154,7 @@ impl<H: Home> Endpoint<H> {
         self.lent.kept.insert(id, Kept::Window(len));
         self.lent.mapped += len;
         self.lent.most_mapped = self.lent.most_mapped.max(self.lent.mapped);
-        claims.add(id, len, self.home.now());
+        claims.add(id, len, Some(self.home.now()));
         Ok((id, start, len))
     }
 

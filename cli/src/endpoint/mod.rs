@@ -23,7 +23,6 @@ pub(crate) use model::ModelHome;
 pub(crate) use stream::FileStream;
 pub(crate) use vfio::VfioHome;
 
-use crate::device::DeviceName;
 use crate::error::Failure;
 
 /// Descriptors in each ring.
@@ -38,8 +37,6 @@ const HEALTH: Duration = Duration::from_millis(50);
 const HUNG: Duration = Duration::from_secs(10);
 /// The longest sleep: signals are looked at that often, if they do not end it.
 const LONGEST: Duration = Duration::from_millis(100);
-/// Two NICs take some seconds to agree on a speed.
-const LINK: Duration = Duration::from_secs(20);
 /// The page of this machine.
 const PAGE: usize = 4096;
 
@@ -87,33 +84,6 @@ impl<H: Home> Endpoint<H> {
             hung_since: None,
             home,
         })
-    }
-
-    /// Waits until the NIC sees a link; a NIC in software has one at once, or soon.
-    pub(crate) fn await_link(
-        &mut self,
-        name: &DeviceName,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<(), Failure> {
-        let begin = std::time::Instant::now();
-        loop {
-            self.home.step();
-            let phase = self.nic.poll(self.home.now());
-            phase.map_err(|error| Failure::failed(format!("{name}: {error}")))?;
-            if self.nic.link().up {
-                return Ok(());
-            }
-            if stop() {
-                return Err(Failure::interrupted());
-            }
-            if begin.elapsed() > LINK {
-                return Err(Failure::usage(format!(
-                    "{name} sees no link after {} s. Is there a cable in it?",
-                    LINK.as_secs()
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
     }
 
     /// Takes what has been received; whether there was anything.

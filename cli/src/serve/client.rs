@@ -306,6 +306,7 @@ impl Client {
                 return false;
             }
         };
+        self.claims.begin(job.text, now);
         let of_head = accepted.min(head.len);
         job.accepted += of_head;
         let mut ends = [None, None];

@@ -24,6 +24,7 @@ pub(super) struct Server<H: Home> {
     listen: SocketAddrV4,
     most: usize,
     clients: Vec<Client>,
+    turn: usize,
     patience: Patience,
     journal: Journal,
     watched: Instant,
@@ -62,6 +63,7 @@ impl<H: Home> Server<H> {
             listen: args.listen,
             most,
             clients: Vec::new(),
+            turn: 0,
             patience: Patience {
                 hold: args.hold_timeout,
                 idle: args.idle_timeout,
@@ -76,9 +78,7 @@ impl<H: Home> Server<H> {
             let now = self.endpoint.home.now();
             let mut worked = self.endpoint.receive(now)?;
             worked |= self.accept(now);
-            for client in &mut self.clients {
-                worked |= client.work(&mut self.endpoint, &self.root, &mut self.journal, now)?;
-            }
+            worked |= self.serve(now)?;
             let (active, timer) = self.endpoint.work(now)?;
             worked |= active;
             worked |= self.endpoint.collect();
@@ -91,6 +91,18 @@ impl<H: Home> Server<H> {
             }
         }
         Ok(())
+    }
+
+    /// Each connection in turn, another one first each time: what there is too little of goes round.
+    fn serve(&mut self, now: Instant) -> Result<bool, Failure> {
+        self.turn = self.turn.wrapping_add(1);
+        let mut worked = false;
+        let turn = self.turn.checked_rem(self.clients.len()).unwrap_or(0);
+        let (later, first) = self.clients.split_at_mut(turn);
+        for client in first.iter_mut().chain(later) {
+            worked |= client.work(&mut self.endpoint, &self.root, &mut self.journal, now)?;
+        }
+        Ok(worked)
     }
 
     fn accept(&mut self, now: Instant) -> bool {

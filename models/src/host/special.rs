@@ -62,12 +62,43 @@ impl Specials {
         match owner.sharing() {
             Sharing::Owned => false,
             Sharing::Live(live) => {
-                live.copy_to(offset, target);
+                // Hardware has the pages, and so reads what is mapped. Where that is gone, as a file
+                // became shorter, the owner knows better.
+                if !read_mapped(pointer, target) {
+                    live.copy_to(offset, target);
+                }
                 true
             }
             Sharing::Watched(watch) => read_watched(watch, owner.base(), offset, target),
         }
     }
+}
+
+/// Fills `target` from this process's own memory at `pointer`; false, instead of a signal, if not all
+/// of it is there, or if the system does not let us.
+#[cfg(target_os = "linux")]
+fn read_mapped(pointer: NonNull<u8>, target: &mut [u8]) -> bool {
+    let Ok(process) = libc::pid_t::try_from(std::process::id()) else {
+        return false;
+    };
+    let into = libc::iovec {
+        iov_base: target.as_mut_ptr().cast(),
+        iov_len: target.len(),
+    };
+    let from = libc::iovec {
+        iov_base: pointer.as_ptr().cast(),
+        iov_len: target.len(),
+    };
+    // SAFETY: the system writes to `target` alone, at most its length, and checks every byte that
+    // it reads; both lists have one entry and live through the call.
+    let count =
+        unsafe { libc::process_vm_readv(process, &raw const into, 1, &raw const from, 1, 0) };
+    usize::try_from(count) == Ok(target.len())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_mapped(_: NonNull<u8>, _: &mut [u8]) -> bool {
+    false
 }
 
 /// Reads what is lent from where its watcher says it is; false if that is where it always is.
@@ -88,4 +119,83 @@ fn read_watched(watch: &dyn Watch, base: NonNull<u8>, offset: usize, target: &mu
         rest = later;
     }
     true
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a panic is the failure"
+)]
+mod tests {
+    use pagewire_hal::Live;
+
+    use super::*;
+
+    const LEN: usize = 4096;
+
+    /// A page of its own, readable or not, and an owner who says that it is full of `o`.
+    struct Page(NonNull<u8>);
+
+    // SAFETY: the pointer is only handed out, and compared.
+    unsafe impl Send for Page {}
+    // SAFETY: as above.
+    unsafe impl Sync for Page {}
+
+    impl Page {
+        fn new(protection: libc::c_int) -> Self {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let place = std::ptr::null_mut();
+            // SAFETY: a new mapping at an address that the system chooses.
+            let place = unsafe { libc::mmap(place, LEN, protection, flags, -1, 0) };
+            assert_ne!(place, libc::MAP_FAILED);
+            Self(NonNull::new(place.cast()).unwrap())
+        }
+    }
+
+    // SAFETY: the mapping is there until the value is dropped; reads may fail, which `Live` allows.
+    unsafe impl Lendable for Page {
+        fn base(&self) -> NonNull<u8> {
+            self.0
+        }
+
+        fn len(&self) -> usize {
+            LEN
+        }
+
+        fn sharing(&self) -> Sharing<'_> {
+            Sharing::Live(self)
+        }
+    }
+
+    impl Live for Page {
+        fn copy_to(&self, _: usize, into: &mut [u8]) {
+            into.fill(b'o');
+        }
+    }
+
+    impl Drop for Page {
+        fn drop(&mut self) {
+            // SAFETY: the mapping is the value's own.
+            unsafe { libc::munmap(self.0.as_ptr().cast(), LEN) };
+        }
+    }
+
+    fn read(page: Page) -> (Vec<u8>, Vec<u8>) {
+        let place = NonNull::new(page.0.as_ptr().wrapping_add(100)).unwrap();
+        let mut specials = Specials::default();
+        specials.add(Arc::new(page));
+        let (mut bytes, mut frame) = (vec![1; 4], vec![1]);
+        assert!(specials.read(place, &mut bytes));
+        assert!(specials.append(place, 4, &mut frame));
+        (bytes, frame)
+    }
+
+    #[test]
+    fn a_device_reads_what_is_mapped_and_asks_where_nothing_is() {
+        // Zeros, as nobody has written there.
+        let mapped = read(Page::new(libc::PROT_READ));
+        assert_eq!(mapped, (vec![0; 4], vec![1, 0, 0, 0, 0]));
+        let gone = read(Page::new(libc::PROT_NONE));
+        assert_eq!(gone, (b"oooo".to_vec(), b"\x01oooo".to_vec()));
+    }
 }
