@@ -1,6 +1,6 @@
 //! Lending memory that the program may write again at any moment (Linux).
 //!
-//! A [`Protector`] has a userfaultfd and a thread. An [`Arena`] of it hands out [`Buffer`]s, which
+//! A [`Protector`] has a userfaultfd, and a thread or a handler of SIGBUS that serves it. An [`Arena`] of it hands out [`Buffer`]s, which
 //! the program writes as it likes. [`Buffer::lend`] protects pages and yields a [`Lent`]: its bytes
 //! stay as they are until it is dropped, whoever writes meanwhile: the writer sleeps.
 //!
@@ -66,10 +66,13 @@
 //! - Whoever unmaps, remaps or advises away (`MADV_DONTNEED`) memory that is not his takes it from
 //!   the device too, which goes on reading the old pages.
 //! - System calls that write (`read(2)`) to a lent page by pointer wait in [`Mode::Full`]; in
-//!   [`Mode::UserOnly`] they fail with EFAULT. By [`Buffer::bytes_mut`] they work in both, as it
+//!   [`Mode::UserOnly`] and [`Mode::Signal`] they fail with EFAULT. By [`Buffer::bytes_mut`] they work in both, as it
 //!   waits first; unless the bytes are lent, or return home, just then, by another thread.
 //! - The logger of the program must not write to lent pages by pointer, nor a signal handler that
 //!   runs on any thread: the thread that serves the faults may log, and then waits for itself.
+//! - In [`Mode::Signal`] nobody writes to what is lent by pointer who has a lock that the memory
+//!   allocator or the logger takes, for the handler runs there and then. A thread that blocks SIGBUS
+//!   is ended by the kernel with the process when it writes to a protected page.
 //! - Loans of several threads of the same bytes, by pointer, of bytes that are being written at that
 //!   moment: each loan has what was written before its page was protected, and nothing else.
 //!
@@ -98,6 +101,7 @@ mod memory;
 mod polling;
 mod protector;
 mod shared;
+mod signal;
 mod twin;
 mod userfault;
 mod watch;
@@ -119,6 +123,8 @@ mod device_tests;
 mod ledger_tests;
 #[cfg(test)]
 mod schedule_tests;
+#[cfg(test)]
+mod signal_tests;
 #[cfg(test)]
 mod test_support;
 #[cfg(test)]

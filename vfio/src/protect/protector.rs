@@ -13,6 +13,7 @@ use super::error::{Attempt, Way};
 use super::handler::Handler;
 use super::memory::{Arena, Layout};
 use super::shared::Shared;
+use super::signal::Served;
 use super::userfault::{NotOpened, Source, UserFault};
 use crate::pages::HUGE;
 use crate::space::lock;
@@ -27,6 +28,10 @@ pub enum Mode {
     /// with EFAULT, or stops before it. [`Buffer::bytes_mut`](super::Buffer::bytes_mut) waits
     /// first.
     UserOnly,
+    /// As [`UserOnly`](Self::UserOnly), but there is no thread that serves writes: the kernel sends
+    /// SIGBUS to the thread that writes, whose handler clears the page, or sleeps. A write to a page
+    /// that is protected still costs a tenth, and nobody can die.
+    Signal,
 }
 
 impl std::fmt::Display for Mode {
@@ -37,6 +42,10 @@ impl std::fmt::Display for Mode {
             }
             Self::UserOnly => {
                 "user mode only: writes by system calls to lent pages fail with EFAULT"
+            }
+            Self::Signal => {
+                "by SIGBUS: who writes serves himself; writes by system calls to lent pages fail \
+                 with EFAULT"
             }
         })
     }
@@ -54,6 +63,10 @@ pub enum Choice {
     Full,
     /// That for user mode only, which needs no privilege.
     UserOnly,
+    /// That for user mode only, and a handler of SIGBUS for the whole process, which stays there and
+    /// leaves other faults to the handler that was there before. The program must not replace it, nor
+    /// block SIGBUS on a thread that writes: a fault would end it.
+    Signal,
     /// A full one by a descriptor of `/dev/userfaultfd` that somebody with the right to open it has
     /// passed in.
     Device(OwnedFd),
@@ -98,30 +111,44 @@ pub struct Protector {
 #[derive(Debug)]
 struct Inner {
     shared: Arc<Shared>,
-    /// Ends when dropped.
-    _handler: Handler,
+    /// Serves until it is dropped.
+    #[cfg_attr(not(test), expect(dead_code, reason = "serves until it is dropped"))]
+    server: Server,
     mode: Mode,
     way: Way,
 }
 
+/// Who serves writes.
+#[derive(Debug)]
+enum Server {
+    Thread(#[cfg_attr(not(test), expect(dead_code, reason = "ends when dropped"))] Handler),
+    Signal(#[expect(dead_code, reason = "serves as long as it exists")] Served),
+}
+
 impl Protector {
-    /// Opens the userfaultfd that is wanted, and starts the thread that serves it.
+    /// Opens the userfaultfd that is wanted, and starts the thread that serves it, if any.
     ///
     /// # Errors
     /// [`ProtectError::NoUserfault`] with all that was tried,
     /// [`ProtectError::NoWriteProtection`], or what the system said.
     pub fn open(choice: Choice) -> Result<Self, ProtectError> {
-        let (userfault, way) = find(choice)?;
+        let signal = matches!(choice, Choice::Signal);
+        let (userfault, way) = find(choice, signal)?;
         let mode = match way {
+            Way::UserMode if signal => Mode::Signal,
             Way::UserMode => Mode::UserOnly,
             Way::Call | Way::Device | Way::Passed => Mode::Full,
         };
         log::debug!("writes to lent pages are stopped by {way}, {mode}");
         let shared = Arc::new(Shared::new(userfault));
-        let handler = Handler::start(&shared)?;
+        let server = if signal {
+            Server::Signal(Served::start(&shared)?)
+        } else {
+            Server::Thread(Handler::start(&shared)?)
+        };
         let inner = Inner {
             shared,
-            _handler: handler,
+            server,
             mode,
             way,
         };
@@ -142,7 +169,8 @@ impl Protector {
         self.inner.way
     }
 
-    /// Whether the thread that serves writes is there. If it is not, nothing is lent any more.
+    /// Whether the thread that serves writes is there. If it is not, nothing is lent any more. Always
+    /// in [`Mode::Signal`], where there is none.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.inner.shared.alive.load(Ordering::SeqCst)
@@ -232,40 +260,44 @@ impl Protector {
         Arc::clone(&self.inner.shared)
     }
 
-    /// Lets the handler die of a panic, and waits until it is dead.
+    /// Lets the handler die of a panic, and waits until it is dead; false if there is none.
     #[cfg(test)]
-    pub(crate) fn kill_handler(&self) {
+    pub(crate) fn kill_handler(&self) -> bool {
+        let Server::Thread(handler) = &self.inner.server else {
+            return false;
+        };
         self.inner.shared.doomed.store(true, Ordering::SeqCst);
-        self.inner._handler.rouse();
+        handler.rouse();
         while self.is_alive() {
             std::thread::yield_now();
         }
+        true
     }
 }
 
 /// The first way that leads to a userfaultfd.
-fn find(choice: Choice) -> Result<(UserFault, Way), ProtectError> {
+fn find(choice: Choice, signal: bool) -> Result<(UserFault, Way), ProtectError> {
     let ways: &[Way] = match choice {
         Choice::Best => &[Way::Call, Way::Device, Way::UserMode],
         Choice::Full => &[Way::Call, Way::Device],
-        Choice::UserOnly => &[Way::UserMode],
+        Choice::UserOnly | Choice::Signal => &[Way::UserMode],
         Choice::Device(_) => &[Way::Passed],
     };
     let passed = match choice {
         Choice::Device(device) => Some(device),
-        Choice::Best | Choice::Full | Choice::UserOnly => None,
+        Choice::Best | Choice::Full | Choice::UserOnly | Choice::Signal => None,
     };
     let mut attempts = Vec::new();
     for &way in ways {
         let opened = match way {
-            Way::Call => UserFault::open(&Source::Call, false),
-            Way::UserMode => UserFault::open(&Source::Call, true),
+            Way::Call => UserFault::open(&Source::Call, false, signal),
+            Way::UserMode => UserFault::open(&Source::Call, true, signal),
             Way::Device => device().and_then(|device| {
                 let source = Source::Device(device.as_fd());
-                UserFault::open(&source, false)
+                UserFault::open(&source, false, signal)
             }),
             Way::Passed => match &passed {
-                Some(device) => UserFault::open(&Source::Device(device.as_fd()), false),
+                Some(device) => UserFault::open(&Source::Device(device.as_fd()), false, signal),
                 None => Err(NotOpened::System(Errno::BADF)),
             },
         };

@@ -90,6 +90,15 @@ impl Shared {
             .any(|watch| watch.serve(self, stopped.address, polls));
     }
 
+    /// What has this address.
+    pub(crate) fn find(&self, address: usize) -> Option<Arc<Watch>> {
+        let watches = lock(&self.watches);
+        let found = watches
+            .iter()
+            .find(|watch| watch.page_at(address).is_some());
+        found.map(Arc::clone)
+    }
+
     /// Says that nobody serves faults any more. Writers that wait for what is not lent go on now,
     /// others when it is released; or now as well, if one of them may be a thread that polls the
     /// NIC.

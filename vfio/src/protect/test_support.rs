@@ -27,7 +27,9 @@ pub(super) fn eventually(mut holds: impl FnMut() -> bool) -> bool {
 pub(super) fn protectors() -> Vec<Protector> {
     let user = Protector::open(Choice::UserOnly).expect("needs no privilege");
     assert_eq!(user.mode(), Mode::UserOnly);
-    full().into_iter().chain([user]).collect()
+    let signal = Protector::open(Choice::Signal).expect("needs no privilege");
+    assert_eq!(signal.mode(), Mode::Signal);
+    full().into_iter().chain([user, signal]).collect()
 }
 
 /// The full one; `None` if this user may not have it, which root always may.

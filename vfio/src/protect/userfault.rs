@@ -10,9 +10,10 @@ use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use linux_raw_sys::general::{
-    UFFD_API, UFFD_EVENT_PAGEFAULT, UFFD_FEATURE_PAGEFAULT_FLAG_WP, UFFD_FEATURE_THREAD_ID,
-    UFFD_FEATURE_WP_HUGETLBFS_SHMEM, UFFD_USER_MODE_ONLY, UFFDIO_REGISTER_MODE_WP, USERFAULTFD_IOC,
-    uffdio_api, uffdio_range, uffdio_register, uffdio_writeprotect,
+    UFFD_API, UFFD_EVENT_PAGEFAULT, UFFD_FEATURE_PAGEFAULT_FLAG_WP, UFFD_FEATURE_SIGBUS,
+    UFFD_FEATURE_THREAD_ID, UFFD_FEATURE_WP_HUGETLBFS_SHMEM, UFFD_USER_MODE_ONLY,
+    UFFDIO_REGISTER_MODE_WP, USERFAULTFD_IOC, uffdio_api, uffdio_range, uffdio_register,
+    uffdio_writeprotect,
 };
 use linux_raw_sys::ioctl::{
     UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT,
@@ -33,6 +34,9 @@ const PROTECT: u64 = 1;
 const REQUIRED: u64 = (UFFD_FEATURE_PAGEFAULT_FLAG_WP
     | UFFD_FEATURE_WP_HUGETLBFS_SHMEM
     | UFFD_FEATURE_THREAD_ID) as u64;
+
+/// SIGBUS instead of messages.
+const SIGNAL: u64 = UFFD_FEATURE_SIGBUS as u64;
 
 /// Bytes of a message, and where it has what.
 const MESSAGE: usize = 32;
@@ -113,20 +117,27 @@ pub(crate) struct UserFault {
 
 impl UserFault {
     /// A descriptor with the features that are needed.
-    pub(crate) fn open(source: &Source<'_>, user_mode_only: bool) -> Result<Self, NotOpened> {
+    ///
+    /// If `signal`, who writes gets SIGBUS instead of a message being written of it.
+    pub(crate) fn open(
+        source: &Source<'_>,
+        user_mode_only: bool,
+        signal: bool,
+    ) -> Result<Self, NotOpened> {
         // Features are told once per descriptor, and asking for one that is not there is an error:
         // so the first is asked, and the second is used.
         let asked = source
             .descriptor(user_mode_only)
             .map_err(NotOpened::System)?;
         let there = handshake(&asked, 0).map_err(NotOpened::System)?;
-        if there & REQUIRED != REQUIRED {
+        let wanted = REQUIRED | if signal { SIGNAL } else { 0 };
+        if there & wanted != wanted {
             return Err(NotOpened::NoWriteProtection(there));
         }
         let descriptor = source
             .descriptor(user_mode_only)
             .map_err(NotOpened::System)?;
-        handshake(&descriptor, REQUIRED).map_err(NotOpened::System)?;
+        handshake(&descriptor, wanted).map_err(NotOpened::System)?;
         Ok(Self { descriptor })
     }
 

@@ -273,16 +273,44 @@ impl Watch {
         }
     }
 
+    /// The page that the program has at an address.
+    pub(crate) fn page_at(&self, address: usize) -> Option<usize> {
+        let offset = address.checked_sub(self.twin.program().addr().get())?;
+        (offset < self.twin.len()).then_some(offset / self.page)
+    }
+
+    /// Serves a write of this thread that was stopped, if it was here: comes back when it can be
+    /// tried again.
+    pub(crate) fn serve_here(&self, shared: &Shared, address: usize) -> bool {
+        let Some(index) = self.page_at(address) else {
+            return false;
+        };
+        Tally::add(&shared.tally.faults);
+        let polls = PollingThread::is_here();
+        let mut waited = false;
+        let mut state = lock(&self.state);
+        // If it is closed, the memory is not protected any more.
+        while !state.closed {
+            let verdict = state.book.fault(index, polls, &mut self.hands(shared));
+            self.publish(&state);
+            if verdict == Verdict::GoOn {
+                break;
+            }
+            if !waited {
+                Tally::add(&shared.tally.waits);
+                waited = true;
+            }
+            state = self.sleep(state);
+        }
+        true
+    }
+
     /// Serves a write that was stopped, if it was here, by a thread that must not sleep if it
     /// `polls`.
     pub(crate) fn serve(&self, shared: &Shared, address: usize, polls: bool) -> bool {
-        let Some(offset) = address
-            .checked_sub(self.twin.program().addr().get())
-            .filter(|at| *at < self.twin.len())
-        else {
+        let Some(index) = self.page_at(address) else {
             return false;
         };
-        let index = offset / self.page;
         let mut state = lock(&self.state);
         if state.closed {
             return false;
