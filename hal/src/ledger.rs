@@ -259,6 +259,12 @@ impl Ledger {
         if start.checked_add(len).is_none_or(|end| end > region.len()) {
             return Err(LendError::OutOfRange);
         }
+        if entry.kind == Kind::Watched
+            && let Sharing::Watched(watch) = region.sharing()
+            && watch.is_outdated(start..start + len)
+        {
+            return Err(LendError::Refused(Refused::Busy));
+        }
         self.take(id.index, start, len)
     }
 

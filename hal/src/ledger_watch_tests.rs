@@ -112,6 +112,13 @@ unsafe impl Watch for Guarded {
             here.start - start,
         ))
     }
+    fn is_outdated(&self, range: Range<usize>) -> bool {
+        let away = self.away.lock().unwrap();
+        let page = away
+            .as_ref()
+            .map(|(page, _)| page * PAGE..(page + 1) * PAGE);
+        page.is_some_and(|page| range.start < page.end && page.start < range.end)
+    }
     fn has_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
     }
@@ -277,6 +284,14 @@ fn bytes_that_are_elsewhere_are_read_there() {
     let mut parts = Vec::new();
     let read = ledger.read(&loan, 100, copy.len(), &mut |bytes| parts.push(bytes.len()));
     assert_eq!((read, parts), (Ok(()), vec![PAGE - 100, PAGE, PAGE + 100]));
+    // They are not lent once more, as the program has others; a loan of them can be.
+    let more = ledger.lend(id, 2 * PAGE - 1, 1).unwrap_err();
+    assert_eq!(more, LendError::Refused(Refused::Busy));
+    let beside = ledger.lend(id, 2 * PAGE, 1).unwrap();
+    let again = ledger.lend_again(&loan, PAGE, 10).unwrap();
+    [beside, again]
+        .into_iter()
+        .for_each(|loan| ledger.give_back(loan));
     // What is copied now is what the program has.
     ledger.copy_now(id, 100, &mut copy).unwrap();
     assert_eq!(copy, before);

@@ -69,6 +69,13 @@ pub unsafe trait Watch: Send + Sync {
         None
     }
 
+    /// Whether the program has other bytes by now than those that are lent, at any of these offsets:
+    /// then they are not lent once more, as whoever lends bytes means those of this moment.
+    fn is_outdated(&self, range: Range<usize>) -> bool {
+        let _ = range;
+        false
+    }
+
     /// Whether somebody may be waiting to write to what is lent. Costs next to nothing.
     fn has_wanted(&self) -> bool {
         false
@@ -94,7 +101,8 @@ pub trait Live: Send + Sync {
 pub enum Refused {
     /// The range does not lie in the region, or not in what can be lent of it.
     OutOfRange,
-    /// A page is being brought back to its place; later it can be lent.
+    /// The program has other bytes than those that are lent of a page; when they are lent no more,
+    /// the new ones can be.
     Busy,
     /// As many bytes are lent as may be.
     OverLimit,
@@ -108,7 +116,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::OutOfRange => "the range cannot be lent",
-            Self::Busy => "a page is on its way back to its place",
+            Self::Busy => "older bytes of a page are lent still",
             Self::OverLimit => "as many bytes are lent as may be",
             Self::Unavailable => "nobody keeps the bytes from being changed",
             Self::TooMany => "too many loans",

@@ -93,6 +93,11 @@ impl Book {
         self.some(pages).iter().any(|page| page.loans > 0)
     }
 
+    /// Whether any of these is away.
+    pub(crate) fn is_away(&self, pages: Range<usize>) -> bool {
+        self.away > 0 && self.some(pages).iter().any(|page| page.away)
+    }
+
     /// How many of these are not lent.
     pub(crate) fn bare(&self, pages: Range<usize>) -> usize {
         let bare = |page: &&Page| page.loans == 0;

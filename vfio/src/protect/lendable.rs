@@ -70,6 +70,10 @@ unsafe impl Watch for Memory {
         Ok(())
     }
 
+    fn is_outdated(&self, range: Range<usize>) -> bool {
+        self.check(&range).is_ok() && !range.is_empty() && self.watch.is_away(&range)
+    }
+
     fn has_wanted(&self) -> bool {
         self.watch.has_wanted()
     }

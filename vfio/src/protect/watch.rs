@@ -251,6 +251,11 @@ impl Watch {
         lock(&self.state).book.is_lent(self.pages(bytes))
     }
 
+    /// Whether the program has other pages in the place of some of these bytes.
+    pub(crate) fn is_away(&self, bytes: &Range<usize>) -> bool {
+        lock(&self.state).book.is_away(self.pages(bytes))
+    }
+
     /// Bytes that are registered, in protected pages, in lent pages, and in pages that are away.
     pub(crate) fn bytes(&self) -> [usize; 4] {
         let state = lock(&self.state);
