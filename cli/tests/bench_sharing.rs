@@ -93,7 +93,7 @@ fn a_quick_run_has_every_way_at_every_size_and_makes_the_page() {
         policies.contains(&"owned") && policies.contains(&"live"),
         "{policies:?}"
     );
-    assert_eq!(policies.len(), if protection { 6 } else { 2 });
+    assert_eq!(policies.len(), if protection { 7 } else { 2 });
     for crossover in report["crossovers"].as_array().unwrap() {
         assert_eq!(crossover["ratios"].as_array().unwrap().len(), sizes.len());
     }

@@ -41,6 +41,8 @@ pub(super) enum Rewrite {
     Never,
     /// By `Buffer::bytes_mut`: one call for all pages.
     ByValue,
+    /// The same, but only the first page.
+    OnePage,
     /// By pointer: a fault for each page.
     ByPointer,
     /// By pointer, before the peer has acknowledged: the old bytes move to memory of the stack, and
@@ -88,7 +90,7 @@ impl Group {
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Kept => "Checksum by the device, not written between sends",
-            Self::Rewritten => "Checksum by the device, every page written between sends",
+            Self::Rewritten => "Checksum by the device, written between sends",
             Self::Summed => "Checksum by the CPU",
             Self::Other => "Requests of 64 KiB (TSO), and a file that is mapped for each send",
         }
@@ -188,7 +190,7 @@ const MEMCPY_SUM: Case = Case {
 const SUMMED: Option<&str> = Some(MEMCPY_SUM.name);
 
 /// All of them.
-pub(super) const CASES: [Case; 22] = [
+pub(super) const CASES: [Case; 23] = [
     MEMCPY,
     COPY,
     OWNED,
@@ -214,10 +216,16 @@ pub(super) const CASES: [Case; 22] = [
         ..STILL
     },
     COPY_WRITTEN,
+    Case {
+        name: "protected-page",
+        about: "write-protect, one page of the buffer written by value before each send",
+        rewrite: Rewrite::OnePage,
+        ..BY_VALUE
+    },
     BY_VALUE,
     Case {
         name: "protected-pointer",
-        about: "the same, written by pointer: a fault for each page, which a thread serves",
+        about: "as protected-value, written by pointer: a fault for each page, which a thread serves",
         rewrite: Rewrite::ByPointer,
         ..BY_VALUE
     },

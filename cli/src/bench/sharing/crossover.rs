@@ -86,18 +86,23 @@ pub(super) struct Threshold {
 
 /// Policies, and the case whose worse crossover (hot or cold) is the threshold. The first three are
 /// those of `pagewire::tcp::Thresholds`.
-const POLICIES: [(&str, &str, &str); 6] = [
+const POLICIES: [(&str, &str, &str); 7] = [
     ("owned", "owned", "memory that cannot change"),
     (
         "watched",
         "protected-value",
-        "write-protect, where the program writes between any two sends",
+        "write-protect, where the program writes to every page between any two sends",
     ),
     ("live", "live", "a file that is mapped once"),
     (
         "watched-still",
         "protected",
         "write-protect, where nobody has written since the last send",
+    ),
+    (
+        "watched-page",
+        "protected-page",
+        "write-protect, where it writes to one page between any two sends",
     ),
     ("huge", "huge-value", "as watched, in huge pages"),
     ("huge-still", "huge", "as watched-still, in huge pages"),

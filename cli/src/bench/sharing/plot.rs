@@ -16,8 +16,8 @@ const LINES: [&str; 8] = [
     "memcpy-sum",
     "owned-sum",
     "protected",
+    "protected-page",
     "protected-value",
-    "huge-value",
 ];
 const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 0, 0),
@@ -30,6 +30,8 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(204, 121, 167),
 ];
 const SIZE: (u32, u32) = (900, 1000);
+/// What a logarithm can be taken of, where a cost is below a tick of the clock.
+const LEAST: f64 = 0.0001;
 
 /// The plot as SVG.
 pub(super) fn svg(report: &Report) -> Result<String, Failure> {
@@ -58,16 +60,25 @@ fn chart(area: &DrawingArea<SVGBackend<'_>, Shift>, measured: &Measured, cache: 
         sizes().fold(f64::INFINITY, f64::min),
         sizes().fold(1.0, f64::max),
     );
+    let costs = measured
+        .figures
+        .iter()
+        .filter(|figure| LINES.contains(&figure.case));
+    let costs = costs.map(|figure| figure.nanoseconds_per_byte.max(LEAST));
+    // The same for both charts.
+    let (cheapest, dearest) = costs.fold((1.0, LEAST), |(cheapest, dearest): (f64, f64), cost| {
+        (cheapest.min(cost), dearest.max(cost))
+    });
     let title = format!("{} bytes: nanoseconds of CPU for a byte", cache.name());
+    let x = (least..most).log_scale().base(4.0);
+    let y = (cheapest / 2.0..dearest * 2.0).log_scale();
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 20))
         .margin(10)
+        .margin_right(30)
         .x_label_area_size(40)
         .y_label_area_size(60)
-        .build_cartesian_2d(
-            (least..most).log_scale().base(4.0),
-            (0.0001..100.0).log_scale(),
-        )?;
+        .build_cartesian_2d(x, y)?;
     chart
         .configure_mesh()
         .x_desc("bytes of a send")
@@ -80,7 +91,7 @@ fn chart(area: &DrawingArea<SVGBackend<'_>, Shift>, measured: &Measured, cache: 
         let of_line = |f: &&super::measure::Figure| f.case == name && f.cache == cache;
         let figures = measured.figures.iter().filter(of_line);
         let points: Vec<_> = figures
-            .map(|figure| (figure.size as f64, figure.nanoseconds_per_byte.max(0.0001)))
+            .map(|figure| (figure.size as f64, figure.nanoseconds_per_byte.max(LEAST)))
             .collect();
         if points.is_empty() {
             continue;

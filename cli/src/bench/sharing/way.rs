@@ -213,8 +213,13 @@ impl Sender for Watched<'_> {
         let buffer = self.protected.buffers.get_mut(slot);
         let buffer = buffer.ok_or("no such buffer")?;
         let page = rustix::param::page_size();
-        if self.case.rewrite == Rewrite::ByValue {
-            let bytes = buffer.bytes_mut(0..self.at.size)?;
+        let by_value = match self.case.rewrite {
+            Rewrite::ByValue => Some(self.at.size),
+            Rewrite::OnePage => Some(self.at.size.min(page)),
+            _ => None,
+        };
+        if let Some(len) = by_value {
+            let bytes = buffer.bytes_mut(0..len)?;
             for byte in bytes.iter_mut().step_by(page) {
                 *byte = black_box(byte.wrapping_add(1));
             }
