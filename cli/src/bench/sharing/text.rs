@@ -101,7 +101,7 @@ fn pays_after(break_even: &[BreakEven]) -> String {
     all
 }
 
-/// What to tell other commands.
+/// What to tell a sender.
 pub(super) fn options(thresholds: &[Threshold]) -> String {
     let value = |threshold: &Threshold| match threshold.bytes {
         Some(bytes) => format!("{}={bytes}", threshold.policy),
@@ -113,8 +113,8 @@ pub(super) fn options(thresholds: &[Threshold]) -> String {
         .partition(|threshold| of_sender(threshold.policy));
     let list = |all: Vec<&Threshold>| all.into_iter().map(value).collect::<Vec<_>>().join(",");
     format!(
-        "Options for `pagewire send` and `pagewire serve` on this machine:\n  --share-min {}\nFor \
-         programs that know more of their memory: {}",
+        "Thresholds for a sender on this machine (pagewire::tcp::Thresholds; usize::MAX for never):\n  \
+         {}\nFor programs that know more of their memory: {}",
         list(options),
         list(more)
     )
@@ -146,7 +146,7 @@ mod tests {
             threshold("watched", None),
             threshold("huge", Some(4096)),
         ]);
-        let first = "\n  --share-min owned=1024,watched=never\n";
+        let first = "\n  owned=1024,watched=never\n";
         assert!(options.contains(first), "{options}");
         assert!(options.ends_with(": huge=4096"), "{options}");
     }
