@@ -11,8 +11,10 @@ mod logger;
 mod machine;
 mod model;
 mod play;
+mod progress;
 mod receiver;
 mod selftest;
+mod send;
 mod serve;
 mod serve_model;
 mod software;
@@ -40,6 +42,8 @@ struct Cli {
 enum Command {
     /// Send a file through a NIC driver to a TCP that is not ours, without copying it
     Demo(demo::Args),
+    /// Send files by TCP, on our own TCP and NIC drivers, without reading them
+    Send(send::Args),
     /// Serve the files of a directory by HTTP, on our own TCP and NIC drivers, without reading them
     Serve(serve::Args),
     /// Show the NICs: driver, interface, IOMMU group, and whether user space can have them
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
     logger::start();
     let result = match cli.command {
         Command::Demo(args) => demo::run(&args),
+        Command::Send(args) => send::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::List(args) => list::run(&args),
         Command::Bind(args) => bind::run(&args),

@@ -37,6 +37,7 @@ use pagewire_models::virtio::VirtioNet;
 pub(crate) use peer::Stream;
 use qtest_machine::QtestMachine;
 use report::Report;
+pub(crate) use table::{grouped, part};
 use transfer::Transfer;
 use user_machine::UserMachine;
 use vfio_machine::VfioMachine;

@@ -265,7 +265,7 @@ fn fragments(frames: &[(usize, u64)], posted: u64) -> Vec<(String, String)> {
 }
 
 /// `1234567` as `1,234,567`.
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -278,7 +278,7 @@ pub(super) fn grouped(number: u64) -> String {
 }
 
 /// A number and which part of the whole it is.
-fn part(number: u64, whole: u64) -> String {
+pub(crate) fn part(number: u64, whole: u64) -> String {
     if whole == 0 {
         return grouped(number);
     }

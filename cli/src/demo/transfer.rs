@@ -1,10 +1,9 @@
 //! The loop of the demo: the lanes work, then the device, then the peer; with a stopwatch.
 
-use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as RealInstant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use pagewire::hal::{Instant, Nic, Phase};
 
 use super::args::Args;
@@ -16,6 +15,7 @@ use super::report::Report;
 use super::stopwatch::Stopwatch;
 use super::world::World;
 use crate::error::Failure;
+use crate::progress::progress_bar;
 
 /// What a round takes on the virtual clock.
 const ROUND: Duration = Duration::from_micros(10);
@@ -174,20 +174,5 @@ impl<'a> Transfer<'a> {
             Ok(phase) => Err(Failure::failed(format!("the NIC is {phase:?}"))),
             Err(error) => Err(Failure::failed(format!("the NIC: {error}"))),
         }
-    }
-}
-
-fn progress_bar(len: u64) -> ProgressBar {
-    // Hidden when nobody watches: a bar in a log file is noise.
-    let target = if std::io::stderr().is_terminal() {
-        ProgressDrawTarget::stderr_with_hz(10)
-    } else {
-        ProgressDrawTarget::hidden()
-    };
-    let style = "{bar:40} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} eta {eta}";
-    let bar = ProgressBar::with_draw_target(Some(len), target);
-    match ProgressStyle::with_template(style) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
     }
 }

@@ -21,6 +21,9 @@ pub(crate) trait Home: Sized {
     /// Makes a range of a file reachable for the device, where it is.
     fn map(&self, file: LiveFile) -> Result<Arc<dyn Region>, Refusal>;
 
+    /// Called once when everything is built: from here on time counts.
+    fn start_clock(&mut self) {}
+
     /// Now.
     fn now(&self) -> Instant;
 

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pagewire::hal::{DmaBuffer, DmaMemory, Instant, Nic, RegionId};
+use pagewire::hal::{DmaBuffer, DmaMemory, Granule, Instant, Nic, RegionId};
 use pagewire_vfio::LiveFile;
 
 use super::home::Refusal;
@@ -110,6 +110,18 @@ impl<H: Home> Endpoint<H> {
             self.lent.free.push(Arc::new(DmaBuffer::new(memory)));
         }
         Ok(())
+    }
+
+    /// Makes room for bytes that are copied instead of lent.
+    pub(crate) fn prepare_copies(&mut self, bytes: usize) -> Result<(), Failure> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::usage(format!("no memory for what is copied: {error}"))
+        };
+        let memory = self.nic.allocate(bytes, PAGE);
+        let memory = memory.map_err(|error| failed(&error))?;
+        let slot = Granule::from_bytes(PAGE).unwrap_or(Granule::CONTIGUOUS);
+        let pool = self.stack.set_copy_pool(memory, slot);
+        pool.map_err(|error| failed(&error))
     }
 
     /// Puts a text of at most [`TEXT`] bytes where the device reaches it. `None`: there is no room

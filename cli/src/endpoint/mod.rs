@@ -23,6 +23,7 @@ pub(crate) use model::ModelHome;
 pub(crate) use stream::FileStream;
 pub(crate) use vfio::VfioHome;
 
+use crate::device::DeviceName;
 use crate::error::Failure;
 
 /// Descriptors in each ring.
@@ -37,6 +38,8 @@ const HEALTH: Duration = Duration::from_millis(50);
 const HUNG: Duration = Duration::from_secs(10);
 /// The longest sleep: signals are looked at that often, if they do not end it.
 const LONGEST: Duration = Duration::from_millis(100);
+/// Two NICs take some seconds to agree on a speed.
+const LINK: Duration = Duration::from_secs(20);
 /// The page of this machine.
 const PAGE: usize = 4096;
 
@@ -61,7 +64,7 @@ impl<H: Home> Endpoint<H> {
     pub(crate) fn open(link: &Link, budget: Budget) -> Result<Self, Failure> {
         let name = &link.device;
         let failed = |error: NicError| Failure::failed(format!("{name}: {error}"));
-        let (home, platform) = H::build(link)?;
+        let (mut home, platform) = H::build(link)?;
         let mut nic = AnyNic::open(platform, &driver_config(link)).map_err(failed)?;
         let Some((tx, rx)) = nic.take_queues(0) else {
             return Err(Failure::failed(format!("{name} has no queue")));
@@ -73,6 +76,7 @@ impl<H: Home> Endpoint<H> {
         let stack = Stack::new(port, config)
             .map_err(|error| Failure::usage(format!("the sender: {error}")))?;
         let scratch = vec![0; nic.capabilities().max_receive_len() as usize];
+        home.start_clock();
         let looked = home.now();
         Ok(Self {
             stack,
@@ -84,6 +88,33 @@ impl<H: Home> Endpoint<H> {
             hung_since: None,
             home,
         })
+    }
+
+    /// Waits until the NIC sees a link; a NIC in software has one at once, or soon.
+    pub(crate) fn await_link(
+        &mut self,
+        name: &DeviceName,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), Failure> {
+        let begin = std::time::Instant::now();
+        loop {
+            self.home.step();
+            let phase = self.nic.poll(self.home.now());
+            phase.map_err(|error| Failure::failed(format!("{name}: {error}")))?;
+            if self.nic.link().up {
+                return Ok(());
+            }
+            if stop() {
+                return Err(Failure::interrupted());
+            }
+            if begin.elapsed() > LINK {
+                return Err(Failure::usage(format!(
+                    "{name} sees no link after {} s. Is there a cable in it?",
+                    LINK.as_secs()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Takes what has been received; whether there was anything.

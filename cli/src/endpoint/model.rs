@@ -21,8 +21,9 @@ pub(crate) struct ModelHome {
     host: Host,
     model: ModelHandle<Box<dyn Device>>,
     wake: Vec<OwnedFd>,
-    /// The start of time.
-    start: std::time::Instant,
+    /// The host's time when everything was built, which the driver's waits have moved, and when that
+    /// was.
+    start: (Instant, std::time::Instant),
 }
 
 impl Home for ModelHome {
@@ -66,7 +67,7 @@ impl Home for ModelHome {
             host,
             model: attached.handle,
             wake: plugged.wake,
-            start: std::time::Instant::now(),
+            start: (Instant::ZERO, std::time::Instant::now()),
         };
         Ok((home, attached.platform))
     }
@@ -77,9 +78,13 @@ impl Home for ModelHome {
         Ok(region)
     }
 
-    /// The driver's waits move the clock on by themselves: it is never behind that.
+    fn start_clock(&mut self) {
+        self.start = (self.host.now(), std::time::Instant::now());
+    }
+
     fn now(&self) -> Instant {
-        self.host.set_now(Instant::ZERO + self.start.elapsed());
+        let (base, start) = self.start;
+        self.host.set_now(base + start.elapsed());
         self.host.now()
     }
 

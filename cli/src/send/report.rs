@@ -1,0 +1,190 @@
+//! What became of the files.
+
+use std::time::Duration;
+
+use pagewire::tcp::Explanation;
+use serde::Serialize;
+
+use crate::demo::{grouped, part};
+use crate::error::{Failure, print};
+
+/// The report.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) device: String,
+    pub(super) to: String,
+    pub(super) bytes: u64,
+    pub(super) seconds: f64,
+    /// Segments that were sent again.
+    pub(super) retransmitted_segments: u64,
+    /// The most bytes of files that were locked in memory.
+    pub(super) most_locked_bytes: u64,
+    pub(super) files: Vec<FileReport>,
+}
+
+/// Which way the bytes of a file went. What was sent again counts again in `sent`.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct FileReport {
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    /// Calls of `send`.
+    calls: u64,
+    taken: Taken,
+    sent: Sent,
+    frames: u64,
+    /// Pieces of these frames, headers included.
+    fragments: u64,
+    held: Held,
+}
+
+/// How the bytes were handed in.
+#[derive(Debug, Default, Serialize)]
+struct Taken {
+    lent: u64,
+    copied_as_asked: u64,
+    copied_below_threshold: u64,
+    copied_over_limit: u64,
+    copied_as_lending_was_refused: u64,
+}
+
+/// Where the device found them.
+#[derive(Debug, Default, Serialize)]
+struct Sent {
+    shared: u64,
+    from_copies: u64,
+    copied_no_gather: u64,
+    copied_over_budget: u64,
+    copied_too_short: u64,
+    copied_live: u64,
+}
+
+/// From the call of `send` until none of its bytes was needed any more, in milliseconds.
+#[derive(Debug, Default, Serialize)]
+struct Held {
+    mean_ms: f64,
+    most_ms: f64,
+}
+
+impl FileReport {
+    pub(super) fn new(name: String, bytes: u64) -> Self {
+        Self {
+            name,
+            bytes,
+            ..Self::default()
+        }
+    }
+
+    /// Adds what is known of one call.
+    pub(super) fn add(&mut self, call: &Explanation) {
+        let early = call.copied_early;
+        self.taken.lent += call.lent;
+        self.taken.copied_as_asked += early.asked;
+        self.taken.copied_below_threshold += early.below_threshold;
+        self.taken.copied_over_limit += early.over_limit;
+        self.taken.copied_as_lending_was_refused += early.refused;
+        self.sent.shared += call.shared;
+        self.sent.from_copies += call.from_pool;
+        self.sent.copied_no_gather += call.no_gather;
+        self.sent.copied_over_budget += call.over_budget;
+        self.sent.copied_too_short += call.too_short;
+        self.sent.copied_live += call.live;
+        self.frames += call.frames;
+        self.fragments += call.fragments;
+        let held = milliseconds(call.held);
+        self.held.most_ms = self.held.most_ms.max(held);
+        self.held.mean_ms =
+            (self.held.mean_ms * self.calls as f64 + held) / (self.calls + 1) as f64;
+        self.calls += 1;
+    }
+
+    fn explain(&self) -> Vec<String> {
+        let Self { taken, sent, .. } = self;
+        let rows = [
+            ("lent where they are", taken.lent),
+            ("copied, as asked for", taken.copied_as_asked),
+            (
+                "copied, as lending so few costs more",
+                taken.copied_below_threshold,
+            ),
+            ("copied, over the limit", taken.copied_over_limit),
+            (
+                "copied, as lending was refused",
+                taken.copied_as_lending_was_refused,
+            ),
+            ("fetched by the NIC from the file", sent.shared),
+            ("fetched by the NIC from a copy", sent.from_copies),
+            (
+                "copied for a frame: the NIC does not gather",
+                sent.copied_no_gather,
+            ),
+            (
+                "copied for a frame: too many pieces",
+                sent.copied_over_budget,
+            ),
+            (
+                "copied for a frame: it would be too short",
+                sent.copied_too_short,
+            ),
+            (
+                "copied for a frame: only the CPU can sum it",
+                sent.copied_live,
+            ),
+        ];
+        let some = rows.into_iter().filter(|(_, bytes)| *bytes > 0);
+        let mut lines: Vec<_> = some
+            .map(|(name, bytes)| format!("  {name:<44} {}", part(bytes, self.bytes)))
+            .collect();
+        let pieces = self.fragments as f64 / self.frames.max(1) as f64;
+        lines.push(format!(
+            "  {:<44} {}, of {pieces:.1} pieces each",
+            "frames",
+            grouped(self.frames)
+        ));
+        lines.push(format!(
+            "  {:<44} {:.2} ms on average, {:.2} ms at most, in {} calls",
+            "held",
+            self.held.mean_ms,
+            self.held.most_ms,
+            grouped(self.calls)
+        ));
+        lines
+    }
+}
+
+impl Report {
+    pub(super) fn print(&self, explain: bool, json: bool) -> Result<(), Failure> {
+        if json {
+            let text = serde_json::to_string(self);
+            return print(
+                &text.map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?,
+            );
+        }
+        let mut lines = Vec::new();
+        for file in &self.files {
+            lines.push(format!("{}: {} bytes", file.name, grouped(file.bytes)));
+            if explain && file.bytes > 0 {
+                lines.extend(file.explain());
+            }
+        }
+        let rate = self.bytes as f64 / 1e6 / self.seconds.max(1e-9);
+        lines.push(format!(
+            "{} bytes have arrived at {} in {:.3} s ({rate:.0} MB/s), {} segments were sent again",
+            grouped(self.bytes),
+            self.to,
+            self.seconds,
+            grouped(self.retransmitted_segments),
+        ));
+        if explain {
+            lines.push(format!(
+                "by {}; at most {} bytes of files were locked in memory",
+                self.device,
+                grouped(self.most_locked_bytes)
+            ));
+        }
+        print(&lines.join("\n"))
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
