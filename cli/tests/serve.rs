@@ -310,6 +310,28 @@ fn header_and_file_leave_in_one_frame() {
     });
 }
 
+/// Whoever ends a connection first waits for late segments, here the server: as if it were there no
+/// more.
+#[test]
+fn connections_that_are_over_keep_nobody_out() {
+    if !can_make_a_tap("connections_that_are_over_keep_nobody_out") {
+        return;
+    }
+    in_a_network_of_its_own(|| {
+        let site = Site::new(&[1000]);
+        let server = Server::start(site.directory.path(), &["--connections", "2"]);
+        for _ in 0..20 {
+            assert_eq!(get("/1000").1, site.bytes("1000"));
+        }
+        let end = server.stop();
+        check_end(&end);
+        assert_eq!(
+            (&end["connections"], &end["broken"]),
+            (&20.into(), &0.into())
+        );
+    });
+}
+
 #[test]
 fn who_does_not_read_holds_pages_no_longer_than_he_may() {
     if !can_make_a_tap("who_does_not_read_holds_pages_no_longer_than_he_may") {

@@ -124,6 +124,11 @@ impl<H: Home> Endpoint<H> {
         pool.map_err(|error| failed(&error))
     }
 
+    /// Whether there is room for a text.
+    pub(crate) fn has_room_for_text(&self) -> bool {
+        !self.lent.free.is_empty()
+    }
+
     /// Puts a text of at most [`TEXT`] bytes where the device reaches it. `None`: there is no room
     /// now.
     pub(crate) fn put_text(&mut self, text: &[u8], claims: &mut Claims) -> Option<RegionId> {

@@ -25,6 +25,17 @@ pub(super) struct Patience {
     pub(super) idle: Duration,
 }
 
+/// What is to become of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// It goes on.
+    Stays,
+    /// All has arrived, and both sides have ended: nothing is left but late segments.
+    Rests,
+    /// It is over, or is to be.
+    Ends,
+}
+
 /// A connection.
 pub(super) struct Client {
     pub(super) id: ConnectionId,
@@ -99,24 +110,27 @@ impl Client {
         Ok(worked)
     }
 
-    /// Whether it is over, or must be ended: for longer than it may it has held pages, been silent,
-    /// or not ended its side.
-    pub(super) fn is_over<H: Home>(
+    /// What is to become of it: it ends when for longer than it may it has held pages, been silent, or
+    /// not ended its side.
+    pub(super) fn fate<H: Home>(
         &mut self,
         endpoint: &mut Endpoint<H>,
         patience: Patience,
         now: Instant,
-    ) -> bool {
+    ) -> Fate {
         let state = endpoint.stack.state(self.id);
         let has_ended = matches!(state, None | Some(State::Closed));
         if has_ended || self.claims.age(now) > patience.hold {
-            return true;
+            return Fate::Ends;
         }
         let is_done = self.calls.is_empty();
         if let Some(closed) = self.closed {
-            // All has arrived; nothing is left but to wait for late segments.
-            let waits = state == Some(State::TimeWait);
-            return is_done && !waits && now.saturating_since(closed) > LINGER;
+            let is_late = now.saturating_since(closed) > LINGER;
+            return match state {
+                Some(State::TimeWait) if is_done => Fate::Rests,
+                _ if is_done && is_late => Fate::Ends,
+                _ => Fate::Stays,
+            };
         }
         if is_done && self.job.is_none() && now.saturating_since(self.since) > patience.idle {
             if self.inbox.is_empty() {
@@ -125,7 +139,7 @@ impl Client {
                 self.refuse(endpoint, Status::RequestTimeout, now);
             }
         }
-        false
+        Fate::Stays
     }
 
     /// Ends it, whatever it is doing.
@@ -180,6 +194,9 @@ impl Client {
 
     /// Reads what has come, as much as one request may have.
     fn read<H: Home>(&mut self, endpoint: &mut Endpoint<H>, now: Instant) -> bool {
+        if endpoint.stack.received(self.id) == 0 {
+            return false;
+        }
         if self.closed.is_some() {
             self.inbox.clear();
         }
@@ -196,6 +213,9 @@ impl Client {
 
     /// Begins the response to the next request, if there is one, and if there is room for it.
     fn begin<H: Home>(&mut self, endpoint: &mut Endpoint<H>, root: &Root, now: Instant) -> bool {
+        if !endpoint.has_room_for_text() {
+            return false;
+        }
         match http::parse(&self.inbox) {
             Parsed::Incomplete => {
                 if endpoint.stack.peer_finished(self.id) {

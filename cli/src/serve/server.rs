@@ -4,10 +4,11 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use pagewire::hal::Instant;
+use pagewire::tcp::{ConnectionId, State};
 use pagewire_cli::http::Root;
 
 use super::Args;
-use super::client::{Client, Patience};
+use super::client::{Client, Fate, Patience};
 use super::journal::Journal;
 use crate::endpoint::{Budget, Endpoint, Home};
 use crate::error::Failure;
@@ -25,6 +26,8 @@ pub(super) struct Server<H: Home> {
     most: usize,
     clients: Vec<Client>,
     turn: usize,
+    /// Those that wait for late segments alone: they count no more.
+    resting: Vec<ConnectionId>,
     patience: Patience,
     journal: Journal,
     watched: Instant,
@@ -64,6 +67,7 @@ impl<H: Home> Server<H> {
             most,
             clients: Vec::new(),
             turn: 0,
+            resting: Vec::new(),
             patience: Patience {
                 hold: args.hold_timeout,
                 idle: args.idle_timeout,
@@ -126,13 +130,23 @@ impl<H: Home> Server<H> {
     fn watch(&mut self, now: Instant) -> Result<(), Failure> {
         let mut index = 0;
         while let Some(client) = self.clients.get_mut(index) {
-            if client.is_over(&mut self.endpoint, self.patience, now) {
-                let client = self.clients.swap_remove(index);
-                client.end(&mut self.endpoint, &mut self.journal, now)?;
-            } else {
-                index += 1;
+            match client.fate(&mut self.endpoint, self.patience, now) {
+                Fate::Stays => index += 1,
+                Fate::Rests => self.resting.push(self.clients.swap_remove(index).id),
+                Fate::Ends => {
+                    let client = self.clients.swap_remove(index);
+                    client.end(&mut self.endpoint, &mut self.journal, now)?;
+                }
             }
         }
+        let stack = &mut self.endpoint.stack;
+        self.resting.retain(|id| {
+            let rests = stack.state(*id) == Some(State::TimeWait);
+            if !rests {
+                stack.remove(now, *id);
+            }
+            rests
+        });
         Ok(())
     }
 
