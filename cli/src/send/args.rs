@@ -14,8 +14,9 @@ use crate::endpoint::{Link, parse_bytes, parse_seconds};
 #[command(after_help = "\
 Examples:
   sudo pagewire send movie.mkv --to 10.0.0.1:9000 --from 10.0.0.2 --wire tap:pagewire0
-      to `nc -l 10.0.0.1 9000 > movie.mkv` on this machine, by an 82599 in software: give the
-      interface an address, `ip addr add 10.0.0.1/24 dev pagewire0 && ip link set pagewire0 up`
+      to `nc -l 10.0.0.1 9000 > copy` on this machine, by an 82599 in software; before, make the
+      interface: `ip tuntap add pagewire0 mode tap && ip addr add 10.0.0.1/24 dev pagewire0 && ip
+      link set pagewire0 up`
   pagewire send a b c --to 192.168.7.1:9000 --from 192.168.7.2 --device 0000:03:00.0
       one behind the other, by a NIC of this machine, bound with `pagewire bind`
   sudo pagewire send movie.mkv --to 10.0.0.1:9000 --from 10.0.0.2 --wire tap:pagewire0 --explain
