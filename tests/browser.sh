@@ -38,13 +38,13 @@ site = sys.argv[1]
 
 
 def png(path, width, height, colour):
-    """A picture whose noise no compression takes away: some hundred kilobytes."""
+    """A picture whose noise no compression takes away: a hundred kilobytes."""
     state, rows = 1, bytearray()
     for y in range(height):
         rows.append(0)
         for x in range(width):
             state = (state * 1103515245 + 12345) & 0x7FFFFFFF
-            noise = (state >> 16) & 31
+            noise = (state >> 16) & 7
             rows += bytes(min(255, part * (x + y) // (width + height) + noise) for part in colour)
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -68,7 +68,7 @@ with open(f"{site}/index.html", "w") as file:
     file.write('<!doctype html><html lang="en"><meta charset="utf-8"><title>Pagewire</title>'
                '<link rel="stylesheet" href="style.css"><link rel="icon" href="images/mark.svg">'
                '<h1><img src="images/mark.svg" alt=""> Served by pagewire serve</h1>'
-               "<p>Every byte of this page was fetched by a NIC from the pages of its file.</p>")
+               "<p>Every byte of it was fetched by a NIC (our model of the 82599) from the pages of its file.</p>")
     for index in range(len(colours)):
         file.write(f'<figure><img src="images/{index}.png" alt="{index}"></figure>')
 PYTHON
@@ -76,7 +76,7 @@ PYTHON
 ip link set lo up
 "$pagewire" serve "$place/site" --listen 10.0.0.2:80 --wire tap:pagewire0 --json >"$place/log" &
 server=$!
-until grep -q listening "$place/log"; do sleep 0.1; kill -0 "$server"; done
+until grep -qs listening "$place/log"; do sleep 0.1; kill -0 "$server"; done
 ip addr add 10.0.0.1/24 dev pagewire0
 ip link set pagewire0 up
 HOME=$place timeout 120 chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage \
