@@ -14,6 +14,8 @@ pub(super) enum Memory {
     Owned,
     /// In a buffer of a protector, in small pages.
     Protected,
+    /// In one of a protector that serves faults by SIGBUS.
+    Signalled,
     /// In one in huge pages.
     Huge,
     /// In the page cache.
@@ -112,7 +114,10 @@ impl Case {
 
     /// Whether it wants a userfaultfd.
     pub(super) fn protects(&self) -> bool {
-        matches!(self.memory, Memory::Protected | Memory::Huge)
+        matches!(
+            self.memory,
+            Memory::Protected | Memory::Signalled | Memory::Huge
+        )
     }
 }
 
@@ -190,7 +195,7 @@ const MEMCPY_SUM: Case = Case {
 const SUMMED: Option<&str> = Some(MEMCPY_SUM.name);
 
 /// All of them.
-pub(super) const CASES: [Case; 23] = [
+pub(super) const CASES: [Case; 24] = [
     MEMCPY,
     COPY,
     OWNED,
@@ -230,8 +235,15 @@ pub(super) const CASES: [Case; 23] = [
         ..BY_VALUE
     },
     Case {
+        name: "signal-pointer",
+        about: "the same, but who writes serves himself, by SIGBUS",
+        memory: Memory::Signalled,
+        rewrite: Rewrite::ByPointer,
+        ..BY_VALUE
+    },
+    Case {
         name: "protected-in-flight",
-        about: "written by pointer while in flight: the bytes are moved to the pool as well",
+        about: "as protected-pointer, while in flight: the bytes are moved to the pool as well",
         rewrite: Rewrite::InFlight,
         ..BY_VALUE
     },

@@ -4,14 +4,13 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pagewire_vfio::protect::{Choice, Protector};
 use serde::Serialize;
 
 use super::Broken;
 use super::case::{CASES, Case, FRAME, Rewrite};
 use super::lender::Held;
 use super::machine::{Machine, Walk, clock_cost, cpu_time};
-use super::source::Sources;
+use super::source::{Protectors, Sources};
 use super::way::{Sender, Timing, time};
 use crate::error::Failure;
 
@@ -131,8 +130,8 @@ pub(super) struct Measured {
 /// Measures everything.
 pub(super) fn measure(effort: Effort, stop: &AtomicBool) -> Result<Measured, Failure> {
     let machine = Machine::look();
-    let (protector, no_protection) = match Protector::open(Choice::Best) {
-        Ok(protector) => (Some(protector), None),
+    let (protectors, no_protection) = match Protectors::open() {
+        Ok(protectors) => (Some(protectors), None),
         Err(why) => (None, Some(why.to_string())),
     };
     let sizes = effort.sizes();
@@ -150,12 +149,12 @@ pub(super) fn measure(effort: Effort, stop: &AtomicBool) -> Result<Measured, Fai
     for &size in &sizes {
         bar.set_message(super::table::bytes(size));
         let cannot = |why: Broken| Failure::failed(format!("sends of {size} bytes: {why}"));
-        let mut sources = Sources::new(size, protector.as_ref()).map_err(cannot)?;
+        let mut sources = Sources::new(size, protectors.as_ref()).map_err(cannot)?;
         let held = sources.lender.held(sources.owned, size, FRAME);
         in_flight.push(kept(size, held.map_err(|why| cannot(why.into()))?));
         let cases: Vec<_> = CASES
             .iter()
-            .filter(|case| protector.is_some() || !case.protects())
+            .filter(|case| protectors.is_some() || !case.protects())
             .collect();
         figures.extend(measure_size(&cases, &mut sources, &mut watch, stop, &bar)?);
     }

@@ -6,7 +6,7 @@ use std::io::Write;
 use memmap2::{Mmap, MmapOptions};
 use pagewire::hal::RegionId;
 use pagewire_vfio::LiveFile;
-use pagewire_vfio::protect::{Arena, Buffer, Protector};
+use pagewire_vfio::protect::{Arena, Buffer, Choice, ProtectError, Protector};
 
 use super::Broken;
 use super::lender::Lender;
@@ -62,11 +62,30 @@ impl Protected {
     }
 }
 
-/// Memory of a protector.
+/// Who serves writes to protected pages.
+pub(super) struct Protectors {
+    /// A thread.
+    thread: Protector,
+    /// Who writes.
+    signal: Protector,
+}
+
+impl Protectors {
+    pub(super) fn open() -> Result<Self, ProtectError> {
+        Ok(Self {
+            thread: Protector::open(Choice::Best)?,
+            signal: Protector::open(Choice::Signal)?,
+        })
+    }
+}
+
+/// Memory of protectors.
 pub(super) struct Watched {
     /// Lent, in small pages and in huge ones.
     pub(super) small: Protected,
     pub(super) huge: Protected,
+    /// Lent, in small pages, and served by SIGBUS.
+    pub(super) signalled: Protected,
     /// Copied, so never protected.
     pub(super) copied: Protected,
 }
@@ -89,8 +108,8 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Slots of `size` bytes; those of a protector if there is one.
-    pub(super) fn new(size: usize, protector: Option<&Protector>) -> Result<Self, Broken> {
+    /// Slots of `size` bytes; those of protectors if there are any.
+    pub(super) fn new(size: usize, protectors: Option<&Protectors>) -> Result<Self, Broken> {
         let count = |pool: usize, stride: usize| (pool / stride).clamp(1, SLOTS);
         let stride = size.next_multiple_of(rustix::param::page_size());
         let slots = count(POOL, stride);
@@ -98,13 +117,14 @@ impl Sources {
         let huge_slots = count(HUGE_POOL, huge_stride);
         let mut lender = Lender::new()?;
         let mut watched = None;
-        if let Some(protector) = protector {
-            let small = || protector.arena(slots * stride);
-            let huge = protector.huge_arena(huge_slots * huge_stride)?;
+        if let Some(Protectors { thread, signal }) = protectors {
+            let small = |protector: &Protector| protector.arena(slots * stride);
+            let huge = thread.huge_arena(huge_slots * huge_stride)?;
             watched = Some(Watched {
-                small: Protected::new(small()?, size, slots, &mut lender)?,
+                small: Protected::new(small(thread)?, size, slots, &mut lender)?,
                 huge: Protected::new(huge, size, huge_slots, &mut lender)?,
-                copied: Protected::new(small()?, size, slots, &mut lender)?,
+                signalled: Protected::new(small(signal)?, size, slots, &mut lender)?,
+                copied: Protected::new(small(thread)?, size, slots, &mut lender)?,
             });
         }
         let file = file(slots * stride)?;

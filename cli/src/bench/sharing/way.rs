@@ -61,6 +61,7 @@ pub(super) fn time(
         let protected = match (case.way, case.memory) {
             (Way::Copy, _) => &mut watched.copied,
             (_, Memory::Huge) => &mut watched.huge,
+            (_, Memory::Signalled) => &mut watched.signalled,
             _ => &mut watched.small,
         };
         return timing.time(
