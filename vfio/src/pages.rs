@@ -95,12 +95,27 @@ impl Pages {
     }
 
     /// As [`shared`](Self::shared), `len` being a multiple of [`HUGE`], in huge pages that were set
-    /// aside if there are enough.
+    /// aside if there are enough, else in transparent ones if the system has so much memory in a row.
     pub(crate) fn shared_huge(len: usize) -> Result<Self, Errno> {
         Self::of_file(len, true).or_else(|errno| {
             log::trace!("no huge pages for {len} bytes: {errno}");
-            Self::of_file(len, false)
+            let pages = Self::of_file(len, false)?;
+            pages.collapse();
+            Ok(pages)
         })
+    }
+
+    /// Puts transparent huge pages in the place of small ones, whatever the system's settings for
+    /// files in memory are (`shmem_enabled` is "never" on most). Linux 6.1 or later can do that.
+    fn collapse(&self) {
+        let place = self.base.as_ptr().cast();
+        // SAFETY: the bytes are ours, and stay as they are.
+        if unsafe { libc::madvise(place, self.len, libc::MADV_COLLAPSE) } != 0 {
+            let why = std::io::Error::last_os_error();
+            log::debug!("{} bytes stay in small pages: {why}", self.len);
+        }
+        // Maps them anew.
+        let _ = self.advise(Advice::LinuxPopulateWrite);
     }
 
     fn of_file(len: usize, huge: bool) -> Result<Self, Errno> {
@@ -272,6 +287,25 @@ mod tests {
         assert_eq!(rustix::fs::ftruncate(file, 1), Err(Errno::PERM));
         assert_eq!(Pages::shared(0).err(), Some(Errno::INVAL));
         assert!(Pages::new(4096, false).unwrap().source().file.is_none());
+    }
+
+    #[test]
+    fn shared_memory_is_in_huge_pages_if_that_can_be() {
+        let pages = Pages::shared_huge(2 * HUGE).unwrap();
+        let wanted = format!("{:x}-", pages.base().addr());
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let ours = smaps.lines().skip_while(|line| !line.starts_with(&wanted));
+        let mapped = ours
+            .skip(1)
+            .find(|line| line.starts_with("ShmemPmdMapped:"));
+        println!(
+            "set aside: {}, {}",
+            pages.is_huge(),
+            mapped.unwrap_or_default()
+        );
+        // SAFETY: the memory is ours and has as many bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(pages.base().as_ptr(), 2 * HUGE) };
+        assert!(bytes.iter().all(|byte| *byte == 0));
     }
 
     #[test]

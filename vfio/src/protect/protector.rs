@@ -192,8 +192,7 @@ impl Protector {
     /// As [`arena`](Self::arena), protected in whole huge pages of 2 MiB, which costs as much as
     /// protecting one small page: for buffers that are long. Every buffer has its own huge pages,
     /// and is lent in whole ones. In huge pages that were set aside (`vm.nr_hugepages`) if there
-    /// are enough, else in transparent ones if the system has them for files (`shmem_enabled`), else
-    /// in small ones.
+    /// are enough, else in transparent ones if there are, else in small ones.
     ///
     /// On a [`PollingThread`](super::PollingThread) nobody gets at lent ones that were set aside.
     ///
