@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
+use super::scribble::Policy;
 use crate::device::DeviceName;
 use crate::error::Failure;
 use crate::software::{Backend, NicKind, SoftwareNic};
@@ -17,6 +18,9 @@ Examples:
   pagewire demo --file movie.mkv              a file of yours
   pagewire demo --max-fragments 2             the page budget binds: some segments are rescued
   pagewire demo --size 16M --loss 5           lost, reordered and duplicated frames
+  pagewire demo --size 16M --scribble wait --loss 5
+                                              threads write to what is lent, and sleep until it is
+                                              acknowledged; the receiver gets what was sent
   pagewire demo --mtu 9000 --max-fragments 3  jumbo frames cross more pages
   sudo pagewire demo --peer linux             the receiver is the kernel's TCP, over a TAP
   pagewire demo --nic all                     every NIC that there is a driver for, in turn
@@ -73,6 +77,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "pair:DIR", value_parser = parse_wire,
           conflicts_with = "peer_interface")]
     pub(crate) wire: Option<PathBuf>,
+    /// Go on writing to the input while it is sent, from other threads: it lies in memory of which
+    /// each page is protected while it is lent (for models in this process and NICs of this machine)
+    #[arg(long, value_enum, value_name = "POLICY")]
+    pub(crate) scribble: Option<Policy>,
     /// Percent of frames lost, and also reordered and duplicated unless set otherwise
     #[arg(long, value_name = "P", value_parser = parse_percent, default_value = "0",
           allow_negative_numbers = true)]

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::input::Input;
 use super::machine::Machine;
+use super::scribble::Scribble;
 use super::stopwatch::Stopwatch;
 use super::world::REMOTE;
 use crate::error::Failure;
@@ -30,6 +31,9 @@ pub(crate) type Owners = BTreeMap<u16, usize>;
 
 pub(crate) type DemoStack<P> = Stack<AnyTx<P>, <P as Platform>::Memory>;
 
+/// The input as others write to it, and its pages for the device.
+pub(crate) type Scribbled = (Arc<Scribble>, Arc<dyn Region>);
+
 type NicOf<M> = pagewire::drivers::AnyNic<<M as Machine>::Platform>;
 
 /// A pair of queues and what is on it.
@@ -39,6 +43,8 @@ pub(crate) struct Lane<M: Machine> {
     pub(super) stack: DemoStack<M::Platform>,
     region: RegionId,
     sealed: Arc<M::Region>,
+    /// The input is there instead, and others write to it.
+    scribble: Option<Arc<Scribble>>,
     pub(super) feeds: Vec<Feed>,
     pub(super) watch: Stopwatch,
     /// Frames received here.
@@ -102,11 +108,15 @@ impl<M: Machine> Lane<M> {
         index: usize,
         rx: AnyRx<M::Platform>,
         mut stack: DemoStack<M::Platform>,
-        sealed: &Arc<M::Region>,
+        (sealed, scribble): (&Arc<M::Region>, Option<&Scribbled>),
         longest_frame: u32,
     ) -> Result<Self, Failure> {
+        let input = match scribble {
+            Some((_, region)) => Arc::clone(region),
+            None => Arc::clone(sealed) as _,
+        };
         let region = stack
-            .register(Arc::clone(sealed) as _)
+            .register(input)
             .map_err(|error| Failure::failed(format!("cannot register the input: {error}")))?;
         Ok(Self {
             index,
@@ -114,6 +124,7 @@ impl<M: Machine> Lane<M> {
             stack,
             region,
             sealed: Arc::clone(sealed),
+            scribble: scribble.map(|(scribble, _)| Arc::clone(scribble)),
             feeds: Vec::new(),
             watch: Stopwatch::default(),
             received: 0,
@@ -191,8 +202,10 @@ impl<M: Machine> Lane<M> {
             feeds,
             slices,
             watch,
+            scribble,
             ..
         } = self;
+        let options = scribble.as_ref().map(|scribble| scribble.options());
         let Some(feed) = feeds.get_mut(index) else {
             return Ok(false);
         };
@@ -213,11 +226,20 @@ impl<M: Machine> Lane<M> {
         }
         feed.offered += 1;
         let accepted = stack
-            .send(feed.id, slices, feed.offered)
+            .send_with(
+                now,
+                feed.id,
+                slices,
+                feed.offered,
+                &options.unwrap_or_default(),
+            )
             .map_err(|error| Failure::failed(format!("cannot send: {error}")))?;
         let lap = watch.lap();
         watch.sender += lap;
-        feed.hash_accepted(M::bytes(&self.sealed), slices, accepted);
+        match scribble {
+            Some(scribble) => scribble.hash(&mut feed.hash, slices, accepted)?,
+            None => feed.hash_accepted(M::bytes(&self.sealed), slices, accepted),
+        }
         let lap = watch.lap();
         watch.hash += lap;
         feed.accepted += accepted as u64;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pagewire::hal::{Instant, Platform, Region};
 use pagewire_models::Wire;
 use pagewire_vfio::SealedFile;
+use pagewire_vfio::protect::Arena;
 
 use super::args::Args;
 use super::report::Vfio;
@@ -61,6 +62,15 @@ pub(crate) trait Machine: Sized {
 
     /// Makes the input reachable for the device.
     fn register(&self, sealed: SealedFile) -> Result<Arc<Self::Region>, Failure>;
+
+    /// Makes memory reachable for the device that the program goes on writing to.
+    fn register_arena(&self, arena: Arena) -> Result<Arc<dyn Region>, Failure> {
+        drop(arena);
+        Err(Failure::usage(
+            "--scribble: the device would read a copy; it is for models in this process (model:…) and \
+             NICs of this machine",
+        ))
+    }
 
     /// The bytes of the input.
     fn bytes(region: &Self::Region) -> &[u8];

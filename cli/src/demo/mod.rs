@@ -15,6 +15,7 @@ mod outcome;
 mod peer;
 mod qtest_machine;
 mod report;
+mod scribble;
 mod smoltcp_peer;
 mod stopwatch;
 mod table;

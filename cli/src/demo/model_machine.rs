@@ -5,12 +5,13 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pagewire::hal::Instant;
+use pagewire::hal::{Instant, Region};
 use pagewire_models::e1000e::{self, E1000e82574};
 use pagewire_models::ixgbe::{self, Ixgbe82599};
 use pagewire_models::virtio::{self, VirtioNet};
 use pagewire_models::{Device, Host, HostConfig, HostRegion, ModelHandle, ModelPlatform, Wire};
 use pagewire_vfio::SealedFile;
+use pagewire_vfio::protect::Arena;
 
 use super::args::{Args, PeerKind};
 use super::machine::{About, FarEnd, Machine, Seen, cannot_register};
@@ -132,6 +133,10 @@ impl<D: Model> Machine for ModelMachine<D> {
 
     fn register(&self, sealed: SealedFile) -> Result<Arc<Self::Region>, Failure> {
         self.host.register(sealed).map_err(cannot_register)
+    }
+
+    fn register_arena(&self, arena: Arena) -> Result<Arc<dyn Region>, Failure> {
+        Ok(self.host.register(arena).map_err(cannot_register)?)
     }
 
     fn bytes(region: &Self::Region) -> &[u8] {

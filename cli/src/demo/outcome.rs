@@ -42,18 +42,27 @@ impl Transfer<'_> {
         world.cable.finish()?;
         let arrived = world.arrived()?;
         let connections = connections(world, arrived.as_ref());
-        let digests = digests(&connections);
+        let digests = digests(&connections, self.args.scribble.is_some());
         let seen = world.machine.seen();
         let frames = frames(world, seen.most_fragments);
         let fetched = seen.region_bytes;
         let is_whole = connections.iter().all(|c| c.bytes == self.input.len);
         let limits = limits(self.args, world);
+        let moved = stats.copied_early.written;
+        let scribbling = world
+            .scribble
+            .as_ref()
+            .map(|scribble| scribble.finish(moved));
+        let kept = scribbling
+            .as_ref()
+            .is_none_or(|scribbling| scribbling.no_write_lost);
         let faults = faults(
             seen,
             &[
                 (digests.equal, "the digests differ"),
                 (is_whole, "the lengths differ"),
                 (pages.pinned_now == 0, "pages are still pinned"),
+                (kept, "a write to what was lent is lost"),
             ],
             (stats.shared_bytes, u32::from(limits.max_fragments)),
         );
@@ -63,6 +72,7 @@ impl Transfer<'_> {
             input_mapped_by: world.about.mapping,
             device_cpu: world.about.cpu,
             vfio: world.machine.vfio(),
+            scribbling,
             peer: peer_name(self.args),
             input: input_name(self.args, self.input.len),
             seed: self.args.seed,
@@ -253,9 +263,10 @@ fn connections<M: Machine>(world: &World<M>, arrived: Option<&Arrived>) -> Vec<C
 }
 
 /// All connections carry the same bytes.
-fn digests(connections: &[Connection]) -> Digests {
+/// Each connection carries the same bytes, unless somebody writes to them meanwhile.
+fn digests(connections: &[Connection], is_written: bool) -> Digests {
     let sent = connections.first().map_or("", |first| &first.sent);
-    let differs = |c: &&Connection| !c.equal || c.sent != sent;
+    let differs = |c: &&Connection| !c.equal || (c.sent != sent && !is_written);
     let wrong = connections.iter().find(differs);
     let shown = wrong.or(connections.first());
     Digests {

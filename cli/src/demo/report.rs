@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::scribble::Scribbling;
+
 /// The whole report. Field names are those of the JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -10,6 +12,8 @@ pub(crate) struct Report {
     pub(crate) opened: String,
     /// How VFIO has the device; null for one in software.
     pub(crate) vfio: Option<Vfio>,
+    /// Who wrote to the input while it was sent; null if nobody did.
+    pub(crate) scribbling: Option<Scribbling>,
     pub(crate) peer: String,
     pub(crate) input: String,
     /// How the input became reachable for the device, before the first byte was sent.

@@ -101,6 +101,23 @@ impl Report {
             ),
             ("  now", grouped(pages.pinned_now)),
         ]);
+        if let Some(scribbling) = &self.scribbling {
+            rows.extend(table![
+                (
+                    "written while it was sent",
+                    format!(
+                        "{} times, {} of them to protected pages; {} slept until a release",
+                        grouped(scribbling.writes),
+                        grouped(scribbling.faults),
+                        grouped(scribbling.waits)
+                    ),
+                ),
+                (
+                    "  moved away for writers",
+                    format!("{} bytes", grouped(scribbling.moved)),
+                ),
+            ]);
+        }
         if let Some(vfio) = &self.vfio {
             rows.extend(table![("memory locked for the NIC", vfio.text())]);
         }

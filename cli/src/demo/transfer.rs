@@ -64,6 +64,9 @@ impl<'a> Transfer<'a> {
     pub(crate) fn run<M: Machine>(mut self, world: &mut World<M>) -> Result<Report, Failure> {
         let begin = RealInstant::now();
         let owners = world.connect(self.args)?;
+        if let Some(scribble) = &world.scribble {
+            scribble.start(self.args.seed)?;
+        }
         let mut lanes = std::mem::take(&mut world.lanes);
         let result = std::thread::scope(|scope| {
             let crew = Crew::start(scope, &mut lanes, self.input, &owners)?;

@@ -4,8 +4,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pagewire::hal::Instant;
-use pagewire_vfio::{Api, Options, PciAddress, SealedFile, VfioHandle, VfioPlatform, VfioRegion};
+use pagewire::hal::{Instant, Region};
+use pagewire_vfio::protect::Arena;
+use pagewire_vfio::{
+    Api, Options, PciAddress, SealedFile, VfioError, VfioHandle, VfioPlatform, VfioRegion,
+};
 
 use super::args::Args;
 use super::machine::{About, FarEnd, Machine, Seen};
@@ -64,11 +67,12 @@ impl Machine for VfioMachine {
 
     fn register(&self, sealed: SealedFile) -> Result<Arc<Self::Region>, Failure> {
         let region = self.handle.register(sealed);
-        region.map(Arc::new).map_err(|error| {
-            Failure::usage(format!(
-                "cannot make the input reachable for the NIC: {error}"
-            ))
-        })
+        region.map(Arc::new).map_err(unreachable)
+    }
+
+    fn register_arena(&self, arena: Arena) -> Result<Arc<dyn Region>, Failure> {
+        let region = self.handle.register(arena).map_err(unreachable)?;
+        Ok(Arc::new(region))
     }
 
     fn bytes(region: &Self::Region) -> &[u8] {
@@ -112,4 +116,10 @@ impl Machine for VfioMachine {
             locked_bytes: self.handle.locked_bytes(),
         })
     }
+}
+
+fn unreachable(error: VfioError) -> Failure {
+    Failure::usage(format!(
+        "cannot make the input reachable for the NIC: {error}"
+    ))
 }

@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pagewire::drivers::{AnyNic, Config};
@@ -17,6 +18,7 @@ use super::lane::{Lane, Owners};
 use super::linux_peer::LinuxPeer;
 use super::machine::{About, FarEnd, Machine};
 use super::peer::{Arrived, Peer};
+use super::scribble::Scribble;
 use super::smoltcp_peer::SmoltcpPeer;
 use super::wires::Cable;
 use crate::device::DeviceName;
@@ -38,6 +40,9 @@ const DESCRIPTORS: u16 = 1024;
 /// Header buffers, and buffers for copied frames: as many frames may be in the ring.
 const BUFFERS: usize = 1024;
 
+/// Bytes for what moves away because somebody wants to write over it.
+const COPY_POOL: usize = 1 << 20;
+
 /// Room for the headers of a frame and a short prefix.
 const HEADER_BUFFER: usize = 192;
 
@@ -49,6 +54,8 @@ pub(crate) struct World<M: Machine> {
     pub(crate) peer: Box<dyn Peer>,
     pub(crate) cable: Cable,
     pub(crate) about: About,
+    /// Who writes to the input while it is sent.
+    pub(crate) scribble: Option<Arc<Scribble>>,
     /// Tells that the peer has sent a frame, if it lives in real time.
     readable: Option<OwnedFd>,
     // Last: the device goes when nobody uses it any more.
@@ -80,6 +87,14 @@ impl<M: Machine> World<M> {
         } = far;
         let failed = |error: NicError| Failure::failed(format!("{name}: {error}"));
         let mut nic = AnyNic::open(platform, &driver_config(args, name)).map_err(failed)?;
+        let scribble = match args.scribble {
+            Some(policy) => {
+                let scribble = Scribble::new(sealed.bytes(), policy)?;
+                let region = machine.register_arena(scribble.arena.clone())?;
+                Some((scribble, region))
+            }
+            None => None,
+        };
         let sealed = machine.register(sealed)?;
         let mut lanes = Vec::new();
         for index in 0..args.queues {
@@ -89,10 +104,18 @@ impl<M: Machine> World<M> {
                 return Err(Failure::usage(why));
             };
             let port = TxPort::new(&mut nic, tx, &pool(args)).map_err(failed)?;
-            let stack = Stack::new(port, stack_config(args, index, &nic))
+            let mut stack = Stack::new(port, stack_config(args, index, &nic))
                 .map_err(|error| Failure::failed(format!("the sender: {error}")))?;
+            if scribble.is_some() {
+                let page = Granule::from_bytes(PAGE).unwrap_or(Granule::CONTIGUOUS);
+                let pool = nic.allocate(COPY_POOL, PAGE).map_err(failed)?;
+                stack
+                    .set_copy_pool(pool, page)
+                    .map_err(|error| Failure::failed(format!("the sender: {error}")))?;
+            }
             let longest = nic.capabilities().max_receive_len();
-            lanes.push(Lane::new(index.into(), rx, stack, &sealed, longest)?);
+            let input = (&sealed, scribble.as_ref());
+            lanes.push(Lane::new(index.into(), rx, stack, input, longest)?);
         }
         machine.start_clock();
         let about = machine.about(args, device, nic.name());
@@ -102,6 +125,7 @@ impl<M: Machine> World<M> {
             peer,
             cable,
             about,
+            scribble: scribble.map(|(scribble, _)| scribble),
             readable,
             machine,
         })
