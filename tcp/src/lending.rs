@@ -48,7 +48,9 @@ pub enum CopyRule {
 
 /// Slices that are shorter than this many bytes are copied rather than lent, by the kind of their
 /// memory. `pagewire bench sharing` measures them on a machine; `docs/sharing.md` has the figures
-/// that the defaults come from.
+/// that the defaults come from. That for watched memory is for a program that writes to one page of
+/// a buffer between two sends; for one that writes to all of them it is `usize::MAX`, for one that
+/// writes to none 256.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Thresholds {
     /// Memory that cannot change: lending is a count.
@@ -63,7 +65,7 @@ impl Default for Thresholds {
     fn default() -> Self {
         Self {
             owned: 256,
-            watched: 160 << 10,
+            watched: 128 << 10,
             live: 256,
         }
     }
