@@ -105,6 +105,42 @@ fn losses_are_repaired() {
     }
 }
 
+/// Threads write to what is sent, over every NIC and by both policies.
+#[test]
+fn what_others_write_meanwhile_changes_nothing_that_was_sent() {
+    for nic in ["e1000e", "ixgbe", "virtio"] {
+        for policy in ["wait", "copy"] {
+            let options =
+                format!("--nic {nic} --size 4M --connections 3 --loss 3 --scribble {policy}");
+            let report = demo(&options);
+            let said = |name: &str| report.pointer(&format!("/scribbling/{name}")).cloned();
+            assert_eq!(said("no_write_lost"), Some(Value::Bool(true)), "{report}");
+            assert_eq!(said("policy"), Some(policy.into()));
+            assert!(number(&report, "/scribbling/writes") > 0, "{report}");
+            // Nothing is copied on the way but for writers.
+            assert_eq!(copied(&report), 0, "{report}");
+            if policy == "wait" {
+                assert_eq!(number(&report, "/scribbling/moved"), 0, "{report}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_device_reads_a_copy_of_cannot_be_scribbled_at() {
+    for device in ["qtest:e1000e", "vfio-user:nosuch.sock"] {
+        refused(&[
+            "demo",
+            "--device",
+            device,
+            "--size",
+            "1M",
+            "--scribble",
+            "wait",
+        ]);
+    }
+}
+
 #[test]
 fn a_file_is_sent() {
     let directory = tempfile::tempdir().unwrap();

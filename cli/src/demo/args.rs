@@ -152,6 +152,17 @@ impl Args {
                      NIC of this machine (--device 0000:03:00.0)"
                 )));
             }
+            let in_place = match &device {
+                DeviceName::Pci(_) => true,
+                DeviceName::Software(nic) => nic.backend == Backend::Model,
+                DeviceName::VfioUser(_) => false,
+            };
+            if self.scribble.is_some() && !in_place {
+                return Err(Failure::usage(format!(
+                    "--scribble: {device} reads a copy of the input; it is for model:… and for NICs of \
+                     this machine"
+                )));
+            }
             if self.wire.is_some() && !matches!(device, DeviceName::VfioUser(_)) {
                 return Err(Failure::usage(format!(
                     "--wire: {device} has a wire of its own; it is for --device vfio-user:SOCKET"

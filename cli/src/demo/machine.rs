@@ -63,12 +63,12 @@ pub(crate) trait Machine: Sized {
     /// Makes the input reachable for the device.
     fn register(&self, sealed: SealedFile) -> Result<Arc<Self::Region>, Failure>;
 
-    /// Makes memory reachable for the device that the program goes on writing to.
+    /// Makes memory reachable for the device that the program goes on writing to. Options that ask
+    /// for it elsewhere are refused before.
     fn register_arena(&self, arena: Arena) -> Result<Arc<dyn Region>, Failure> {
         drop(arena);
         Err(Failure::usage(
-            "--scribble: the device would read a copy; it is for models in this process (model:…) and \
-             NICs of this machine",
+            "--scribble: the device reads a copy of the input",
         ))
     }
 
