@@ -128,6 +128,14 @@ fn which_way_the_bytes_went_is_explained() {
             len as u64
         );
         assert_eq!(number(&copied, "/files/0/sent/shared"), 0);
+        // As far as there is room for copies.
+        let below = |least: usize| {
+            let least = least.to_string();
+            let report = report(&sent(&["--json", "--share-min", &least]));
+            number(&report, "/files/0/taken/copied_below_threshold")
+        };
+        assert_eq!(below(1), 0);
+        assert!(below(len) > 0);
         // Only the CPU can sum then, and what it has summed must not change.
         let summed = report(&sent(&["--json", "--no-checksum", "--copy", "never"]));
         assert_eq!(number(&summed, "/files/0/sent/shared"), 0, "{summed}");

@@ -27,6 +27,8 @@ pub(crate) struct Budget {
     pub(crate) connection: usize,
     /// For all of them.
     pub(crate) total: usize,
+    /// Fewer in a row are copied, where short ones are; the sender's own threshold if there is none.
+    pub(crate) share_min: Option<usize>,
 }
 
 /// Why nothing was mapped.
@@ -151,7 +153,9 @@ impl<H: Home> Endpoint<H> {
         (position, end): (u64, u64),
         claims: &mut Claims,
     ) -> Result<(RegionId, u64, usize), NoRoom> {
-        let Budget { connection, total } = self.lent.budget;
+        let Budget {
+            connection, total, ..
+        } = self.lent.budget;
         let window = WINDOW.min(connection).next_multiple_of(PAGE) as u64;
         let start = position & !(PAGE as u64 - 1);
         let stop = (position / window + 1).saturating_mul(window).min(end);

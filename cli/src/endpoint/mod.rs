@@ -13,7 +13,7 @@ use pagewire::drivers::{AnyNic, AnyRx, AnyTx, Config};
 use pagewire::hal::{
     Granule, Instant, Nic, NicError, Phase, Platform, PortPair, QueueError, RxQueue, TxPort,
 };
-use pagewire::tcp::{Stack, StackConfig};
+use pagewire::tcp::{Stack, StackConfig, Thresholds};
 
 pub(crate) use args::{Link, parse_bytes, parse_seconds};
 pub(crate) use home::Home;
@@ -69,7 +69,7 @@ impl<H: Home> Endpoint<H> {
         let Some((tx, rx)) = nic.take_queues(0) else {
             return Err(Failure::failed(format!("{name} has no queue")));
         };
-        let config = stack_config(link, budget.connection, &nic);
+        let config = stack_config(link, budget, &nic);
         let page = Granule::from_bytes(PAGE).unwrap_or(Granule::CONTIGUOUS);
         let pool = config.pool_layout(nic.capabilities(), FRAMES, page);
         let port = TxPort::new(&mut nic, tx, &pool).map_err(failed)?;
@@ -214,7 +214,11 @@ fn driver_config(link: &Link) -> Config {
     config
 }
 
-fn stack_config(link: &Link, send_limit: usize, nic: &impl Nic) -> StackConfig {
+fn stack_config(link: &Link, budget: Budget, nic: &impl Nic) -> StackConfig {
+    let mut thresholds = Thresholds::default();
+    if let Some(least) = budget.share_min {
+        thresholds.live = least;
+    }
     let mut secret = [0; 16];
     fastrand::Rng::new().fill(&mut secret);
     StackConfig {
@@ -225,7 +229,8 @@ fn stack_config(link: &Link, send_limit: usize, nic: &impl Nic) -> StackConfig {
         mtu: link.mtu,
         // What is handed in at a time is as long as it can be; nothing better comes by waiting.
         nagle: false,
-        send_limit,
+        send_limit: budget.connection,
+        thresholds,
         backlog: 128,
         secret,
         ..StackConfig::default()

@@ -41,6 +41,10 @@ pub(crate) struct Args {
     /// Which bytes are copied instead of lent
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = Copying::Short)]
     pub(super) copy: Copying,
+    /// How many bytes in a row are too short to be lent (`--copy short`): what `pagewire bench sharing`
+    /// calls the threshold of live files on this machine
+    #[arg(long, value_name = "BYTES")]
+    pub(super) share_min: Option<usize>,
     /// Bytes of files that may be locked in memory at a time (k, M, G)
     #[arg(long, value_name = "BYTES", default_value = "8M", value_parser = parse_bytes)]
     pub(super) limit: u64,

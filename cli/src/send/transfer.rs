@@ -94,6 +94,7 @@ impl<'a, H: Home> Transfer<'a, H> {
         let budget = Budget {
             connection: limit,
             total: limit,
+            share_min: args.share_min,
         };
         let mut endpoint = Endpoint::<H>::open(&link, budget)?;
         endpoint.prepare_copies(COPIES)?;

@@ -40,6 +40,7 @@ impl<H: Home> Server<H> {
         let budget = Budget {
             connection: bytes(args.limit),
             total: bytes(args.total_limit),
+            share_min: None,
         };
         let mut endpoint = Endpoint::<H>::open(&link, budget)?;
         let most = usize::from(args.connections);

@@ -114,10 +114,22 @@ pub(super) fn options(thresholds: &[Threshold]) -> String {
     let list = |all: Vec<&Threshold>| all.into_iter().map(value).collect::<Vec<_>>().join(",");
     format!(
         "Thresholds for a sender on this machine (pagewire::tcp::Thresholds; usize::MAX for never):\n  \
-         {}\nFor programs that know more of their memory: {}",
+         {}\nFor programs that know more of their memory: {}{}",
         list(options),
-        list(more)
+        list(more),
+        option(thresholds).unwrap_or_default()
     )
+}
+
+/// What to tell `pagewire send`, whose files are live.
+fn option(thresholds: &[Threshold]) -> Option<String> {
+    let live = thresholds
+        .iter()
+        .find(|threshold| threshold.policy == "live")?;
+    Some(match live.bytes {
+        Some(bytes) => format!("\nFor `pagewire send`: --share-min {bytes}"),
+        None => "\nFor `pagewire send`: --copy all".into(),
+    })
 }
 
 #[cfg(test)]
@@ -146,6 +158,11 @@ mod tests {
             threshold("watched", None),
             threshold("huge", Some(4096)),
         ]);
+        assert_eq!(option(&[threshold("owned", None)]), None);
+        let never = option(&[threshold("live", None)]).unwrap();
+        assert!(never.ends_with("--copy all"), "{never}");
+        let some = option(&[threshold("live", Some(512))]).unwrap();
+        assert!(some.ends_with("--share-min 512"), "{some}");
         let first = "\n  owned=1024,watched=never\n";
         assert!(options.contains(first), "{options}");
         assert!(options.ends_with(": huge=4096"), "{options}");
