@@ -70,6 +70,11 @@ impl<B: Lendable> VfioRegion<B> {
         // bytes, and none lies at its very end.
         let size = (lead + len).next_multiple_of(page) as u64;
         let first = NonNull::new(base.as_ptr().wrapping_byte_sub(lead)).ok_or(VfioError::Empty)?;
+        // Another region, or the other mapping of this one, must not follow its last page either.
+        let gap = match pages {
+            Pages::Joined => 0,
+            Pages::Apart => space.page(),
+        };
         let map = |bytes: &B| {
             let source = Source {
                 pointer: first,
@@ -79,7 +84,7 @@ impl<B: Lendable> VfioRegion<B> {
             // SAFETY: `Lendable` promises that the bytes stay while their owner lives, which is
             // dropped in `drop` only, after the mappings, or here, if there are none. So the pages
             // stay in which they lie. The device reads only.
-            unsafe { space.map(source, size, 1, Access::Read, limit) }
+            unsafe { space.map_before_gap(source, size, gap, 1, Access::Read, limit) }
         };
         let mapping = map(&bytes)?;
         let mut region = Self {
@@ -92,7 +97,7 @@ impl<B: Lendable> VfioRegion<B> {
             len,
             bytes: ManuallyDrop::new(bytes),
         };
-        // A single page cannot be joined with another.
+        // A single page cannot be joined with another of its region.
         if pages == Pages::Apart && size > page as u64 {
             region.second = Some(map(&region.bytes)?);
             region.keep_apart(page, size as usize / page, lead);

@@ -142,6 +142,37 @@ fn pages_are_kept_apart_where_that_is_wanted() {
     }
 }
 
+/// One stream may go from the end of a region to the beginning of another: found with `pagewire serve`
+/// on QEMU's e1000e, which lost the same frame for ever.
+#[test]
+fn regions_whose_pages_are_kept_apart_are_apart_too() {
+    let (iommu, _) = FakeIommu::new();
+    let space = Space::new(iommu).unwrap();
+    let free = space.free();
+    let region =
+        |len: usize| VfioRegion::new(&space, vec![1; len], u64::MAX, Pages::Apart, |_| None);
+    let regions: Vec<_> = [4096, 1 << 20, 5000, 3 << 20, 1, 1 << 20]
+        .into_iter()
+        .map(|len| region(len).unwrap())
+        .collect();
+    let runs = |region: &VfioRegion<Vec<u8>>| -> Vec<(u64, u64)> {
+        let runs = region.translation().runs(0, region.len());
+        runs.map(|run| (run.address.0, run.address.0 + run.len as u64))
+            .collect()
+    };
+    let all: Vec<_> = regions.iter().flat_map(runs).collect();
+    for (_, end) in &all {
+        // To the end of the page: bytes need not end where it does.
+        let page_end = end.next_multiple_of(4096);
+        assert!(
+            !all.iter().any(|(start, _)| start & !4095 == page_end),
+            "{page_end:#x}"
+        );
+    }
+    drop(regions);
+    assert_eq!(space.free(), free);
+}
+
 #[test]
 fn a_second_mapping_that_fails_takes_the_first_away() {
     let (iommu, books) = FakeIommu::new();

@@ -102,12 +102,31 @@ impl Space {
         access: Access,
         limit: u64,
     ) -> Result<Mapping, VfioError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.map_before_gap(memory, len, 0, align, access, limit) }
+    }
+
+    /// As [`map`](Self::map), and nobody gets the `gap` addresses behind it, a multiple of
+    /// [`page`](Self::page): so nothing else follows there.
+    ///
+    /// # Safety
+    /// As for [`map`](Self::map).
+    pub(crate) unsafe fn map_before_gap<'a>(
+        self: &Arc<Self>,
+        memory: impl Into<Source<'a>>,
+        len: u64,
+        gap: u64,
+        align: u64,
+        access: Access,
+        limit: u64,
+    ) -> Result<Mapping, VfioError> {
         let memory = memory.into();
-        let iova = self.take(memory.pointer.addr().get() as u64, len, align, limit)?;
+        let taken = len.saturating_add(gap);
+        let iova = self.take(memory.pointer.addr().get() as u64, taken, align, limit)?;
         // SAFETY: the caller's promise; the value that is returned unmaps.
         let mapped = unsafe { self.iommu.map(memory, len, iova, access) };
         if let Err(errno) = mapped {
-            self.put(iova, len);
+            self.put(iova, taken);
             return Err(self.explain(errno, len));
         }
         self.mapped.fetch_add(len, Ordering::Relaxed);
@@ -115,6 +134,7 @@ impl Space {
             space: Arc::clone(self),
             iova,
             len,
+            gap,
             is_mapped: true,
             is_taken: true,
         })
@@ -175,6 +195,8 @@ pub(crate) struct Mapping {
     space: Arc<Space>,
     iova: u64,
     len: u64,
+    /// Addresses behind it that nobody else gets.
+    gap: u64,
     is_mapped: bool,
     /// The addresses are nobody else's.
     is_taken: bool,
@@ -198,7 +220,7 @@ impl Mapping {
         let unmapped = self.withdraw();
         if unmapped && self.is_taken {
             self.is_taken = false;
-            self.space.put(self.iova, self.len);
+            self.space.put(self.iova, self.len.saturating_add(self.gap));
         }
         unmapped
     }
