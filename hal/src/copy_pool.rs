@@ -179,6 +179,9 @@ unsafe impl<M: DmaMemory> Watch for Slots<M> {
     }
 
     fn lend(&self, range: Range<usize>) -> Result<(), Refused> {
+        if range.end > self.len() {
+            return Err(Refused::OutOfRange);
+        }
         let states = self.states(&range);
         let more = |count: u32| (count < WRITTEN - 1).then(|| count + 1);
         for (index, state) in states.iter().enumerate() {
@@ -193,7 +196,7 @@ unsafe impl<M: DmaMemory> Watch for Slots<M> {
         Ok(())
     }
 
-    fn release(&self, range: Range<usize>) {
+    unsafe fn release(&self, range: Range<usize>) {
         let less = |count: u32| (count != FREE && count != WRITTEN).then(|| count - 1);
         for state in self.states(&range) {
             // Fails only for whoever releases what was not lent.
@@ -215,7 +218,8 @@ unsafe impl<M: DmaMemory> Watch for Slots<M> {
         let first = unsafe { self.base.add(start) };
         // SAFETY: as above; lent, it is not written.
         into.copy_from_slice(unsafe { core::slice::from_raw_parts(first.as_ptr(), into.len()) });
-        self.release(range);
+        // SAFETY: lent above.
+        unsafe { self.release(range) };
         Ok(())
     }
 }

@@ -88,8 +88,7 @@ pub enum LendError {
     TooMany,
     /// Who keeps the bytes as they are has refused: copy them.
     Refused(Refused),
-    /// The bytes can change at any moment, or are elsewhere for a while: no slice of them can be
-    /// had, see [`Ledger::read`].
+    /// The bytes can change at any moment: no slice of them can be had.
     NoSlice,
 }
 
@@ -97,7 +96,7 @@ impl fmt::Display for LendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Refused(why) => return why.fmt(f),
-            Self::NoSlice => "the bytes are not in one place where they stay as they are",
+            Self::NoSlice => "the bytes can change at any moment",
             Self::UnknownRegion => "the region is not registered with this ledger",
             Self::OutOfRange => "the range is not inside the region",
             Self::Empty => "the range has no byte",
@@ -436,14 +435,14 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LendError::UnknownRegion`] for a loan of another ledger, [`LendError::NoSlice`] if they
-    /// are live, or some of them are elsewhere: see [`read`](Self::read).
+    /// are live, see [`copy_lent`](Self::copy_lent).
     #[inline]
     pub fn bytes<'a>(&'a self, loan: &'a Loan) -> Result<&'a [u8], LendError> {
         let entry = self.entry_of(loan)?;
-        if entry.kind != Kind::Owned && !entry.in_place(loan.start, loan.len) {
+        if entry.kind == Kind::Live {
             return Err(LendError::NoSlice);
         }
-        let region = self.region_of(loan)?;
+        let region = entry.region.as_ref().ok_or(LendError::UnknownRegion)?;
         // SAFETY: `lend` and `lend_again` checked that the loan's range lies in the region.
         let first = unsafe { region.base().add(loan.start) };
         // SAFETY: as above; the ledger has a share of the region, and `Region` promises readable

@@ -4,7 +4,6 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::ptr::NonNull;
 
 use crate::apart;
 use crate::{Granule, LendError, Refused, Region, Sharing, Watch};
@@ -137,7 +136,8 @@ impl Entry {
             if before > start {
                 // Cannot fail, as it asks for nothing.
                 let _ = self.free_runs(start, before - start, |run| {
-                    watch.release(self.offsets(&run, all));
+                    // SAFETY: these runs were lent a moment ago, and those after them not.
+                    unsafe { watch.release(self.offsets(&run, all)) };
                     Ok(())
                 });
             }
@@ -150,44 +150,11 @@ impl Entry {
         if let Some((watch, all)) = self.watch() {
             // Cannot fail, as it asks for nothing.
             let _ = self.free_runs(start, len, |run| {
-                watch.release(self.offsets(&run, all));
+                // SAFETY: a loan had all of these pages, and those that count 0 now counted 1
+                // before: they were lent when that began.
+                unsafe { watch.release(self.offsets(&run, all)) };
                 Ok(())
             });
         }
-    }
-
-    /// Whether lent bytes are where the region has them, for the CPU to read.
-    pub(crate) fn in_place(&self, start: usize, len: usize) -> bool {
-        let mut at = start;
-        while at - start < len {
-            match self.place(at) {
-                None => return false,
-                Some((place, row)) => {
-                    let usual = self.region.as_ref().map(|region| region.base());
-                    if usual.map(|base| base.as_ptr().wrapping_byte_add(at)) != Some(place.as_ptr())
-                    {
-                        return false;
-                    }
-                    at += row;
-                }
-            }
-        }
-        true
-    }
-
-    /// Where the CPU finds lent bytes from an offset on, and how many in a row; `None` if nowhere.
-    pub(crate) fn place(&self, start: usize) -> Option<(NonNull<u8>, usize)> {
-        let region = self.region.as_ref()?;
-        let rest = region.len().checked_sub(start).filter(|rest| *rest > 0)?;
-        let elsewhere = match region.sharing() {
-            Sharing::Live(_) => return None,
-            Sharing::Owned => None,
-            Sharing::Watched(watch) => watch.place(start),
-        };
-        Some(match elsewhere {
-            Some((place, row)) => (place, row.clamp(1, rest)),
-            // SAFETY: the offset is less than the region's length.
-            None => (unsafe { region.base().add(start) }, rest),
-        })
     }
 }

@@ -4,63 +4,25 @@ use crate::ledger_entry::Kind;
 use crate::{Ledger, LendError, Loan, RegionId, Sharing};
 
 impl Ledger {
-    /// Calls `each` with `len` bytes from offset `start` of the region of a loan, inside its range,
-    /// in order, in as few slices as can be: almost always one.
-    ///
-    /// # Errors
-    /// [`LendError::UnknownRegion`] for a loan of another ledger; [`LendError::OutOfRange`];
-    /// [`LendError::NoSlice`] for live bytes, which only [`copy_lent`](Self::copy_lent) can read.
-    /// Before an error `each` may have been called.
-    #[inline]
-    pub fn read(
-        &self,
-        loan: &Loan,
-        start: usize,
-        len: usize,
-        each: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), LendError> {
-        let entry = self.entry_of(loan)?;
-        let end = start.checked_add(len).ok_or(LendError::OutOfRange)?;
-        let range = loan.range();
-        if start < range.start || end > range.end {
-            return Err(LendError::OutOfRange);
-        }
-        let mut at = start;
-        while at < end {
-            let (place, row) = entry.place(at).ok_or(LendError::NoSlice)?;
-            let row = row.min(end - at);
-            // SAFETY: the range lies in the loan, so in the region, and is lent: `Region` or its
-            // watcher promises that these bytes are readable there and do not change as long as
-            // the loan is out, which it is while it is borrowed.
-            each(unsafe { core::slice::from_raw_parts(place.as_ptr(), row) });
-            at += row;
-        }
-        Ok(())
-    }
-
     /// Fills `into` with bytes of a loan from offset `start` of its region on, of whatever kind:
     /// as they were when they were lent, or as they are now where they are live.
     ///
     /// # Errors
-    /// As for [`read`](Self::read), but for live bytes.
+    /// [`LendError::UnknownRegion`] for a loan of another ledger; [`LendError::OutOfRange`].
     pub fn copy_lent(&self, loan: &Loan, start: usize, into: &mut [u8]) -> Result<(), LendError> {
         let range = loan.range();
         let end = start.checked_add(into.len());
         if start < range.start || end.is_none_or(|end| end > range.end) {
             return Err(LendError::OutOfRange);
         }
-        let region = self.region_of(loan)?;
-        if let Sharing::Live(live) = region.sharing() {
+        if let Sharing::Live(live) = self.region_of(loan)?.sharing() {
             live.copy_to(start, into);
             return Ok(());
         }
-        let mut filled = 0;
-        self.read(loan, start, into.len(), &mut |bytes| {
-            if let Some(part) = into.get_mut(filled..filled + bytes.len()) {
-                part.copy_from_slice(bytes);
-            }
-            filled += bytes.len();
-        })
+        let bytes = self.bytes(loan)?;
+        let bytes = bytes.get(start - range.start..).unwrap_or_default();
+        into.copy_from_slice(bytes.get(..into.len()).ok_or(LendError::OutOfRange)?);
+        Ok(())
     }
 
     /// Fills `into` with bytes of a region from offset `start` on as they are now, lent or not: what

@@ -22,8 +22,8 @@ struct Guarded {
     calls: Mutex<Vec<Range<usize>>>,
     /// A page that is refused.
     refuses: Mutex<Option<usize>>,
-    /// A page that is elsewhere, and its bytes there.
-    away: Mutex<Option<(usize, Box<[u8]>)>>,
+    /// A page of which the program has other bytes.
+    outdated: Mutex<Option<usize>>,
     wanted: AtomicBool,
     live: bool,
     domain: DomainId,
@@ -43,7 +43,7 @@ impl Guarded {
             counts: Mutex::new(vec![0; LEN / page + 2]),
             calls: Mutex::new(Vec::new()),
             refuses: Mutex::new(None),
-            away: Mutex::new(None),
+            outdated: Mutex::new(None),
             wanted: AtomicBool::new(false),
             live: false,
             domain,
@@ -86,7 +86,7 @@ unsafe impl Watch for Guarded {
         pages.for_each(|page| self.counts.lock().unwrap()[page] += 1);
         Ok(())
     }
-    fn release(&self, range: Range<usize>) {
+    unsafe fn release(&self, range: Range<usize>) {
         for page in self.pages(&range) {
             let mut counts = self.counts.lock().unwrap();
             counts[page] = counts[page].checked_sub(1).expect("lent before");
@@ -96,27 +96,9 @@ unsafe impl Watch for Guarded {
         into.copy_from_slice(&self.bytes[self.lead + start..][..into.len()]);
         Ok(())
     }
-    fn place(&self, start: usize) -> Option<(NonNull<u8>, usize)> {
-        let away = self.away.lock().unwrap();
-        let (page, bytes) = away.as_ref()?;
-        let here = page * PAGE..(page + 1) * PAGE;
-        if start >= here.end {
-            return None;
-        }
-        if start >= here.start {
-            let into = start - here.start;
-            return Some((NonNull::from(&bytes[into..]).cast(), PAGE - into));
-        }
-        Some((
-            NonNull::from(&self.bytes[self.lead + start..]).cast(),
-            here.start - start,
-        ))
-    }
     fn is_outdated(&self, range: Range<usize>) -> bool {
-        let away = self.away.lock().unwrap();
-        let page = away
-            .as_ref()
-            .map(|(page, _)| page * PAGE..(page + 1) * PAGE);
+        let page = *self.outdated.lock().unwrap();
+        let page = page.map(|page| page * PAGE..(page + 1) * PAGE);
         page.is_some_and(|page| range.start < page.end && page.start < range.end)
     }
     fn has_wanted(&self) -> bool {
@@ -269,33 +251,21 @@ fn what_is_lent_once_more_costs_no_call() {
 }
 
 #[test]
-fn bytes_that_are_elsewhere_are_read_there() {
+fn older_bytes_are_not_lent_once_more() {
     let (mut ledger, region, id) = registered(Guarded::new(DomainId::new_unique(), PAGE, 0));
     let loan = ledger.lend(id, 100, 3 * PAGE).unwrap();
-    let before = ledger.bytes(&loan).unwrap().to_vec();
-    let old: Box<[u8]> = vec![7; PAGE].into();
-    *region.away.lock().unwrap() = Some((1, old));
-    assert_eq!(ledger.bytes(&loan).unwrap_err(), LendError::NoSlice);
-    let mut expected = before.clone();
-    expected[PAGE - 100..2 * PAGE - 100].fill(7);
-    let mut copy = vec![0; before.len()];
-    ledger.copy_lent(&loan, 100, &mut copy).unwrap();
-    assert_eq!(copy, expected);
-    let mut parts = Vec::new();
-    let read = ledger.read(&loan, 100, copy.len(), &mut |bytes| parts.push(bytes.len()));
-    assert_eq!((read, parts), (Ok(()), vec![PAGE - 100, PAGE, PAGE + 100]));
-    // They are not lent once more, as the program has others; a loan of them can be.
+    *region.outdated.lock().unwrap() = Some(1);
     let more = ledger.lend(id, 2 * PAGE - 1, 1).unwrap_err();
     assert_eq!(more, LendError::Refused(Refused::Busy));
+    // What is beside them is, and a loan of them can be.
     let beside = ledger.lend(id, 2 * PAGE, 1).unwrap();
     let again = ledger.lend_again(&loan, PAGE, 10).unwrap();
-    [beside, again]
+    let mut copy = vec![0; 3 * PAGE];
+    ledger.copy_lent(&loan, 100, &mut copy).unwrap();
+    assert_eq!(copy, ledger.bytes(&loan).unwrap());
+    [beside, again, loan]
         .into_iter()
         .for_each(|loan| ledger.give_back(loan));
-    // What is copied now is what the program has.
-    ledger.copy_now(id, 100, &mut copy).unwrap();
-    assert_eq!(copy, before);
-    ledger.give_back(loan);
 }
 
 #[test]
@@ -309,8 +279,6 @@ fn live_bytes_are_copied_and_never_a_slice() {
     assert!(ledger.is_live(&loan));
     assert!(region.calls.lock().unwrap().is_empty());
     assert_eq!(ledger.bytes(&loan).unwrap_err(), LendError::NoSlice);
-    let read = ledger.read(&loan, 10, 20, &mut |_| panic!("a slice"));
-    assert_eq!(read, Err(LendError::NoSlice));
     let mut copy = [0; 20];
     ledger.copy_lent(&loan, 10, &mut copy).unwrap();
     assert_eq!(copy, region.bytes[region.lead + 10..][..20]);

@@ -38,8 +38,8 @@ impl fmt::Debug for Sharing<'_> {
 /// # Safety
 /// From the return of [`lend`](Self::lend) with `Ok` until as many calls of
 /// [`release`](Self::release) for the same page, none of the bytes of those pages that were
-/// initialised then changes where the device and the CPU ([`place`](Self::place)) find them.
-/// If they are never released, that stays so for ever.
+/// initialised then changes where the region has them, for the device and for the CPU. If they are
+/// never released, that stays so for ever.
 pub unsafe trait Watch: Send + Sync {
     /// What is lent by itself: ranges begin and end at multiples of it, counted from an address
     /// that is one, or where the region does. The ledger counts the region's pages in this or in
@@ -54,20 +54,16 @@ pub unsafe trait Watch: Send + Sync {
 
     /// Pages are lent no more, by the one who asks. Ranges need not be cut as they were when they
     /// were lent.
-    fn release(&self, range: Range<usize>);
+    ///
+    /// # Safety
+    /// The caller has lent each of these pages, and not released it as often.
+    unsafe fn release(&self, range: Range<usize>);
 
     /// Fills `into` with the bytes from offset `start` on as they are now, lent or not.
     ///
     /// # Errors
     /// [`Refused::OutOfRange`], or [`Refused::Unavailable`].
     fn copy_to(&self, start: usize, into: &mut [u8]) -> Result<(), Refused>;
-
-    /// Where the CPU finds *lent* bytes from offset `start` on, and how many in a row, at least 1:
-    /// `None` if all from there on are where the region has them, which is almost always.
-    fn place(&self, start: usize) -> Option<(NonNull<u8>, usize)> {
-        let _ = start;
-        None
-    }
 
     /// Whether the program has other bytes by now than those that are lent, at any of these offsets:
     /// then they are not lent once more, as whoever lends bytes means those of this moment.

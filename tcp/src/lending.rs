@@ -21,14 +21,16 @@ pub struct SendOptions {
 }
 
 /// What happens when somebody wants to write to memory whose bytes are lent, and that has a watcher
-/// ([`Watch`](pagewire_hal::Watch)): he sleeps until they are not, in any case.
+/// ([`Watch`](pagewire_hal::Watch)): he sleeps until none of the page is lent, if his thread may. Who
+/// lends a page again and again before earlier loans of it are over keeps him waiting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnWrite {
     /// They stay lent until they are acknowledged: the writer waits for the peer.
     #[default]
     Wait,
-    /// The next poll moves what is not acknowledged to the copy pool, if there is room: the writer
-    /// waits for frames that are in the ring, and not for the peer.
+    /// The next poll moves what is not acknowledged to the copy pool, if there is one with room: the
+    /// writer waits for that poll and for frames that are in the ring, and not for the peer. So poll
+    /// now and then, also before the time that the last poll named.
     MoveAway,
 }
 
@@ -40,7 +42,7 @@ pub enum CopyRule {
     /// the connection.
     #[default]
     BelowThreshold,
-    /// Only what cannot be lent.
+    /// Only what cannot be lent, whatever the limit of the connection.
     Never,
     /// All.
     Always,
@@ -201,8 +203,10 @@ impl<M: DmaMemory> Lender<'_, M> {
         }
         if let Some(why) = why {
             let copied = self.copy(slice, len, why)?;
-            // With a full pool a short slice is lent, which costs more but waits for nobody.
-            if copied.is_some() || why != Early::BelowThreshold {
+            // With a full pool a short slice is lent, if it may be, which costs more but waits for
+            // nobody.
+            let may_be_lent = why == Early::BelowThreshold && slice.len <= self.room;
+            if copied.is_some() || !may_be_lent {
                 return Ok(copied);
             }
         }

@@ -45,7 +45,8 @@ pub struct StackConfig {
     /// pins.
     pub send_limit: usize,
     /// Most bytes of the program that a connection has lent at a time: slices beyond are copied, if
-    /// the stack has a copy pool.
+    /// the stack has a copy pool and the call does not want otherwise
+    /// ([`CopyRule::Never`](crate::CopyRule::Never)).
     pub pin_limit: usize,
     /// Slices shorter than this are copied, if the stack has a copy pool.
     pub thresholds: Thresholds,

@@ -9,8 +9,11 @@ use crate::stack_config::SendError;
 
 impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
     /// Gives the stack memory for what is copied instead of lent, in slots of `slot`, at least the
-    /// page of the port. Without it all is lent, or `send` fails. A pool that it had before goes on
-    /// until the last of its bytes is acknowledged.
+    /// page of the port. Without it all is lent, or `send` fails. All connections share it: while it
+    /// is full, [`send`](Self::send) may accept nothing although
+    /// [`send_room`](Self::send_room) names some; try again after each poll. A pool that it had before
+    /// goes on until the last of its bytes is acknowledged, and comes back by
+    /// [`take_released`](Self::take_released).
     ///
     /// # Errors
     /// As [`CopyPool::new`](pagewire_hal::CopyPool::new).

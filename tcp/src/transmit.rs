@@ -466,7 +466,7 @@ fn checksum(
             Some(bytes) => {
                 sum.copy(bytes, here);
             }
-            // In two passes where they are live, or not in one place.
+            // In two passes where they are live.
             None => {
                 copy_part(ledger, &part, here)?;
                 sum.add(here);
@@ -475,13 +475,7 @@ fn checksum(
         target = behind;
     }
     for part in out.payload.clone().skip_bytes(copied) {
-        match bytes(ledger, &part) {
-            Some(bytes) => sum.add(bytes),
-            None => {
-                let each = &mut |bytes: &[u8]| sum.add(bytes);
-                ledger.read(part.loan, part.start, part.len, each).ok()?;
-            }
-        }
+        sum.add(bytes(ledger, &part)?);
     }
     Some(sum.finish())
 }
@@ -500,14 +494,13 @@ fn copy(ledger: &Ledger, parts: Parts<'_>, mut target: &mut [u8]) -> Option<()> 
     target.is_empty().then_some(())
 }
 
-/// Copies a part that is live, or not in one place.
+/// Copies a part that is live.
 #[cold]
 fn copy_part(ledger: &Ledger, part: &Part<'_>, target: &mut [u8]) -> Option<()> {
     ledger.copy_lent(part.loan, part.start, target).ok()
 }
 
-/// The bytes of a part, where they lie; `None` if they do not lie in one place where they stay as
-/// they are.
+/// The bytes of a part, where they lie; `None` if they are live.
 #[inline]
 fn bytes<'a>(ledger: &'a Ledger, part: &Part<'a>) -> Option<&'a [u8]> {
     let offset = part.start.checked_sub(part.loan.range().start)?;

@@ -145,7 +145,7 @@ pub struct Withdrawn<B: Lendable> {
     region: VfioRegion<B>,
 }
 
-impl<B: Lendable> Withdrawn<B> {
+impl<B: FixedBytes> Withdrawn<B> {
     /// Where the device found the first byte. All others followed it there.
     #[must_use]
     pub fn address(&self) -> DeviceAddress {

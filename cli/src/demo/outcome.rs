@@ -49,10 +49,11 @@ impl Transfer<'_> {
         let is_whole = connections.iter().all(|c| c.bytes == self.input.len);
         let limits = limits(self.args, world);
         let moved = stats.copied_early.written;
+        let all_lent = world.scribble.is_none() || stats.copied_early.total() == moved;
         let scribbling = world
             .scribble
             .as_ref()
-            .map(|scribble| scribble.finish(moved));
+            .map(|scribble| scribble.finish(moved, pages.pinned_now == 0));
         let kept = scribbling
             .as_ref()
             .is_none_or(|scribbling| scribbling.no_write_lost);
@@ -63,6 +64,11 @@ impl Transfer<'_> {
                 (is_whole, "the lengths differ"),
                 (pages.pinned_now == 0, "pages are still pinned"),
                 (kept, "a write to what was lent is lost"),
+                // Its digest is made of what is lent.
+                (
+                    all_lent,
+                    "bytes that should have been lent were copied at once",
+                ),
             ],
             (stats.shared_bytes, u32::from(limits.max_fragments)),
         );
@@ -262,7 +268,6 @@ fn connections<M: Machine>(world: &World<M>, arrived: Option<&Arrived>) -> Vec<C
     feeds.map(connection).collect()
 }
 
-/// All connections carry the same bytes.
 /// Each connection carries the same bytes, unless somebody writes to them meanwhile.
 fn digests(connections: &[Connection], is_written: bool) -> Digests {
     let sent = connections.first().map_or("", |first| &first.sent);

@@ -161,12 +161,15 @@ impl Scribble {
         Ok(())
     }
 
-    /// Ends the writers; `moved` is what the senders have counted. All is lent no more by now, or a
-    /// writer would sleep for ever.
-    pub(crate) fn finish(&self, moved: u64) -> Scribbling {
+    /// Ends the writers; `moved` is what the senders have counted. If something is lent still, writers
+    /// may sleep for ever: they are not waited for, and their writes not vouched for.
+    pub(crate) fn finish(&self, moved: u64, all_back: bool) -> Scribbling {
         self.stop.store(true, Ordering::Relaxed);
         let mut writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut no_write_lost = true;
+        let mut no_write_lost = all_back;
+        if !all_back {
+            writers.clear();
+        }
         let told: Vec<_> = writers.drain(..).map(JoinHandle::join).collect();
         let bytes = self.buffer.bytes();
         for (index, last) in told.into_iter().enumerate() {
@@ -193,11 +196,5 @@ impl Scribble {
             protects: counters.protects,
             no_write_lost,
         }
-    }
-}
-
-impl Drop for Scribble {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
     }
 }

@@ -97,7 +97,7 @@ impl Bus for HostBus<'_> {
         match reach.kind {
             Kind::Region if iommu.special().read(reach.pointer, target) => {}
             // SAFETY: `resolve` found `target.len()` bytes, which stay as long as the IOMMU is
-            // borrowed; those of a region do not change.
+            // borrowed; those of a region do not change while the driver lends them.
             Kind::Region => unsafe { access::copy(reach.pointer, target) },
             // SAFETY: as above; memory of the driver can also be written.
             Kind::Memory => unsafe { access::load(reach.pointer, target) },

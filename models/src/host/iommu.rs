@@ -105,8 +105,8 @@ impl Iommu {
     }
 
     /// Ends that, if it was so.
-    pub(super) fn remove_special(&mut self, base: NonNull<u8>) {
-        self.special.remove(base);
+    pub(super) fn remove_special(&mut self, owner: &Arc<dyn Lendable>) {
+        self.special.remove(owner);
     }
 
     /// Whether a region is one run.

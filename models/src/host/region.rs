@@ -125,6 +125,8 @@ struct Mapping {
     contiguous: bool,
     granule: Granule,
     addresses: Box<[DeviceAddress]>,
+    /// Through whom the bytes are read, if they are not simply there.
+    special: Option<Arc<dyn Lendable>>,
 }
 
 // SAFETY: the pointer is only handed out and compared here; who reads through it relies on the
@@ -155,8 +157,8 @@ impl Mapping {
             // SAFETY: the caller's promise; `drop` unmaps.
             unsafe { iommu.map_slots(pointer, len) }
         };
-        if let Some(owner) = special {
-            iommu.add_special(owner);
+        if let Some(owner) = &special {
+            iommu.add_special(Arc::clone(owner));
         }
         drop(iommu);
         Ok(Self {
@@ -166,6 +168,7 @@ impl Mapping {
             contiguous,
             granule: machine.granule,
             addresses,
+            special,
         })
     }
 
@@ -189,6 +192,8 @@ impl Drop for Mapping {
         } else {
             iommu.unmap_slots(&self.addresses);
         }
-        iommu.remove_special(self.pointer);
+        if let Some(owner) = &self.special {
+            iommu.remove_special(owner);
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use pagewire_hal::{Lendable, Sharing, Watch};
+use pagewire_hal::{Lendable, Sharing};
 
 /// The owners of such memory, each once for each registration. There are few.
 #[derive(Default)]
@@ -17,9 +17,10 @@ impl Specials {
         self.owners.push(owner);
     }
 
-    /// Removes one of those whose memory begins at `base`, if there is one.
-    pub(super) fn remove(&mut self, base: NonNull<u8>) {
-        if let Some(index) = self.owners.iter().position(|owner| owner.base() == base) {
+    /// Removes one that was added.
+    pub(super) fn remove(&mut self, owner: &Arc<dyn Lendable>) {
+        let same = |other: &Arc<dyn Lendable>| Arc::ptr_eq(other, owner);
+        if let Some(index) = self.owners.iter().position(same) {
             self.owners.swap_remove(index);
         }
     }
@@ -69,7 +70,9 @@ impl Specials {
                 }
                 true
             }
-            Sharing::Watched(watch) => read_watched(watch, owner.base(), offset, target),
+            // Of what is not lent the program may be writing a part at this moment, and a driver in
+            // error could name it: so the system reads it, where there is one.
+            Sharing::Watched(_) => read_mapped(pointer, target),
         }
     }
 }
@@ -99,26 +102,6 @@ fn read_mapped(pointer: NonNull<u8>, target: &mut [u8]) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn read_mapped(_: NonNull<u8>, _: &mut [u8]) -> bool {
     false
-}
-
-/// Reads what is lent from where its watcher says it is; false if that is where it always is.
-fn read_watched(watch: &dyn Watch, base: NonNull<u8>, offset: usize, target: &mut [u8]) -> bool {
-    if watch.place(offset).is_none() {
-        return false;
-    }
-    let mut at = offset;
-    let mut rest = target;
-    while !rest.is_empty() {
-        let usual = NonNull::new(base.as_ptr().wrapping_byte_add(at)).unwrap_or(base);
-        let (place, row) = watch.place(at).unwrap_or((usual, rest.len()));
-        let (now, later) = rest.split_at_mut(row.clamp(1, rest.len()));
-        // SAFETY: `Watch` promises so many readable bytes there, or that the rest is where the
-        // owner has it: `target` is no longer than what is mapped from `offset` on.
-        unsafe { super::access::copy(place, now) };
-        at += now.len();
-        rest = later;
-    }
-    true
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -147,7 +147,7 @@ unsafe impl Watch for Guarded {
         (range.start / PAGE..range.end.div_ceil(PAGE)).for_each(|page| counts[page] += 1);
         Ok(())
     }
-    fn release(&self, range: Range<usize>) {
+    unsafe fn release(&self, range: Range<usize>) {
         let mut counts = self.inner.counts.lock().unwrap();
         for page in range.start / PAGE..range.end.div_ceil(PAGE) {
             counts[page] = counts[page].checked_sub(1).expect("it was lent");

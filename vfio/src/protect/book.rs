@@ -98,6 +98,13 @@ impl Book {
         self.away > 0 && self.some(pages).iter().any(|page| page.away)
     }
 
+    /// Whether any of these is away and lent: what is away otherwise only waits to be asked for, and
+    /// returns then.
+    pub(crate) fn is_outdated(&self, pages: Range<usize>) -> bool {
+        let outdated = |page: &Page| page.away && page.loans > 0;
+        self.away > 0 && self.some(pages).iter().any(outdated)
+    }
+
     /// How many of these are not lent.
     pub(crate) fn bare(&self, pages: Range<usize>) -> usize {
         let bare = |page: &&Page| page.loans == 0;

@@ -26,11 +26,12 @@ use super::{Lent, PollingThread, ProtectError, Protector};
 /// - It is written at these addresses only: not by another mapping of the same pages, by another
 ///   process, or by `write(2)` to their file, while they are lent. (The kernel has no means against
 ///   that.) A device or an io_uring that has pinned them for writing does not write to what is
-///   lent.
+///   lent, nor has any pinned pages of it while it was lent: what comes there after it is not lent any
+///   more may be lost.
 /// - Nobody writes while [`Protector::register`](super::Protector::register) runs. From then on who
 ///   writes does so by pointers that are valid for that, at any time: he sleeps where the bytes are
 ///   lent. Nobody has a `&mut` to bytes of [`MemoryKind::Huge`] while they are lent.
-/// - A thread that holds a [`PollingThread`](super::PollingThread) writes to
+/// - A thread that holds a [`PollingThread`] writes to
 ///   [`MemoryKind::Shared`] and [`MemoryKind::Huge`] only after
 ///   [`Registered::as_ptr`] or [`Registered::make_writable`] has let it, or it may sleep for ever.
 pub unsafe trait MappedMemory: Send + Sync + 'static {

@@ -52,7 +52,7 @@ unsafe impl Watch for Memory {
         Ok(self.watch.lend(self.protector.shared(), &range)?)
     }
 
-    fn release(&self, range: Range<usize>) {
+    unsafe fn release(&self, range: Range<usize>) {
         if self.check(&range).is_ok() && !range.is_empty() {
             Memory::release(self, &range);
         } else {
@@ -63,15 +63,23 @@ unsafe impl Watch for Memory {
     fn copy_to(&self, start: usize, into: &mut [u8]) -> Result<(), Refused> {
         let end = start.checked_add(into.len()).ok_or(Refused::OutOfRange)?;
         self.check(&(start..end))?;
-        // SAFETY: the range lies in the memory.
-        let from = unsafe { self.at(start) };
+        // Where the program has a slice to write to it must not be read, so it is read where it is
+        // lent from, which nobody has for writing. Only pages of which the program has others have
+        // to be read there: those are of the thread that polls, which is the one that asks.
+        let from = if !into.is_empty() && self.watch.is_away(&(start..end)) {
+            // SAFETY: the range lies in the memory.
+            unsafe { self.at(start) }
+        } else {
+            // SAFETY: as above.
+            unsafe { self.lent_at(start) }
+        };
         // SAFETY: as above; these bytes are initialised and stay there as long as `self`.
         unsafe { copy_volatile(from, into) };
         Ok(())
     }
 
     fn is_outdated(&self, range: Range<usize>) -> bool {
-        self.check(&range).is_ok() && !range.is_empty() && self.watch.is_away(&range)
+        self.check(&range).is_ok() && !range.is_empty() && self.watch.is_outdated(&range)
     }
 
     fn has_wanted(&self) -> bool {

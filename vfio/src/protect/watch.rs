@@ -256,6 +256,11 @@ impl Watch {
         lock(&self.state).book.is_away(self.pages(bytes))
     }
 
+    /// Whether older bytes of some of these are lent than the program has.
+    pub(crate) fn is_outdated(&self, bytes: &Range<usize>) -> bool {
+        lock(&self.state).book.is_outdated(self.pages(bytes))
+    }
+
     /// Bytes that are registered, in protected pages, in lent pages, and in pages that are away.
     pub(crate) fn bytes(&self) -> [usize; 4] {
         let state = lock(&self.state);
