@@ -123,7 +123,7 @@ fn ranges_are_equal_to_those_of_the_file() {
         std::fs::write(&part, &bytes[..1_234_567]).unwrap();
         curl(&["-C", "-", "-o", part.to_str().unwrap(), &url(&name)]);
         assert!(std::fs::read(&part).unwrap() == bytes);
-        check_end(&server.stop());
+        check_end(&server.stop_after(2));
     });
 }
 
@@ -215,7 +215,7 @@ fn sixty_four_downloads_at_a_time() {
             let bytes = std::fs::read(got.path().join(name)).unwrap();
             assert!(bytes == site.bytes(name), "{name}");
         }
-        let end = server.stop();
+        let end = server.stop_after(64);
         check_end(&end);
         assert_eq!(end["requests"], 64);
         assert_eq!(end["broken"], 0);
@@ -264,7 +264,7 @@ fn a_connection_is_kept_and_takes_requests_ahead() {
             rest = next;
         }
         assert!(rest.is_empty());
-        let end = server.stop();
+        let end = server.stop_after(4);
         check_end(&end);
         assert_eq!(
             (&end["connections"], &end["requests"]),
@@ -306,7 +306,7 @@ fn header_and_file_leave_in_one_frame() {
             }
         }
         assert_eq!(found, 1);
-        check_end(&server.stop());
+        check_end(&server.stop_after(1));
     });
 }
 
@@ -323,7 +323,7 @@ fn connections_that_are_over_keep_nobody_out() {
         for _ in 0..20 {
             assert_eq!(get("/1000").1, site.bytes("1000"));
         }
-        let end = server.stop();
+        let end = server.stop_after(20);
         check_end(&end);
         assert_eq!(
             (&end["connections"], &end["broken"]),
@@ -444,7 +444,7 @@ fn a_file_that_becomes_shorter_while_it_is_sent() {
         assert_eq!(first.len() - head + rest.len(), len);
         assert!(rest.ends_with(&[0; 1000]));
         assert_eq!(get("/10").1, site.bytes("10"));
-        check_end(&server.stop());
+        check_end(&server.stop_after(2));
     });
 }
 
@@ -490,7 +490,7 @@ fn a_gibibyte_costs_no_memory() {
             most - before < MOST,
             "{before} KiB before, {most} KiB at most"
         );
-        let end = server.stop();
+        let end = server.stop_after(1);
         check_end(&end);
         assert!(end["shared_bytes"].as_u64() >= Some(1 << 30), "{end}");
     });
@@ -521,6 +521,7 @@ fn no_call_reads_a_file() {
         ];
         let server = Server::start_under(&strace, site.directory.path(), &[]);
         assert!(curl(&[&url(&name)]).stdout == site.bytes(&name));
+        assert_eq!(server.line()["event"], "request");
         let children = format!("/proc/{0}/task/{0}/children", server.pid());
         let child = std::fs::read_to_string(children).unwrap();
         interrupt(child.split_whitespace().next().unwrap().parse().unwrap());

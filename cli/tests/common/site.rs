@@ -131,6 +131,16 @@ impl Server {
         self.child.id()
     }
 
+    /// As [`stop`](Self::stop), when so many more requests have been told of: a client has its
+    /// response before the server knows.
+    pub fn stop_after(self, requests: usize) -> Value {
+        for _ in 0..requests {
+            let request = self.line();
+            assert_eq!(request["event"], "request", "{request}");
+        }
+        self.stop()
+    }
+
     /// Presses Ctrl-C and returns the last line.
     pub fn stop(mut self) -> Value {
         interrupt(self.child.id());
