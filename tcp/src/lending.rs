@@ -196,11 +196,13 @@ pub(crate) struct Lender<'a, M: DmaMemory> {
 
 impl<M: DmaMemory> Lender<'_, M> {
     /// Borrows the first of up to `len` bytes of a slice. `None`: there is no room now.
+    #[inline]
     pub(crate) fn take(&mut self, slice: &Slice, len: usize) -> Result<Option<Taken>, LendError> {
-        let mut why = self.why_not(slice)?;
-        if why.is_some() && self.pool.is_none() {
-            why = None;
-        }
+        // Without a pool nobody is asked anything: this is the way of every slice.
+        let why = match self.pool {
+            Some(_) => self.why_not(slice)?,
+            None => None,
+        };
         if let Some(why) = why {
             let copied = self.copy(slice, len, why)?;
             // With a full pool a short slice is lent, if it may be, which costs more but waits for
