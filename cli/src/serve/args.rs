@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// Seconds that a connection may hold a page; one that holds it longer is reset
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
     pub(super) hold_timeout: Duration,
-    /// Seconds that a connection may stay without a request
+    /// Seconds that a connection may stay without a request, or take to say one
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_seconds)]
     pub(super) idle_timeout: Duration,
     /// Print a JSON object for each request instead of a line, and one at start and end

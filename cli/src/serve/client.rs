@@ -47,7 +47,7 @@ pub(super) struct Client {
     /// Responses that are accepted whole, and of which not all has arrived.
     entries: VecDeque<Entry>,
     claims: Claims,
-    /// Since when nothing has come from the client.
+    /// When the last response had arrived, or the first byte of the next request had come.
     since: Instant,
     /// Since when our side has ended.
     closed: Option<Instant>,
@@ -205,7 +205,8 @@ impl Client {
         let place = self.inbox.get_mut(before..).unwrap_or_default();
         let count = endpoint.stack.receive(self.id, place).unwrap_or(0);
         self.inbox.truncate(before + count);
-        if count > 0 {
+        // What follows the first byte of a request does not buy it more time.
+        if count > 0 && before == 0 {
             self.since = now;
         }
         count > 0

@@ -105,6 +105,30 @@ fn a_client_that_says_nothing_is_shown_out() {
     });
 }
 
+/// A byte now and then does not make a request last longer than a client may be idle.
+#[test]
+fn a_client_that_says_a_byte_at_a_time_is_shown_out() {
+    if !can_make_a_tap("a_client_that_says_a_byte_at_a_time_is_shown_out") {
+        return;
+    }
+    in_a_network_of_its_own(|| {
+        let site = Site::new(&[10]);
+        let server = Server::start(site.directory.path(), &["--idle-timeout", "0.5"]);
+        let mut slow = connect();
+        slow.write_all(b"GET /10 HTTP/1.1\r\nX: ").unwrap();
+        slow.set_nonblocking(true).unwrap();
+        let answered = (0..100).any(|_| {
+            let _ = slow.write(b"x");
+            std::thread::sleep(Duration::from_millis(100));
+            slow.peek(&mut [0; 1]).is_ok()
+        });
+        assert!(answered, "ten seconds for a head");
+        slow.set_nonblocking(false).unwrap();
+        assert!(read_up_to(&mut slow, 1000).starts_with(b"HTTP/1.1 408 "));
+        check_end(&server.stop());
+    });
+}
+
 /// Policy "live file": who changes a file while it is sent changes what is sent; nothing crashes.
 #[test]
 fn a_file_that_becomes_shorter_while_it_is_sent() {

@@ -81,7 +81,8 @@ fn crossing(report: &Report, plot: &str) -> String {
         all,
         "### Thresholds\n\nA policy shares from the size on where that costs less than what the sender \
          would do instead, hot and cold; below it bytes are copied. {} is the least that was measured. \
-         The first three are those of `pagewire::tcp::Thresholds`.\n\n",
+         The first three are the fields of `pagewire::tcp::Thresholds`; its default for watched memory is \
+         that of `watched-page`.\n\n",
         report
             .measured
             .sizes
