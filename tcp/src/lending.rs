@@ -174,6 +174,21 @@ impl Explanation {
         };
         *counter += bytes as u64;
     }
+
+    /// Adds that of another call; `held` is the longest.
+    pub fn join(&mut self, other: &Self) {
+        self.lent += other.lent;
+        self.copied_early.join(&other.copied_early);
+        self.frames += other.frames;
+        self.fragments += other.fragments;
+        self.shared += other.shared;
+        self.from_pool += other.from_pool;
+        self.no_gather += other.no_gather;
+        self.over_budget += other.over_budget;
+        self.too_short += other.too_short;
+        self.live += other.live;
+        self.held = self.held.max(other.held);
+    }
 }
 
 /// How bytes were borrowed.

@@ -38,6 +38,7 @@ pub(crate) struct Setup {
     pub(crate) slots: usize,
     pub(crate) thresholds: Thresholds,
     pub(crate) pin_limit: usize,
+    pub(crate) send_limit: usize,
     pub(crate) max_fragments: Option<u16>,
     pub(crate) checksum: bool,
 }
@@ -56,6 +57,7 @@ impl Setup {
                 live: 0,
             },
             pin_limit: usize::MAX,
+            send_limit: StackConfig::default().send_limit,
             max_fragments: None,
             checksum: true,
         }
@@ -147,6 +149,7 @@ impl Machine {
             max_retries: 30,
             thresholds: setup.thresholds,
             pin_limit: setup.pin_limit,
+            send_limit: setup.send_limit,
             ..StackConfig::default()
         };
         let mut stack = Stack::new(port, config).unwrap();

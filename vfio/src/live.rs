@@ -61,6 +61,22 @@ impl LiveFile {
         })
     }
 
+    /// Copies bytes of a file as they are now; zeros where it has none, or cannot be read.
+    pub fn read(file: &File, offset: u64, into: &mut [u8]) {
+        let mut filled = 0;
+        while let Some(rest) = into.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match file.read_at(rest, offset.saturating_add(filled as u64)) {
+                Ok(0) => return rest.fill(0),
+                Ok(bytes) => filled += bytes,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    log::warn!("a file that is being sent cannot be read: {error}");
+                    return rest.fill(0);
+                }
+            }
+        }
+    }
+
     /// Offset in the file of the first byte.
     #[must_use]
     pub fn offset(&self) -> u64 {
@@ -86,22 +102,7 @@ unsafe impl Lendable for LiveFile {
 
 impl Live for LiveFile {
     fn copy_to(&self, start: usize, into: &mut [u8]) {
-        let mut filled = 0;
-        while filled < into.len() {
-            let Some(rest) = into.get_mut(filled..) else {
-                return;
-            };
-            let at = self.offset + (start + filled) as u64;
-            match self.file.read_at(rest, at) {
-                Ok(0) => return rest.fill(0),
-                Ok(bytes) => filled += bytes,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    log::warn!("a file that is being sent cannot be read: {error}");
-                    return rest.fill(0);
-                }
-            }
-        }
+        Self::read(&self.file, self.offset + start as u64, into);
     }
 }
 

@@ -1,0 +1,111 @@
+//! How a program hears that a message is over.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pagewire_tcp::{ConnectionId, Explanation, Outcome, SendError};
+use rustix::event::EventfdFlags;
+
+/// A message is over: none of its bytes is needed any more, by TCP or by the device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Done {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The message's tag.
+    pub tag: u64,
+    /// Its bytes.
+    pub len: u64,
+    /// Bytes of it that the peer is known to have. After an abort it may have more.
+    pub delivered: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why the stack refused the rest of it, if it did.
+    pub error: Option<SendError>,
+    /// Bytes of files in it that were read into memory, as they could not be mapped.
+    pub read: u64,
+    /// Which way its bytes went, if its options asked for that. Bytes that were read count as lent in
+    /// it, as they were lent from where they had been read to.
+    pub explanation: Option<Explanation>,
+}
+
+/// Where a connection's [`Done`] goes.
+#[derive(Default)]
+pub enum Notice {
+    /// To [`Outbox::done`](crate::Outbox::done), for the program to ask.
+    #[default]
+    Poll,
+    /// To this function, called by the thread that polls the outbox.
+    Call(Box<dyn FnMut(Done) + Send>),
+    /// To a queue with a file descriptor.
+    Queue(Completions),
+}
+
+impl fmt::Debug for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Poll => "Poll",
+            Self::Call(_) => "Call",
+            Self::Queue(_) => "Queue",
+        })
+    }
+}
+
+/// A queue of [`Done`] with a file descriptor (an eventfd) that is readable while something is in it:
+/// for an event loop (`poll`, `epoll`, `io_uring`) of the program, in any thread. Clones are for one and the
+/// same queue, and several connections may share it.
+///
+/// The descriptor is only to be waited for: [`take`](Self::take) reads it.
+#[derive(Clone, Debug)]
+pub struct Completions(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<VecDeque<Done>>,
+    event: OwnedFd,
+}
+
+impl Completions {
+    /// An empty queue.
+    ///
+    /// # Errors
+    /// No more file descriptors, or no memory.
+    pub fn new() -> std::io::Result<Self> {
+        let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self(Arc::new(Shared {
+            queue: Mutex::default(),
+            event,
+        })))
+    }
+
+    /// The oldest in it.
+    pub fn take(&self) -> Option<Done> {
+        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = queue.pop_front();
+        // Under the lock: whoever adds one now makes it readable again after this.
+        if done.is_some() && queue.is_empty() {
+            let mut count = [0; 8];
+            if let Err(error) = rustix::io::read(&self.0.event, &mut count) {
+                log::debug!("an eventfd cannot be read: {error}");
+            }
+        }
+        done
+    }
+
+    pub(crate) fn add(&self, done: Done) {
+        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_empty = queue.is_empty();
+        queue.push_back(done);
+        if was_empty && let Err(error) = rustix::io::write(&self.0.event, &1u64.to_ne_bytes()) {
+            log::error!("an eventfd cannot be written: {error}");
+        }
+    }
+}
+
+impl AsFd for Completions {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.event.as_fd()
+    }
+}
