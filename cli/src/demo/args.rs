@@ -77,8 +77,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "pair:DIR", value_parser = parse_wire,
           conflicts_with = "peer_interface")]
     pub(crate) wire: Option<PathBuf>,
-    /// Go on writing to the input while it is sent, from other threads: it lies in memory of which
-    /// each page is protected while it is lent (for models in this process and NICs of this machine)
+    /// Go on writing to the input while it is sent, from other threads, which have the kernel write
+    /// some of it (pread): it lies in memory of which each page is protected while it is lent (for models in this process and NICs of this machine)
     #[arg(long, value_enum, value_name = "POLICY")]
     pub(crate) scribble: Option<Policy>,
     /// Percent of frames lost, and also reordered and duplicated unless set otherwise

@@ -24,6 +24,7 @@ mod user_machine;
 mod vfio_machine;
 mod wires;
 mod world;
+mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

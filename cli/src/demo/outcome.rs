@@ -14,6 +14,7 @@ use super::report::{
     Bytes, Checksums, Connection, Digests, Frames, FramesArrived, Limits, Pages, Queue, Report,
     Requests, Retransmissions, Segments, Time,
 };
+use super::scribble::Scribbling;
 use super::table::{grouped, size};
 use super::transfer::Transfer;
 use super::world::{PAGE, World};
@@ -57,6 +58,9 @@ impl Transfer<'_> {
         let kept = scribbling
             .as_ref()
             .is_none_or(|scribbling| scribbling.no_write_lost);
+        let patient = scribbling
+            .as_ref()
+            .is_none_or(Scribbling::kernel_was_patient);
         let faults = faults(
             seen,
             &[
@@ -64,6 +68,10 @@ impl Transfer<'_> {
                 (is_whole, "the lengths differ"),
                 (pages.pinned_now == 0, "pages are still pinned"),
                 (kept, "a write to what was lent is lost"),
+                (
+                    patient,
+                    "a system call that writes to what was lent has failed",
+                ),
                 // Its digest is made of what is lent.
                 (
                     all_lent,

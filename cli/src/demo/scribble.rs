@@ -1,8 +1,8 @@
 //! `demo --scribble`: the input lies in memory that threads go on writing to while it is sent.
 //!
-//! Each page is protected while it is lent: whoever writes to it sleeps. What the receiver gets is
-//! what was there when each call of `send` returned, of which a digest is made then, and no write is
-//! lost: at the end each byte is what was written there last.
+//! Each page is protected while it is lent: whoever writes to it sleeps, the kernel too if it may be
+//! stopped. What the receiver gets is what was there when each call of `send` returned, of which a
+//! digest is made then, and no write is lost: at the end each byte is what was written there last.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,10 +15,8 @@ use pagewire_vfio::protect::{Arena, Buffer, Choice, Mode, Protector};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::writer::{Place, WRITERS, Writer, Written, has_kept};
 use crate::error::Failure;
-
-/// Threads that write.
-const WRITERS: usize = 2;
 
 /// What happens to bytes that somebody wants to write over while they are lent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
@@ -38,6 +36,10 @@ pub(crate) struct Scribbling {
     pub(crate) mode: &'static str,
     /// Bytes written by the program's threads while the input was sent.
     pub(crate) writes: u64,
+    /// Those of them that the kernel wrote, by system calls.
+    pub(crate) kernel_writes: u64,
+    /// System calls that failed or ended too early, as a page was protected: in the mode "full" none.
+    pub(crate) kernel_refused: u64,
     /// Writes that met a protected page.
     pub(crate) faults: u64,
     /// Those of them that had to wait for a release.
@@ -49,6 +51,16 @@ pub(crate) struct Scribbling {
     pub(crate) no_write_lost: bool,
 }
 
+/// The kernel's writes are stopped too.
+const FULL: &str = "full";
+
+impl Scribbling {
+    /// Whether writes of the kernel have slept as any other, where that can be had.
+    pub(crate) fn kernel_was_patient(&self) -> bool {
+        self.mode != FULL || self.kernel_refused == 0
+    }
+}
+
 /// The input, and those who write to it.
 pub(crate) struct Scribble {
     policy: Policy,
@@ -56,21 +68,15 @@ pub(crate) struct Scribble {
     pub(crate) arena: Arena,
     buffer: Buffer,
     stop: AtomicBool,
-    writes: AtomicU64,
+    written: Written,
     writers: Mutex<Vec<JoinHandle<Vec<Option<u8>>>>>,
 }
 
-/// A place in the buffer, for another thread.
-struct Place(*mut u8);
-
-// SAFETY: a number; who uses it says why he may.
-unsafe impl Send for Place {}
-
 impl Scribble {
     /// Memory with these bytes in it.
-    pub(crate) fn new(bytes: &[u8], policy: Policy) -> Result<Arc<Self>, Failure> {
+    pub(crate) fn new(bytes: &[u8], policy: Policy, choice: Choice) -> Result<Arc<Self>, Failure> {
         let failed = |error| Failure::usage(format!("--scribble: {error}"));
-        let protector = Protector::open(Choice::Best).map_err(failed)?;
+        let protector = Protector::open(choice).map_err(failed)?;
         let arena = protector.arena(bytes.len()).map_err(failed)?;
         // The first, so its offsets are those of the arena.
         let mut buffer = arena.buffer(bytes.len()).map_err(failed)?;
@@ -82,7 +88,7 @@ impl Scribble {
             arena,
             buffer,
             stop: AtomicBool::new(false),
-            writes: AtomicU64::new(0),
+            written: Written::default(),
             writers: Mutex::default(),
         }))
     }
@@ -105,38 +111,28 @@ impl Scribble {
         for index in 0..WRITERS {
             let place = self.buffer.as_ptr().map_err(|error| failed(&error))?;
             let (place, scribble) = (Place(place.as_ptr()), Arc::clone(self));
-            let random = fastrand::Rng::with_seed(seed ^ index as u64);
-            let writer = std::thread::Builder::new()
+            let writer = Writer::new(index, seed).map_err(|error| failed(&error))?;
+            let thread = std::thread::Builder::new()
                 .name("scribbler".into())
-                .spawn(move || scribble.write(&place, index, random))
+                .spawn(move || writer.run(&scribble, &place))
                 .map_err(|error| failed(&error))?;
-            writers.push(writer);
+            writers.push(thread);
         }
         Ok(())
     }
 
-    /// Writes to the bytes whose offsets are `index` modulo the number of writers; returns what was
-    /// written there last.
-    fn write(&self, place: &Place, index: usize, mut random: fastrand::Rng) -> Vec<Option<u8>> {
-        let own = (self.buffer.len() + WRITERS - 1 - index) / WRITERS;
-        let mut last = vec![None; own];
-        while !self.stop.load(Ordering::Relaxed) && own > 0 {
-            let at = random.usize(..own);
-            let value = random.u8(..);
-            // SAFETY: the offset is less than the length of the buffer, which `self` keeps. No slice
-            // of it is in use before all writers have ended: what is lent is read elsewhere.
-            unsafe {
-                place
-                    .0
-                    .wrapping_add(at * WRITERS + index)
-                    .write_volatile(value)
-            };
-            if let Some(last) = last.get_mut(at) {
-                *last = Some(value);
-            }
-            self.writes.fetch_add(1, Ordering::Relaxed);
-        }
-        last
+    /// Bytes of the input.
+    pub(super) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether the writers should end.
+    pub(super) fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn written(&self) -> &Written {
+        &self.written
     }
 
     /// Adds the bytes of slices to a digest that have just been lent, and are lent still.
@@ -173,28 +169,88 @@ impl Scribble {
         let told: Vec<_> = writers.drain(..).map(JoinHandle::join).collect();
         let bytes = self.buffer.bytes();
         for (index, last) in told.into_iter().enumerate() {
-            let Ok(last) = last else {
-                no_write_lost = false;
-                continue;
-            };
-            let own = bytes.iter().skip(index).step_by(WRITERS);
-            let kept = |(now, last): (&u8, &Option<u8>)| last.is_none_or(|last| last == *now);
-            no_write_lost &= own.zip(&last).all(kept);
+            no_write_lost &= last.is_ok_and(|last| has_kept(bytes, index, &last));
         }
+        let written = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = self.protector.counters();
         Scribbling {
             policy: self.policy,
             mode: match self.protector.mode() {
-                Mode::Full => "full",
+                Mode::Full => FULL,
                 Mode::UserOnly => "user mode only",
                 Mode::Signal => "signal",
             },
-            writes: self.writes.load(Ordering::Relaxed),
+            writes: written(&self.written.bytes),
+            kernel_writes: written(&self.written.by_kernel),
+            kernel_refused: written(&self.written.refused),
             faults: counters.faults,
             waits: counters.waits,
             moved,
             protects: counters.protects,
             no_write_lost,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::writer::RUN;
+    use super::*;
+
+    /// Lends all of it again and again until something has come of it.
+    fn until(scribble: &Scribble, enough: impl Fn(&Written) -> bool) {
+        while !enough(&scribble.written) {
+            let lent = scribble.buffer.lend(0..scribble.len()).unwrap();
+            let bytes = lent.bytes().to_vec();
+            std::thread::yield_now();
+            assert!(lent.bytes() == bytes);
+        }
+    }
+
+    /// Two pages, and a run that is cut off.
+    const LEN: usize = 8200;
+
+    #[test]
+    fn the_kernel_waits_or_is_refused_and_no_write_is_lost() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        for choice in [Choice::Best, Choice::UserOnly, Choice::Signal] {
+            let scribble = Scribble::new(&[7; LEN], Policy::Wait, choice).unwrap();
+            let full = scribble.protector.mode() == Mode::Full;
+            scribble.start(seed).unwrap();
+            until(&scribble, |written| {
+                let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+                read(&written.by_kernel) > 100_000 && (full || read(&written.refused) > 0)
+            });
+            let said = scribble.finish(0, true);
+            println!("{said:?}");
+            assert!(said.no_write_lost && said.kernel_was_patient());
+            assert!(said.writes > said.kernel_writes);
+            assert_eq!(full, said.kernel_refused == 0);
+        }
+    }
+
+    #[test]
+    fn so_little_that_only_one_has_something_to_write_to() {
+        let scribble = Scribble::new(&[7; 5], Policy::Copy, Choice::Best).unwrap();
+        scribble.start(1).unwrap();
+        until(&scribble, |written| {
+            written.by_kernel.load(Ordering::Relaxed) > 0
+        });
+        assert!(scribble.finish(0, true).no_write_lost);
+    }
+
+    #[test]
+    fn a_write_that_is_lost_is_found() {
+        let mut bytes = [7; LEN];
+        let last = vec![Some(7); LEN / 2 + RUN];
+        assert!((0..WRITERS).all(|index| has_kept(&bytes, index, &last)));
+        for at in [0, RUN - 1, RUN, 4096, LEN - 1] {
+            bytes[at] = 8;
+            let owner = at / RUN % WRITERS;
+            assert!(!has_kept(&bytes, owner, &last), "{at}");
+            assert!(has_kept(&bytes, 1 - owner, &last), "{at}");
+            bytes[at] = 7;
         }
     }
 }

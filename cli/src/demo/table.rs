@@ -106,10 +106,19 @@ impl Report {
                 (
                     "written while it was sent",
                     format!(
-                        "{} times, {} of them to protected pages; {} slept until a release",
+                        "{} bytes; {} times to a protected page, {} of them slept until a release",
                         grouped(scribbling.writes),
                         grouped(scribbling.faults),
                         grouped(scribbling.waits)
+                    ),
+                ),
+                (
+                    "  by the kernel, for system calls",
+                    format!(
+                        "{} bytes; {} calls failed or wrote less (mode: {})",
+                        grouped(scribbling.kernel_writes),
+                        grouped(scribbling.kernel_refused),
+                        scribbling.mode
                     ),
                 ),
                 (

@@ -12,6 +12,7 @@ use pagewire::tcp::{Stack, StackConfig};
 use pagewire_models::Wire;
 use pagewire_models::wire::{SharedWire, Tap, open_vnet_tap, pair};
 use pagewire_vfio::SealedFile;
+use pagewire_vfio::protect::Choice;
 
 use super::args::{Args, PeerKind};
 use super::lane::{Lane, Owners};
@@ -89,7 +90,7 @@ impl<M: Machine> World<M> {
         let mut nic = AnyNic::open(platform, &driver_config(args, name)).map_err(failed)?;
         let scribble = match args.scribble {
             Some(policy) => {
-                let scribble = Scribble::new(sealed.bytes(), policy)?;
+                let scribble = Scribble::new(sealed.bytes(), policy, Choice::Best)?;
                 let region = machine.register_arena(scribble.arena.clone())?;
                 Some((scribble, region))
             }
