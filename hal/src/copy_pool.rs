@@ -59,6 +59,12 @@ impl<M: DmaMemory> CopyPool<M> {
         self.id
     }
 
+    /// The size of a slot.
+    #[must_use]
+    pub fn slot(&self) -> Granule {
+        self.region.slot
+    }
+
     /// Bytes of all slots.
     #[must_use]
     pub fn len(&self) -> usize {

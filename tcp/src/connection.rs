@@ -17,6 +17,7 @@ use crate::rtt::RttEstimator;
 use crate::sack::Scoreboard;
 use crate::send_buffer::{Completion, NewCall, SendBuffer, Slice};
 use crate::seq::SeqNumber;
+use crate::share::Held;
 use crate::stack_config::StackConfig;
 use crate::stats::ConnectionStats;
 use crate::wire::TcpHeader;
@@ -202,6 +203,8 @@ pub(crate) struct Connection {
     pub(crate) scheduled: Option<Instant>,
     pub(crate) listed_draining: bool,
     pub(crate) awaits_neighbour: bool,
+    /// What the stack has counted of what it holds.
+    pub(crate) noted: Held,
 
     pub(crate) stats: ConnectionStats,
 }
@@ -256,6 +259,7 @@ impl Connection {
             scheduled: None,
             listed_draining: false,
             awaits_neighbour: false,
+            noted: Held::default(),
             stats: ConnectionStats::default(),
         }
     }

@@ -3,10 +3,11 @@
 
 use core::time::Duration;
 
-use pagewire_hal::{CopyPool, DmaMemory, Ledger, LendError, Loan, Sharing};
+use pagewire_hal::{DmaMemory, Granule, Ledger, LendError, Loan, Sharing};
 
 use crate::plan::Reason;
 use crate::send_buffer::Slice;
+use crate::share::Copier;
 
 /// What a call of [`Stack::send_with`](crate::Stack::send_with) wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -195,14 +196,15 @@ impl Explanation {
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) loan: Loan,
-    /// Why they are a copy, if they are.
-    pub(crate) copied: Option<Early>,
+    /// Why they are a copy, if they are, and the size of the slots that they are in.
+    pub(crate) copied: Option<(Early, Granule)>,
 }
 
 /// Borrows for one call.
 pub(crate) struct Lender<'a, M: DmaMemory> {
     pub(crate) ledger: &'a mut Ledger,
-    pub(crate) pool: Option<&'a mut CopyPool<M>>,
+    /// The copy pool, if there is one.
+    pub(crate) copier: Option<Copier<'a, M>>,
     pub(crate) thresholds: Thresholds,
     pub(crate) rule: CopyRule,
     /// Bytes that the connection may still have lent.
@@ -214,14 +216,14 @@ impl<M: DmaMemory> Lender<'_, M> {
     #[inline]
     pub(crate) fn take(&mut self, slice: &Slice, len: usize) -> Result<Option<Taken>, LendError> {
         // Without a pool nobody is asked anything: this is the way of every slice.
-        let why = match self.pool {
+        let why = match self.copier {
             Some(_) => self.why_not(slice)?,
             None => None,
         };
         if let Some(why) = why {
             let copied = self.copy(slice, len, why)?;
-            // With a full pool a short slice is lent, if it may be, which costs more but waits for
-            // nobody.
+            // With a full pool, or as much of it as the connection may have, a short slice is lent,
+            // if it may be, which costs more but waits for nobody.
             let may_be_lent = why == Early::BelowThreshold && slice.len <= self.room;
             if copied.is_some() || !may_be_lent {
                 return Ok(copied);
@@ -232,7 +234,7 @@ impl<M: DmaMemory> Lender<'_, M> {
                 self.room = self.room.saturating_sub(len);
                 Ok(Some(Taken { loan, copied: None }))
             }
-            Err(LendError::Refused(_)) if self.pool.is_some() => {
+            Err(LendError::Refused(_)) if self.copier.is_some() => {
                 self.copy(slice, len, Early::Refused)
             }
             Err(error) => Err(error),
@@ -254,19 +256,16 @@ impl<M: DmaMemory> Lender<'_, M> {
     }
 
     fn copy(&mut self, slice: &Slice, len: usize, why: Early) -> Result<Option<Taken>, LendError> {
-        let Some(pool) = &mut self.pool else {
+        let Some(copier) = &mut self.copier else {
             return Ok(None);
         };
-        let ledger = &mut *self.ledger;
-        let (from, start) = (slice.region, slice.start);
-        let put = pool.put(len, |bytes| ledger.copy_now(from, start, bytes))?;
-        let Some(range) = put else {
-            return Ok(None);
-        };
-        let loan = ledger.lend(pool.region(), range.start, range.len())?;
-        Ok(Some(Taken {
+        let slot = copier.slot();
+        let fill =
+            |ledger: &Ledger, bytes: &mut [u8]| ledger.copy_now(slice.region, slice.start, bytes);
+        let copied = copier.copy(self.ledger, len, fill)?;
+        Ok(copied.map(|loan| Taken {
             loan,
-            copied: Some(why),
+            copied: Some((why, slot)),
         }))
     }
 }

@@ -47,6 +47,7 @@ mod lending;
 mod receive;
 mod segmentation;
 mod send_buffer;
+mod share;
 mod stack;
 mod stack_config;
 mod stack_input;

@@ -12,9 +12,10 @@
 use alloc::boxed::Box;
 use alloc::collections::{VecDeque, vec_deque};
 
-use pagewire_hal::{CopyPool, DmaMemory, Instant, Ledger, LendError, Loan, RegionId};
+use pagewire_hal::{DmaMemory, Granule, Instant, Ledger, LendError, Loan, RegionId};
 
 use crate::lending::{CopiedEarly, Early, Explanation, Lender, OnWrite, SendOptions, Taken};
+use crate::share::{Copier, Held};
 
 /// A range of a registered region, to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,10 +55,21 @@ struct Accepted {
     loan: Loan,
     /// Position behind its last byte.
     end: u64,
-    /// It is a copy in the pool.
-    copied: bool,
+    /// The size of the slots of the pool that it is a copy in, if it is one.
+    copied: Option<Granule>,
     /// It is to be moved to the pool when somebody wants to write to it.
     moves: bool,
+}
+
+impl Accepted {
+    /// Bytes of the slots of the pool that it has.
+    fn in_pool(&self) -> usize {
+        let Some(slot) = self.copied else {
+            return 0;
+        };
+        let range = self.loan.range();
+        range.end.next_multiple_of(slot.bytes()) - (range.start & !(slot.bytes() - 1))
+    }
 }
 
 #[derive(Debug)]
@@ -98,8 +110,8 @@ pub(crate) struct SendBuffer {
     end: u64,
     /// Bytes of the program that are lent, and not acknowledged.
     lent: usize,
-    /// Slices that are copies in the pool.
-    copies: usize,
+    /// Bytes of the slots of the pool that it has copies in.
+    copied: usize,
     /// Calls that are to be explained.
     accounts: usize,
 }
@@ -112,7 +124,7 @@ impl SendBuffer {
             start: 1,
             end: 1,
             lent: 0,
-            copies: 0,
+            copied: 0,
             accounts: 0,
         }
     }
@@ -125,7 +137,15 @@ impl SendBuffer {
     /// Whether there may be copies in the pool.
     #[inline]
     pub(crate) const fn has_copies(&self) -> bool {
-        self.copies > 0
+        self.copied > 0
+    }
+
+    /// What it holds beyond loans of the program's bytes.
+    #[inline]
+    pub(crate) const fn held(&self) -> Held {
+        Held {
+            copied: self.copied,
+        }
     }
 
     /// Whether there are calls that are to be explained.
@@ -179,7 +199,7 @@ impl SendBuffer {
                 end += len as u64;
                 left -= len;
                 match taken.copied {
-                    Some(why) => explanation.copied_early.add(why, len),
+                    Some((why, _)) => explanation.copied_early.add(why, len),
                     None => explanation.lent += len as u64,
                 }
                 self.push(taken, end, moves);
@@ -208,18 +228,24 @@ impl SendBuffer {
     }
 
     fn push(&mut self, Taken { loan, copied }: Taken, end: u64, moves: bool) {
-        let copied = copied.is_some();
-        if copied {
-            self.copies += 1;
-        } else {
-            self.lent += loan.len();
-        }
-        self.slices.push_back(Accepted {
+        let slice = Accepted {
             loan,
             end,
-            copied,
+            copied: copied.map(|(_, slot)| slot),
             moves,
-        });
+        };
+        self.count(&slice);
+        self.slices.push_back(slice);
+    }
+
+    /// A slice is there.
+    #[inline]
+    fn count(&mut self, slice: &Accepted) {
+        if slice.copied.is_some() {
+            self.copied += slice.in_pool();
+        } else {
+            self.lent += slice.loan.len();
+        }
     }
 
     /// Gives back the slices from an index on, which are not a part of the stream yet.
@@ -233,9 +259,10 @@ impl SendBuffer {
     }
 
     /// A slice is no more.
+    #[inline]
     fn forget(&mut self, slice: &Accepted) {
-        if slice.copied {
-            self.copies -= 1;
+        if slice.copied.is_some() {
+            self.copied -= slice.in_pool();
         } else {
             self.lent -= slice.loan.len();
         }
@@ -247,7 +274,7 @@ impl SendBuffer {
     pub(crate) fn move_away<M: DmaMemory>(
         &mut self,
         ledger: &mut Ledger,
-        pool: &mut CopyPool<M>,
+        copier: &mut Copier<'_, M>,
         region: RegionId,
         range: &core::ops::Range<usize>,
     ) -> usize {
@@ -258,10 +285,10 @@ impl SendBuffer {
             let lent = slice.loan.range();
             let start = lent.start.max(range.start);
             let end = lent.end.min(range.end);
-            if !slice.moves || slice.copied || start >= end || !slice.loan.is_of(region) {
+            if !slice.moves || slice.copied.is_some() || start >= end || !slice.loan.is_of(region) {
                 continue;
             }
-            let Some(parts) = split(ledger, pool, slice, start, end) else {
+            let Some(parts) = split(ledger, copier, slice, start, end) else {
                 return moved;
             };
             let count = parts.iter().flatten().count();
@@ -271,12 +298,10 @@ impl SendBuffer {
             self.forget(&whole);
             ledger.give_back(whole.loan);
             for (place, part) in (index - 1..).zip(parts.into_iter().flatten()) {
-                if part.copied {
+                self.count(&part);
+                if part.copied.is_some() {
                     moved += part.loan.len();
-                    self.copies += 1;
                     self.account_moved(part.end, part.loan.len());
-                } else {
-                    self.lent += part.loan.len();
                 }
                 self.slices.insert(place, part);
             }
@@ -330,8 +355,13 @@ impl SendBuffer {
             let left = (slice.end - position) as usize;
             let done = slice.loan.len().saturating_sub(left);
             if done > 0 {
+                let before = slice.in_pool();
                 ledger.trim_front(&mut slice.loan, done);
-                self.lent -= if slice.copied { 0 } else { done };
+                if slice.copied.is_some() {
+                    self.copied -= before - slice.in_pool();
+                } else {
+                    self.lent -= done;
+                }
             }
         }
         self.start = position;
@@ -356,7 +386,7 @@ impl SendBuffer {
             ledger.give_back(slice.loan);
         }
         self.lent = 0;
-        self.copies = 0;
+        self.copied = 0;
         for call in self.calls.iter_mut().rev() {
             if call.end <= self.start {
                 break;
@@ -410,27 +440,24 @@ pub(crate) struct NewCall<'a> {
 /// is behind. `None` if there is no room for a copy, or for a loan more.
 fn split<M: DmaMemory>(
     ledger: &mut Ledger,
-    pool: &mut CopyPool<M>,
+    copier: &mut Copier<'_, M>,
     slice: &Accepted,
     start: usize,
     end: usize,
 ) -> Option<[Option<Accepted>; 3]> {
     let lent = slice.loan.range();
-    let part = |loan: Loan, behind: usize, copied: bool| Accepted {
+    let part = |loan: Loan, behind: usize, copied: Option<Granule>| Accepted {
         loan,
         end: slice.end - behind as u64,
         copied,
         moves: slice.moves,
     };
-    let copy = |bytes: &mut [u8]| ledger.copy_lent(&slice.loan, start, bytes);
-    let copied = pool.put(end - start, copy).ok().flatten()?;
+    let fill = |ledger: &Ledger, bytes: &mut [u8]| ledger.copy_lent(&slice.loan, start, bytes);
+    let copied = copier.copy(ledger, end - start, fill).ok().flatten()?;
     let end = start + copied.len();
-    let copied = ledger
-        .lend(pool.region(), copied.start, copied.len())
-        .ok()?;
     let again = |ledger: &mut Ledger, range: core::ops::Range<usize>| {
-        let again = ledger.lend_again(&slice.loan, range.start, range.len());
-        (!range.is_empty()).then_some(again)
+        let lend = || ledger.lend_again(&slice.loan, range.start, range.len());
+        (!range.is_empty()).then(lend)
     };
     let before = match again(ledger, lent.start..start) {
         Some(Err(_)) => {
@@ -448,9 +475,9 @@ fn split<M: DmaMemory>(
         behind => behind.and_then(Result::ok),
     };
     Some([
-        before.map(|loan| part(loan, lent.end - start, false)),
-        Some(part(copied, lent.end - end, true)),
-        behind.map(|loan| part(loan, 0, false)),
+        before.map(|loan| part(loan, lent.end - start, None)),
+        Some(part(copied, lent.end - end, Some(copier.slot()))),
+        behind.map(|loan| part(loan, 0, None)),
     ])
 }
 
@@ -509,7 +536,7 @@ impl<'a> Iterator for Parts<'a> {
             loan: &slice.loan,
             start,
             len,
-            copied: slice.copied,
+            copied: slice.copied.is_some(),
         })
     }
 }

@@ -17,6 +17,7 @@ use crate::connection::{Connection, ConnectionError, Endpoints, State};
 use crate::isn::{IsnGenerator, Purpose};
 use crate::neighbour::Neighbours;
 use crate::route::RouteTable;
+use crate::share::{Held, Shares};
 use crate::stack_config::{ConnectError, Limits, SendError, StackConfig, StackError};
 use crate::stats::{ConnectionStats, StackStats};
 use crate::transmit::Device;
@@ -104,6 +105,8 @@ pub struct Stack<Q: TxQueue, M: DmaMemory> {
     next_port: u16,
     /// For bytes that are copied instead of lent.
     pub(crate) pool: Option<CopyPool<M>>,
+    /// What connections hold of it.
+    pub(crate) shares: Shares,
     /// What somebody waits to write to: kept for its room.
     pub(crate) wanted: Vec<(RegionId, core::ops::Range<usize>)>,
     /// Counters of connections that are gone are in `connections`.
@@ -164,6 +167,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
             identification: 0,
             next_port: 0,
             pool: None,
+            shares: Shares::default(),
             wanted: Vec::new(),
             stats: StackStats::default(),
         })
@@ -347,7 +351,8 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
         }
     }
 
-    /// Bytes that [`send`](Self::send) would accept now; 0 for a connection that takes none.
+    /// Bytes that [`send`](Self::send) would accept now, of what need not be copied (see
+    /// [`set_copy_pool`](Self::set_copy_pool)); 0 for a connection that takes none.
     #[must_use]
     pub fn send_room(&self, id: ConnectionId) -> usize {
         self.get(id)
@@ -445,7 +450,8 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
         let Some(place) = self.places.get_mut(index as usize) else {
             return;
         };
-        if let Some(connection) = place.connection.take() {
+        if let Some(mut connection) = place.connection.take() {
+            self.shares.note(&mut connection.noted, Held::default());
             place.generation = place.generation.wrapping_add(1);
             self.stats.connections.join(&connection.stats);
             self.vacant.push(index);

@@ -48,6 +48,12 @@ pub struct StackConfig {
     /// the stack has a copy pool and the call does not want otherwise
     /// ([`CopyRule::Never`](crate::CopyRule::Never)).
     pub pin_limit: usize,
+    /// Most bytes that a connection has in the copy pool at a time, if the stack has one: whole
+    /// slots, until what they hold is acknowledged, and one slot in any case. `None`: what is free
+    /// in it divided by the connections that have some. Then one alone has up to a half, and *n*
+    /// whose peers do not answer leave the (*n* + 1)th part to the others, as far as that is whole
+    /// slots. Beyond, short slices are lent if they may be, and else not accepted yet.
+    pub copy_limit: Option<usize>,
     /// Slices shorter than this are copied, if the stack has a copy pool.
     pub thresholds: Thresholds,
     /// Bytes that a connection keeps for the program to read: the largest window offered, at
@@ -79,6 +85,7 @@ impl Default for StackConfig {
             time_wait: Duration::from_secs(60),
             send_limit: 4 << 20,
             pin_limit: usize::MAX,
+            copy_limit: None,
             thresholds: Thresholds::default(),
             receive_window: 64 << 10,
             share_min: 512,

@@ -69,11 +69,15 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
         }
     }
 
-    /// To be called after anything that may have moved a timer or ended a connection.
+    /// To be called after anything that may have moved a timer, released bytes or ended a
+    /// connection.
     pub(crate) fn after_change(&mut self, index: u32) {
-        let Some(connection) = self.at(index) else {
+        let place = self.places.get_mut(index as usize);
+        let Some(connection) = place.and_then(|place| place.connection.as_deref_mut()) else {
             return;
         };
+        let held = connection.buffer.held();
+        self.shares.note(&mut connection.noted, held);
         let drains = connection.flight.is_draining() && !connection.listed_draining;
         connection.listed_draining |= drains;
         let due = connection.timer.deadline();

@@ -10,8 +10,10 @@ use crate::stack_config::SendError;
 impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
     /// Gives the stack memory for what is copied instead of lent, in slots of `slot`, at least the
     /// page of the port. Without it all is lent, or `send` fails. All connections share it: while it
-    /// is full, [`send`](Self::send) may accept nothing although
-    /// [`send_room`](Self::send_room) names some; try again after each poll. A pool that it had before
+    /// is full, or one has as much of it as it may
+    /// ([`StackConfig::copy_limit`](crate::StackConfig::copy_limit)), [`send`](Self::send) may
+    /// accept less than [`send_room`](Self::send_room) names, or nothing; try again after each
+    /// poll. A pool that it had before
     /// goes on until the last of its bytes is acknowledged, and comes back by
     /// [`take_released`](Self::take_released).
     ///
@@ -71,9 +73,16 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
             .config
             .pin_limit
             .saturating_sub(connection.buffer.lent());
+        let copier = match &mut self.pool {
+            Some(pool) => {
+                let limit = self.config.copy_limit;
+                Some(self.shares.copier(pool, connection.noted, limit))
+            }
+            None => None,
+        };
         let lender = Lender {
             ledger: self.port.ledger_mut(),
-            pool: self.pool.as_mut(),
+            copier,
             thresholds: self.config.thresholds,
             rule: options.copy,
             room,
@@ -87,6 +96,8 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
         let accepted = connection
             .send(lender, slices, call)
             .map_err(SendError::Lend)?;
+        let held = connection.buffer.held();
+        self.shares.note(&mut connection.noted, held);
         self.enqueue(id.index);
         Ok(accepted)
     }
@@ -128,8 +139,12 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
         for (region, range) in wanted.iter() {
             for connection in self.places.iter_mut().filter_map(|p| p.connection.as_mut()) {
                 let ledger = self.port.ledger_mut();
-                let moved = connection.buffer.move_away(ledger, pool, *region, range);
+                let limit = self.config.copy_limit;
+                let mut copier = self.shares.copier(pool, connection.noted, limit);
+                let buffer = &mut connection.buffer;
+                let moved = buffer.move_away(ledger, &mut copier, *region, range);
                 connection.stats.copied_early.written += moved as u64;
+                self.shares.note(&mut connection.noted, buffer.held());
             }
         }
     }

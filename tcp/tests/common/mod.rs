@@ -15,6 +15,7 @@ use pagewire_tcp::{ConnectionId, Slice, Stack, StackConfig};
 
 pub(crate) mod flow;
 pub(crate) mod guarded;
+pub(crate) mod lent;
 pub(crate) mod segment;
 pub(crate) mod segmenting;
 #[allow(unused_imports)] // as above

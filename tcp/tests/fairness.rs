@@ -1,0 +1,131 @@
+//! What one connection, one peer or one sender must not take from the others: room in the copy
+//! pool, and the turn of whoever waits to write.
+// A test may panic: that is how it fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::guarded::PAGE;
+use common::lent::{Case, case, lends, move_away};
+use common::{PeerOptions, Setup};
+use pagewire_tcp::{ConnectionId, CopyRule, SendOptions};
+
+fn always() -> SendOptions {
+    let mut options = SendOptions::default();
+    options.copy = CopyRule::Always;
+    options
+}
+
+/// Hands in as much as is accepted.
+fn fill(case: &mut Case, id: ConnectionId, options: &SendOptions) -> usize {
+    let slice = case.slice(0, case.memory.size());
+    let (now, mut all) = (case.w.now, 0);
+    loop {
+        let sent = case.w.stack.send_with(now, id, &[slice], 7, options);
+        match sent.unwrap() {
+            0 => return all,
+            more => all += more,
+        }
+    }
+}
+
+/// Connections whose peers say nothing more leave room to one whose peer does, and to further ones.
+#[test]
+fn peers_that_are_silent_leave_room_for_copies() {
+    for silent in [1, 2, 5, 12] {
+        let mut case = case(&Setup::default(), 64);
+        let mut held = 0;
+        for _ in 0..silent {
+            let (id, _) = case.w.established(PeerOptions::default());
+            held += fill(&mut case, id, &always());
+            // What the congestion window lets go is lost.
+            case.w.pump();
+        }
+        let free = case.w.stack.copy_pool().unwrap().free_bytes();
+        assert_eq!(free, 64 * PAGE - held);
+        assert!(free / PAGE >= 64 / (silent + 1), "{free} of {silent}");
+        // The other one gets all of its bytes through meanwhile.
+        let mut done = 0;
+        for _ in 0..64 {
+            let accepted = case.send(done, 32 * PAGE - done, &always());
+            assert!(accepted > 0, "{silent} silent peers hold the pool");
+            assert_eq!(case.deliver().len(), accepted);
+            done += accepted;
+            if done == 32 * PAGE {
+                break;
+            }
+        }
+        assert_eq!(done, 32 * PAGE);
+    }
+}
+
+#[test]
+fn one_alone_has_half_of_the_pool_again_and_again() {
+    let mut case = case(&Setup::default(), 16);
+    for _ in 0..10 {
+        let id = case.id;
+        assert_eq!(fill(&mut case, id, &always()), 8 * PAGE);
+        assert_eq!(case.deliver().len(), 8 * PAGE);
+        case.assert_all_back();
+    }
+    // Also after it was aborted, for the next one.
+    let (now, id) = (case.w.now, case.id);
+    fill(&mut case, id, &always());
+    case.w.stack.abort(now, id);
+    case.w.pump();
+    let (next, _) = case.w.established(PeerOptions::default());
+    assert_eq!(fill(&mut case, next, &always()), 8 * PAGE);
+    case.w.stack.remove(now, next);
+    case.w.pump();
+    let (last, _) = case.w.established(PeerOptions::default());
+    assert_eq!(fill(&mut case, last, &always()), 8 * PAGE);
+}
+
+/// A limit counts whole slots, and is no stall: one slot is for everybody.
+#[test]
+fn a_limit_of_copies_is_kept() {
+    for (limit, slots) in [(3 * PAGE, 3), (3 * PAGE - 1, 2), (0, 1), (usize::MAX, 16)] {
+        let mut setup = Setup::default();
+        setup.config.copy_limit = Some(limit);
+        let mut case = case(&setup, 16);
+        let id = case.id;
+        assert_eq!(fill(&mut case, id, &always()), slots * PAGE);
+        assert_eq!(case.deliver().len(), slots * PAGE);
+        // A few bytes have a slot, too.
+        let accepted = (0..20).filter(|_| case.send(0, 10, &always()) == 10);
+        assert_eq!(accepted.count(), slots);
+        case.deliver();
+        case.assert_all_back();
+    }
+}
+
+/// Beyond its share of the pool, a connection still lends what may be lent.
+#[test]
+fn short_slices_are_lent_beyond_the_share() {
+    let mut setup = lends();
+    setup.config.thresholds.watched = usize::MAX;
+    let mut case = case(&setup, 8);
+    let plain = SendOptions::default();
+    assert_eq!(case.send(0, 10 * PAGE, &plain), 10 * PAGE);
+    assert_eq!(case.w.stack.lent_bytes(case.id), 6 * PAGE);
+    assert_eq!(case.deliver().len(), 10 * PAGE);
+    case.assert_all_back();
+}
+
+/// What moves away counts as what was copied at once.
+#[test]
+fn bytes_that_move_away_leave_room_to_others() {
+    let mut case = case(&lends(), 16);
+    assert_eq!(case.send(0, 32 * PAGE, &move_away()), 32 * PAGE);
+    case.w.pump();
+    assert!(!case.memory.write(0, &[b'n'; 32 * PAGE]));
+    for _ in 0..5 {
+        case.w.pump();
+    }
+    let stats = case.w.stack.connection_stats(case.id).unwrap();
+    assert_eq!(stats.copied_early.written, 8 * PAGE as u64);
+    assert_eq!(case.w.stack.lent_bytes(case.id), 24 * PAGE);
+    let (other, _) = case.w.established(PeerOptions::default());
+    // As much as it then leaves, by two: there are two that have some.
+    assert_eq!(fill(&mut case, other, &always()), 2 * PAGE);
+}
