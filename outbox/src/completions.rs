@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pagewire_tcp::{ConnectionId, Explanation, Outcome, SendError};
 use rustix::event::EventfdFlags;
@@ -26,7 +27,11 @@ pub struct Done {
     pub error: Option<SendError>,
     /// Bytes of files in it that were read into memory, as they could not be mapped.
     pub read: u64,
-    /// Which way its bytes went, if its options asked for that. Bytes that were read count as lent in
+    /// Calls of [`Stack::send`](pagewire_tcp::Stack::send) that it took.
+    pub calls: u64,
+    /// How long its bytes were held, added up over these calls, if its options asked for an account.
+    pub held: Duration,
+    /// Which way its bytes went, if its options asked for that; `held` is the longest of a call. Bytes that were read count as lent in
     /// it, as they were lent from where they had been read to.
     pub explanation: Option<Explanation>,
 }

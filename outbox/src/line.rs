@@ -1,6 +1,7 @@
 //! What one connection has to send, and what of it is not over.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use pagewire_hal::RegionId;
 use pagewire_tcp::{Completion, ConnectionId, Explanation, Outcome, SendError, SendOptions};
@@ -49,6 +50,8 @@ struct Account {
     len: u64,
     delivered: u64,
     read: u64,
+    calls: u64,
+    held: Duration,
     outcome: Outcome,
     error: Option<SendError>,
     explanation: Option<Explanation>,
@@ -76,6 +79,8 @@ impl Line {
             len,
             delivered: 0,
             read: 0,
+            calls: 0,
+            held: Duration::ZERO,
             outcome: Outcome::Delivered,
             error: None,
             explanation: None,
@@ -137,11 +142,13 @@ impl Line {
             return Vec::new();
         };
         if let Some(account) = self.accounts.front_mut() {
+            account.calls += 1;
             match completion.outcome {
                 Outcome::Delivered => account.delivered += call.bytes as u64,
                 Outcome::Aborted => account.outcome = Outcome::Aborted,
             }
             if let Some(explanation) = explanation {
+                account.held += explanation.held;
                 let whole = account.explanation.get_or_insert_default();
                 whole.join(explanation);
             }
@@ -186,6 +193,8 @@ impl Line {
             outcome: account.outcome,
             error: account.error,
             read: account.read,
+            calls: account.calls,
+            held: account.held,
             explanation: account.explanation,
         };
         match &mut self.notice {

@@ -1,11 +1,10 @@
 //! What a device sits in: memory that it reaches, time, and the wire. One for each backend.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
-use pagewire::hal::{Instant, Platform, Region};
-use pagewire_vfio::LiveFile;
+use pagewire::hal::{Instant, Platform};
+use pagewire::outbox::MapFile;
 
 use super::Link;
 use crate::error::Failure;
@@ -18,8 +17,8 @@ pub(crate) trait Home: Sized {
     /// Finds or makes the device that `link` names.
     fn build(link: &Link) -> Result<(Self, Self::Platform), Failure>;
 
-    /// Makes a range of a file reachable for the device, where it is.
-    fn map(&self, file: LiveFile) -> Result<Arc<dyn Region>, Refusal>;
+    /// What makes ranges of files reachable for the device, where they are.
+    fn mapper(&self) -> impl MapFile + Send + 'static;
 
     /// Called once when everything is built: from here on time counts.
     fn start_clock(&mut self) {}
@@ -38,13 +37,4 @@ pub(crate) trait Home: Sized {
 
     /// What it is, for people; `driver` is the driver's name.
     fn about(&self, link: &Link, driver: &str) -> String;
-}
-
-/// Why a range of a file is not reachable for a device.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    /// As much is mapped as may be.
-    Full(String),
-    /// Anything else.
-    Failed(String),
 }

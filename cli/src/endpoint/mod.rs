@@ -2,9 +2,7 @@
 
 mod args;
 mod home;
-mod lent;
 mod model;
-mod stream;
 mod vfio;
 
 use std::time::Duration;
@@ -13,14 +11,12 @@ use pagewire::drivers::{AnyNic, AnyRx, AnyTx, Config};
 use pagewire::hal::{
     Granule, Instant, Nic, NicError, Phase, Platform, PortPair, QueueError, RxQueue, TxPort,
 };
+use pagewire::outbox::{BUFFER, Limits, Outbox};
 use pagewire::tcp::{Stack, StackConfig, Thresholds};
 
 pub(crate) use args::{Link, parse_bytes, parse_seconds};
 pub(crate) use home::Home;
-use lent::Lent;
-pub(crate) use lent::{Budget, Claims, NoRoom, TEXT};
 pub(crate) use model::ModelHome;
-pub(crate) use stream::FileStream;
 pub(crate) use vfio::VfioHome;
 
 use crate::device::DeviceName;
@@ -40,17 +36,33 @@ const HUNG: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_millis(100);
 /// Two NICs take some seconds to agree on a speed.
 const LINK: Duration = Duration::from_secs(20);
+/// How long the end may take: resets are sent, and pages come back.
+const LONGEST_END: Duration = Duration::from_secs(2);
 /// The page of this machine.
 const PAGE: usize = 4096;
 
 pub(crate) type StackOn<H> = Stack<AnyTx<<H as Home>::Platform>, MemoryOf<H>>;
 pub(crate) type MemoryOf<H> = <<H as Home>::Platform as Platform>::Memory;
 
+/// Bytes of files that may be mapped for the device, and so locked in memory, and who shares them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// For one connection; also what it may have accepted and not acknowledged.
+    pub(crate) connection: usize,
+    /// For all of them.
+    pub(crate) total: usize,
+    /// Connections at a time.
+    pub(crate) connections: usize,
+    /// Fewer in a row are copied, where short ones are; the sender's own threshold if there is none.
+    pub(crate) share_min: Option<usize>,
+}
+
 /// The NIC, its driver and the TCP on it.
 pub(crate) struct Endpoint<H: Home> {
     pub(crate) stack: StackOn<H>,
+    /// What is to be sent: texts and files.
+    pub(crate) outbox: Outbox<MemoryOf<H>>,
     pub(crate) nic: AnyNic<H::Platform>,
-    lent: Lent<MemoryOf<H>>,
     rx: AnyRx<H::Platform>,
     scratch: Vec<u8>,
     looked: Instant,
@@ -76,18 +88,44 @@ impl<H: Home> Endpoint<H> {
         let stack = Stack::new(port, config)
             .map_err(|error| Failure::usage(format!("the sender: {error}")))?;
         let scratch = vec![0; nic.capabilities().max_receive_len() as usize];
+        let limits = Limits {
+            connection: budget.connection,
+            total: budget.total,
+            connections: budget.connections,
+            ..Limits::default()
+        };
+        let mut outbox = Outbox::new(home.mapper(), limits);
+        // One that is being sent for each connection, and one that has not arrived.
+        for _ in 0..2 * budget.connections {
+            let memory = nic.allocate(BUFFER, PAGE).map_err(|error| {
+                Failure::usage(format!("no memory for what is copied: {error}"))
+            })?;
+            outbox.add_buffer(memory);
+        }
         home.start_clock();
         let looked = home.now();
         Ok(Self {
             stack,
+            outbox,
             nic,
-            lent: Lent::new(budget),
             rx,
             scratch,
             looked,
             hung_since: None,
             home,
         })
+    }
+
+    /// Makes room for bytes that are copied because they are few.
+    pub(crate) fn prepare_copies(&mut self, bytes: usize) -> Result<(), Failure> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::usage(format!("no memory for what is copied: {error}"))
+        };
+        let memory = self.nic.allocate(bytes, PAGE);
+        let memory = memory.map_err(|error| failed(&error))?;
+        let slot = Granule::from_bytes(PAGE).unwrap_or(Granule::CONTIGUOUS);
+        let pool = self.stack.set_copy_pool(memory, slot);
+        pool.map_err(|error| failed(&error))
     }
 
     /// Waits until the NIC sees a link; a NIC in software has one at once, or soon.
@@ -119,6 +157,8 @@ impl<H: Home> Endpoint<H> {
 
     /// Takes what has been received; whether there was anything.
     pub(crate) fn receive(&mut self, now: Instant) -> Result<bool, Failure> {
+        // What has come while nobody looked is there before time is judged by it.
+        self.home.step();
         let Self {
             stack, rx, scratch, ..
         } = self;
@@ -129,11 +169,13 @@ impl<H: Home> Endpoint<H> {
         Ok(received.map_err(nic_failed)? > 0)
     }
 
-    /// Lets TCP and the device work. Whether anything was done, and when to come again.
+    /// Hands over what waits, and lets TCP and the device work. Whether anything was done, and when to come again.
     pub(crate) fn work(&mut self, now: Instant) -> Result<(bool, Option<Instant>), Failure> {
+        let handed_over = self.outbox.poll(&mut self.stack, now);
         let posted = self.stack.port().counters().frames;
         let timer = self.stack.poll(now).map_err(nic_failed)?;
-        let mut worked = self.stack.port().counters().frames != posted;
+        let mut worked = handed_over;
+        worked |= self.stack.port().counters().frames != posted;
         worked |= self.home.step();
         if now.saturating_since(self.looked) >= HEALTH {
             self.looked = now;
@@ -178,8 +220,25 @@ impl<H: Home> Endpoint<H> {
         let _ = poll(&mut fds, timeout.ok().as_ref());
     }
 
-    /// Stops the device and takes back what it still had.
-    pub(crate) fn shut_down(&mut self) -> Result<(), NicError> {
+    /// Lets what is on its way go out, for a while, stops the device, and takes everything back.
+    pub(crate) fn end(&mut self) -> Result<(), Failure> {
+        let mut now = self.home.now();
+        let end = now + LONGEST_END;
+        loop {
+            let (active, timer) = self.work(now)?;
+            let is_quiet = self.stack.port().outstanding() == 0 && !active;
+            if is_quiet || now > end {
+                break;
+            }
+            self.sleep(now, timer);
+            now = self.home.now();
+        }
+        let stopped = self.shut_down();
+        self.outbox.poll(&mut self.stack, now);
+        stopped.map_err(|error| Failure::failed(format!("the NIC could not be stopped: {error}")))
+    }
+
+    fn shut_down(&mut self) -> Result<(), NicError> {
         let Self {
             stack,
             nic,

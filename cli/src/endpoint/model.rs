@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pagewire::hal::{Granule, Instant, MacAddress, Region};
+use pagewire::outbox::{MapFile, NotMapped};
 use pagewire_models::{Device, Host, HostConfig, ModelHandle, ModelPlatform};
 use pagewire_vfio::LiveFile;
 
-use super::home::{Home, Refusal};
+use super::home::Home;
 use super::{Link, PAGE};
 use crate::device::DeviceName;
 use crate::error::Failure;
@@ -72,10 +73,8 @@ impl Home for ModelHome {
         Ok((home, attached.platform))
     }
 
-    fn map(&self, file: LiveFile) -> Result<Arc<dyn Region>, Refusal> {
-        let region = self.host.register(file);
-        let region = region.map_err(|error| Refusal::Failed(error.to_string()))?;
-        Ok(region)
+    fn mapper(&self) -> impl MapFile + Send + 'static {
+        OnHost(self.host.clone())
     }
 
     fn start_clock(&mut self) {
@@ -107,6 +106,16 @@ impl Home for ModelHome {
             }
             (device, _) => device.to_string(),
         }
+    }
+}
+
+struct OnHost(Host);
+
+impl MapFile for OnHost {
+    fn map(&self, file: LiveFile) -> Result<Arc<dyn Region>, NotMapped> {
+        let region = self.0.register(file);
+        let region = region.map_err(|error| NotMapped::Failed(error.to_string()))?;
+        Ok(region)
     }
 }
 

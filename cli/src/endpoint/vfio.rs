@@ -1,14 +1,14 @@
 //! A NIC of this machine that is bound to vfio-pci.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
-use pagewire::hal::{Instant, Region};
-use pagewire_vfio::{LiveFile, Options, VfioError, VfioHandle, VfioPlatform};
+use pagewire::hal::Instant;
+use pagewire::outbox::MapFile;
+use pagewire_vfio::{Options, VfioHandle, VfioPlatform};
 
 use super::Link;
-use super::home::{Home, Refusal};
+use super::home::Home;
 use crate::device::DeviceName;
 use crate::error::Failure;
 
@@ -46,14 +46,8 @@ impl Home for VfioHome {
         Ok((Self { handle }, platform))
     }
 
-    fn map(&self, file: LiveFile) -> Result<Arc<dyn Region>, Refusal> {
-        match self.handle.register(file) {
-            Ok(region) => Ok(Arc::new(region)),
-            Err(error @ (VfioError::MemlockTooSmall { .. } | VfioError::NoAddresses { .. })) => {
-                Err(Refusal::Full(error.to_string()))
-            }
-            Err(error) => Err(Refusal::Failed(error.to_string())),
-        }
+    fn mapper(&self) -> impl MapFile + Send + 'static {
+        self.handle.clone()
     }
 
     fn now(&self) -> Instant {

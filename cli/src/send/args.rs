@@ -23,7 +23,8 @@ Examples:
       says which way the bytes went, why, in how many pieces, and how long pages were held
 
 Files are not read, but mapped and lent to the NIC where they are (policy \"live file\"): who writes to a
-file while it is sent changes what is sent.
+file while it is sent changes what is sent. Only what the system does not let be locked in memory is read
+and copied, which --explain tells.
 
 Exit status: 0 all has arrived, 1 it has not, 2 it could not start, 130 interrupted.")]
 pub(crate) struct Args {

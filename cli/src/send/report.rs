@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pagewire::tcp::Explanation;
+use pagewire::outbox::Done;
 use serde::Serialize;
 
 use crate::demo::{grouped, part};
@@ -45,6 +45,8 @@ struct Taken {
     copied_below_threshold: u64,
     copied_over_limit: u64,
     copied_as_lending_was_refused: u64,
+    /// Read into memory, as it could not be mapped.
+    read: u64,
 }
 
 /// Where the device found them.
@@ -74,27 +76,35 @@ impl FileReport {
         }
     }
 
-    /// Adds what is known of one call.
-    pub(super) fn add(&mut self, call: &Explanation) {
-        let early = call.copied_early;
-        self.taken.lent += call.lent;
-        self.taken.copied_as_asked += early.asked;
-        self.taken.copied_below_threshold += early.below_threshold;
-        self.taken.copied_over_limit += early.over_limit;
-        self.taken.copied_as_lending_was_refused += early.refused;
-        self.sent.shared += call.shared;
-        self.sent.from_copies += call.from_pool;
-        self.sent.copied_no_gather += call.no_gather;
-        self.sent.copied_over_budget += call.over_budget;
-        self.sent.copied_too_short += call.too_short;
-        self.sent.copied_live += call.live;
-        self.frames += call.frames;
-        self.fragments += call.fragments;
-        let held = milliseconds(call.held);
-        self.held.most_ms = self.held.most_ms.max(held);
-        self.held.mean_ms =
-            (self.held.mean_ms * self.calls as f64 + held) / (self.calls + 1) as f64;
-        self.calls += 1;
+    /// Takes what is known of its way. What was read was lent from where it had been read to.
+    pub(super) fn add(&mut self, done: &Done) {
+        let Some(whole) = &done.explanation else {
+            return;
+        };
+        let early = whole.copied_early;
+        self.taken = Taken {
+            lent: whole.lent.saturating_sub(done.read),
+            copied_as_asked: early.asked,
+            copied_below_threshold: early.below_threshold,
+            copied_over_limit: early.over_limit,
+            copied_as_lending_was_refused: early.refused,
+            read: done.read,
+        };
+        self.sent = Sent {
+            shared: whole.shared.saturating_sub(done.read),
+            from_copies: whole.from_pool + done.read.min(whole.shared),
+            copied_no_gather: whole.no_gather,
+            copied_over_budget: whole.over_budget,
+            copied_too_short: whole.too_short,
+            copied_live: whole.live,
+        };
+        self.frames = whole.frames;
+        self.fragments = whole.fragments;
+        self.calls = done.calls;
+        self.held = Held {
+            mean_ms: milliseconds(done.held) / done.calls.max(1) as f64,
+            most_ms: milliseconds(whole.held),
+        };
     }
 
     fn explain(&self) -> Vec<String> {
@@ -111,6 +121,7 @@ impl FileReport {
                 "copied, as lending was refused",
                 taken.copied_as_lending_was_refused,
             ),
+            ("read, as it could not be mapped", taken.read),
             ("fetched by the NIC from the file", sent.shared),
             ("fetched by the NIC from a copy", sent.from_copies),
             (

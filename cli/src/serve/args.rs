@@ -23,7 +23,8 @@ GET and HEAD, one range of a file, If-Modified-Since and If-Range, keep-alive. A
 index.html. What symbolic links lead to outside of DIR is not served.
 
 Files are not read, but mapped and lent to the NIC where they are (policy \"live file\"): who writes to a
-file while it is sent changes what is sent.
+file while it is sent changes what is sent. Only what cannot be locked in memory, by these limits or the
+system's (ulimit -l), is read and copied, and counted as that.
 
 It runs until Ctrl-C. Exit status: 1 the NIC failed, 2 it could not start, 130 ended by Ctrl-C.")]
 pub(crate) struct Args {
@@ -42,7 +43,8 @@ pub(crate) struct Args {
     /// Bytes of files that one connection may have locked in memory (k, M, G)
     #[arg(long, value_name = "BYTES", default_value = "4M", value_parser = parse_bytes)]
     pub(super) limit: u64,
-    /// Bytes of files that all connections may have locked in memory
+    /// Bytes of files that all connections may have locked in memory; a connection that finds no room in
+    /// it gets copies
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = parse_bytes)]
     pub(super) total_limit: u64,
     /// Seconds that a connection may hold a page; one that holds it longer is reset

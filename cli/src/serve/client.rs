@@ -4,17 +4,21 @@ use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 use std::time::{Duration, SystemTime};
 
-use pagewire::hal::{Instant, RegionId};
-use pagewire::tcp::{ConnectionId, CopyRule, Outcome, SendOptions, Slice, State};
+use pagewire::hal::Instant;
+use pagewire::outbox::{Done, Message};
+use pagewire::tcp::{ConnectionId, CopyRule, SendOptions, State};
 use pagewire_cli::http::{self, Bad, MAX_HEAD, Parsed, Response, Root, Status};
 
 use super::journal::{Entry, Journal};
-use crate::endpoint::{Claims, Endpoint, FileStream, Home, NoRoom, TEXT};
+use crate::endpoint::{Endpoint, Home};
 use crate::error::Failure;
 
 /// How long a client may take to end its side after we have ended ours. What it still sends until
 /// then is read and dropped: a reset would take our last bytes from it (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(5);
+
+/// The longest head of a response.
+const LONGEST_HEAD: usize = 4096;
 
 /// Times that bound what a client may do.
 #[derive(Clone, Copy, Debug)]
@@ -41,36 +45,13 @@ pub(super) struct Client {
     pub(super) id: ConnectionId,
     peer: SocketAddrV4,
     inbox: Vec<u8>,
-    job: Option<Job>,
-    /// Calls of `send` that are not over, in their order.
-    calls: VecDeque<Call>,
-    /// Responses that are accepted whole, and of which not all has arrived.
+    /// Responses of which not all has arrived, in their order.
     entries: VecDeque<Entry>,
-    claims: Claims,
     /// When the last response had arrived, or the first byte of the next request had come.
     since: Instant,
-    /// Since when our side has ended.
+    /// Since when our side has ended, or is to end behind what is on its way, of which the last has
+    /// arrived then.
     closed: Option<Instant>,
-}
-
-/// A response that is not accepted whole.
-struct Job {
-    text: RegionId,
-    text_len: usize,
-    /// Bytes of the text that are accepted.
-    accepted: usize,
-    file: Option<FileStream>,
-    entry: Entry,
-    closes: bool,
-}
-
-/// A call of `send`.
-struct Call {
-    bytes: usize,
-    /// What is used up with it.
-    ends: [Option<RegionId>; 2],
-    /// The response ends with it.
-    is_last: bool,
 }
 
 impl Client {
@@ -79,10 +60,7 @@ impl Client {
             id,
             peer,
             inbox: Vec::new(),
-            job: None,
-            calls: VecDeque::new(),
             entries: VecDeque::new(),
-            claims: Claims::default(),
             since: now,
             closed: None,
         }
@@ -98,14 +76,9 @@ impl Client {
     ) -> Result<bool, Failure> {
         let mut worked = self.take_completions(endpoint, journal, now)?;
         worked |= self.read(endpoint, now);
-        while self.closed.is_none() {
-            if self.job.is_none() && !self.begin(endpoint, root, now) {
-                break;
-            }
-            if !self.send(endpoint, now) {
-                break;
-            }
-            worked = true;
+        // The next response is made when the stack has all of the last one.
+        if self.closed.is_none() && endpoint.outbox.waiting(self.id) == 0 {
+            worked |= self.begin(endpoint, root, now);
         }
         Ok(worked)
     }
@@ -120,10 +93,10 @@ impl Client {
     ) -> Fate {
         let state = endpoint.stack.state(self.id);
         let has_ended = matches!(state, None | Some(State::Closed));
-        if has_ended || self.claims.age(now) > patience.hold {
+        if has_ended || endpoint.outbox.held(now, self.id) > patience.hold {
             return Fate::Ends;
         }
-        let is_done = self.calls.is_empty();
+        let is_done = self.entries.is_empty();
         if let Some(closed) = self.closed {
             let is_late = now.saturating_since(closed) > LINGER;
             return match state {
@@ -132,7 +105,7 @@ impl Client {
                 _ => Fate::Stays,
             };
         }
-        if is_done && self.job.is_none() && now.saturating_since(self.since) > patience.idle {
+        if is_done && now.saturating_since(self.since) > patience.idle {
             if self.inbox.is_empty() {
                 self.close(endpoint, now);
             } else {
@@ -149,13 +122,8 @@ impl Client {
         journal: &mut Journal,
         now: Instant,
     ) -> Result<(), Failure> {
-        endpoint.stack.abort(now, self.id);
-        self.take_completions(endpoint, journal, now)?;
-        endpoint.stack.remove(now, self.id);
-        endpoint.give_up_all(&mut self.claims);
-        let unfinished = self.job.take().map(|job| job.entry);
-        for entry in self.entries.drain(..).chain(unfinished) {
-            journal.write(&entry, now)?;
+        for done in endpoint.outbox.remove(&mut endpoint.stack, now, self.id) {
+            self.over(&done, journal, now)?;
         }
         Ok(())
     }
@@ -167,29 +135,24 @@ impl Client {
         now: Instant,
     ) -> Result<bool, Failure> {
         let mut worked = false;
-        while let Some(completion) = endpoint.stack.completion(now, self.id) {
+        while let Some(done) = endpoint.outbox.done(self.id) {
             worked = true;
-            let Some(call) = self.calls.pop_front() else {
-                break;
-            };
-            let entry = match self.entries.front_mut() {
-                Some(entry) => Some(entry),
-                None => self.job.as_mut().map(|job| &mut job.entry),
-            };
-            if let Some(entry) = entry.filter(|_| completion.outcome == Outcome::Delivered) {
-                entry.delivered += call.bytes as u64;
-            }
-            for region in call.ends.into_iter().flatten() {
-                endpoint.give_up(region, &mut self.claims);
-            }
-            if call.is_last
-                && let Some(entry) = self.entries.pop_front()
-            {
-                journal.write(&entry, now)?;
-            }
-            self.since = now;
+            self.over(&done, journal, now)?;
         }
         Ok(worked)
+    }
+
+    /// A response is over.
+    fn over(&mut self, done: &Done, journal: &mut Journal, now: Instant) -> Result<(), Failure> {
+        self.since = now;
+        if let Some(closed) = &mut self.closed {
+            *closed = now;
+        }
+        let Some(mut entry) = self.entries.pop_front() else {
+            return Ok(());
+        };
+        entry.delivered = done.delivered;
+        journal.write(&entry, now)
     }
 
     /// Reads what has come, as much as one request may have.
@@ -212,11 +175,8 @@ impl Client {
         count > 0
     }
 
-    /// Begins the response to the next request, if there is one, and if there is room for it.
+    /// Begins the response to the next request, if there is one.
     fn begin<H: Home>(&mut self, endpoint: &mut Endpoint<H>, root: &Root, now: Instant) -> bool {
-        if !endpoint.has_room_for_text() {
-            return false;
-        }
         match http::parse(&self.inbox) {
             Parsed::Incomplete => {
                 if endpoint.stack.peer_finished(self.id) {
@@ -227,12 +187,13 @@ impl Client {
             Parsed::Bad(bad) => {
                 let response = http::refuse(bad, SystemTime::now());
                 let entry = Entry::new(self.peer, None, response.status, now);
-                self.start(endpoint, response, entry)
+                self.start(endpoint, response, entry, now);
+                true
             }
             Parsed::Request(request, len) => {
                 let found = root.find(&request);
                 let mut response = http::respond(&request, found, SystemTime::now());
-                if response.bytes.len() > TEXT {
+                if response.bytes.len() > LONGEST_HEAD {
                     // A long target in Location, percent by percent.
                     let bad = Bad {
                         status: Status::UriTooLong,
@@ -241,11 +202,9 @@ impl Client {
                     response = http::refuse(bad, SystemTime::now());
                 }
                 let entry = Entry::new(self.peer, Some(&request), response.status, now);
-                let started = self.start(endpoint, response, entry);
-                if started {
-                    self.inbox.drain(..len);
-                }
-                started
+                self.start(endpoint, response, entry, now);
+                self.inbox.drain(..len);
+                true
             }
         }
     }
@@ -257,104 +216,34 @@ impl Client {
         };
         let response = http::refuse(bad, SystemTime::now());
         let entry = Entry::new(self.peer, None, status, now);
-        if !self.start(endpoint, response, entry) {
-            self.close(endpoint, now);
-        }
+        self.start(endpoint, response, entry, now);
     }
 
+    /// Hands over a response: its head and the beginning of the file leave in one frame.
     fn start<H: Home>(
         &mut self,
         endpoint: &mut Endpoint<H>,
         response: Response,
         mut entry: Entry,
-    ) -> bool {
-        let Some(text) = endpoint.put_text(&response.bytes, &mut self.claims) else {
-            return false;
-        };
-        let text_len = response.bytes.len();
-        let range = response.sent.as_ref().map(|sent| sent.range.clone());
-        let content = range.map_or(0, |range| range.end.saturating_sub(range.start));
-        entry.bytes = text_len as u64 + content;
-        self.job = Some(Job {
-            text,
-            text_len,
-            accepted: 0,
-            file: response
-                .sent
-                .map(|sent| FileStream::new(sent.file, sent.range)),
-            entry,
-            closes: response.closes,
-        });
-        true
-    }
-
-    /// Hands the next bytes of the response to the stack: its head and the beginning of the file in
-    /// one call, so that they leave in one frame. Whether any were accepted.
-    fn send<H: Home>(&mut self, endpoint: &mut Endpoint<H>, now: Instant) -> bool {
-        let Some(job) = &mut self.job else {
-            return false;
-        };
-        if endpoint.stack.send_room(self.id) == 0 {
-            return false;
-        }
-        let head = Slice {
-            region: job.text,
-            start: job.accepted,
-            len: job.text_len.saturating_sub(job.accepted),
-        };
-        let mut slices = [head, Slice { len: 0, ..head }];
-        if let Some(file) = &mut job.file {
-            match file.slice(endpoint, &mut self.claims) {
-                Ok(slice) => slices[1] = slice,
-                Err(NoRoom::Now) => return false,
-                Err(NoRoom::Ever(why)) => {
-                    log::warn!("{}: a file cannot be sent: {why}", self.peer);
-                    endpoint.stack.abort(now, self.id);
-                    return false;
-                }
-            }
-        }
+        now: Instant,
+    ) {
         let mut options = SendOptions::default();
         options.copy = CopyRule::Never;
-        let accepted = endpoint.stack.send_with(now, self.id, &slices, 0, &options);
-        let accepted = match accepted {
-            Ok(0) => return false,
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // It has ended meanwhile, as a rule.
-                log::debug!("{}: {error}", self.peer);
-                endpoint.stack.abort(now, self.id);
-                return false;
-            }
-        };
-        self.claims.begin(job.text, now);
-        let of_head = accepted.min(head.len);
-        job.accepted += of_head;
-        let mut ends = [None, None];
-        if head.len > 0 && job.accepted == job.text_len {
-            ends[0] = Some(job.text);
+        let mut message = Message::new().options(options).text(response.bytes);
+        if let Some(sent) = response.sent {
+            message = message.file(sent.file, sent.range);
         }
-        if let Some(file) = &mut job.file {
-            ends[1] = file.advance(accepted - of_head);
+        entry.bytes = message.len();
+        endpoint.outbox.send(self.id, message);
+        self.entries.push_back(entry);
+        if response.closes {
+            self.close(endpoint, now);
         }
-        let is_last =
-            job.accepted == job.text_len && job.file.as_ref().is_none_or(FileStream::is_done);
-        self.calls.push_back(Call {
-            bytes: accepted,
-            ends,
-            is_last,
-        });
-        if is_last && let Some(job) = self.job.take() {
-            self.entries.push_back(job.entry);
-            if job.closes {
-                self.close(endpoint, now);
-            }
-        }
-        true
     }
 
     fn close<H: Home>(&mut self, endpoint: &mut Endpoint<H>, now: Instant) {
-        endpoint.stack.close(now, self.id);
+        let Endpoint { outbox, stack, .. } = endpoint;
+        outbox.close(stack, now, self.id);
         self.closed = Some(now);
     }
 }

@@ -15,8 +15,6 @@ use crate::error::Failure;
 
 /// How often connections are looked at for what they may not do.
 const WATCH: Duration = Duration::from_millis(50);
-/// How long the end may take: resets are sent, and pages come back.
-const LONGEST_END: Duration = Duration::from_secs(2);
 
 /// Everything that takes part.
 pub(super) struct Server<H: Home> {
@@ -40,12 +38,10 @@ impl<H: Home> Server<H> {
         let budget = Budget {
             connection: bytes(args.limit),
             total: bytes(args.total_limit),
+            connections: usize::from(args.connections),
             share_min: None,
         };
         let mut endpoint = Endpoint::<H>::open(&link, budget)?;
-        let most = usize::from(args.connections);
-        // One that is being sent for each connection, and one that has not arrived.
-        endpoint.prepare_texts(2 * most)?;
         let port = args.listen.port();
         let listening = endpoint.stack.listen(port);
         listening.map_err(|error| Failure::usage(format!("--listen {}: {error}", args.listen)))?;
@@ -65,7 +61,7 @@ impl<H: Home> Server<H> {
             endpoint,
             root,
             listen: args.listen,
-            most,
+            most: budget.connections,
             clients: Vec::new(),
             turn: 0,
             resting: Vec::new(),
@@ -86,7 +82,6 @@ impl<H: Home> Server<H> {
             worked |= self.serve(now)?;
             let (active, timer) = self.endpoint.work(now)?;
             worked |= active;
-            worked |= self.endpoint.collect();
             if now.saturating_since(self.watched) >= WATCH {
                 self.watched = now;
                 self.watch(now)?;
@@ -153,36 +148,24 @@ impl<H: Home> Server<H> {
 
     /// Ends all connections, waits until no page is lent, and stops the device.
     pub(super) fn end(&mut self) -> Result<(), Failure> {
-        let mut now = self.endpoint.home.now();
+        let now = self.endpoint.home.now();
         self.endpoint.stack.unlisten(now, self.listen.port());
         for client in std::mem::take(&mut self.clients) {
             client.end(&mut self.endpoint, &mut self.journal, now)?;
         }
-        let end = now + LONGEST_END;
-        loop {
-            let (active, timer) = self.endpoint.work(now)?;
-            self.endpoint.collect();
-            if self.endpoint.stack.port().outstanding() == 0 && !active {
-                break;
-            }
-            if now > end {
-                break;
-            }
-            self.endpoint.sleep(now, timer);
-            now = self.endpoint.home.now();
-        }
+        let ended = self.endpoint.end();
         self.report();
-        let stopped = self.endpoint.shut_down();
-        self.endpoint.collect();
         self.journal.end()?;
-        stopped.map_err(|error| Failure::failed(format!("the NIC could not be stopped: {error}")))
+        ended
     }
 
     fn report(&mut self) {
         let stats = self.endpoint.stack.stats().connections;
+        let files = self.endpoint.outbox.counters();
         let totals = &mut self.journal.totals;
-        totals.shared_bytes = stats.shared_bytes;
-        totals.copied_bytes = stats.copied.total().bytes + stats.rescued.bytes;
-        totals.most_locked_bytes = self.endpoint.most_mapped_bytes() as u64;
+        // What was read was lent from where it had been read to.
+        totals.shared_bytes = stats.shared_bytes.saturating_sub(files.read);
+        totals.copied_bytes = stats.copied.total().bytes + stats.rescued.bytes + files.read;
+        totals.most_locked_bytes = files.most_mapped as u64;
     }
 }
