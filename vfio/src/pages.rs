@@ -20,6 +20,8 @@ pub(crate) struct Pages {
     base: NonNull<u8>,
     len: usize,
     huge: bool,
+    /// All in transparent huge pages, of a file.
+    collapsed: bool,
     /// What can be shared with another process.
     file: Option<OwnedFd>,
 }
@@ -62,6 +64,7 @@ impl Pages {
             base: map(len, flags)?,
             len,
             huge: true,
+            collapsed: false,
             file: None,
         };
         // Here and now: there is an error instead of a signal if they are not there after all.
@@ -85,6 +88,7 @@ impl Pages {
             base,
             len,
             huge: false,
+            collapsed: false,
             file: None,
         })
     }
@@ -99,7 +103,7 @@ impl Pages {
     pub(crate) fn shared_huge(len: usize) -> Result<Self, Errno> {
         Self::of_file(len, true).or_else(|errno| {
             log::trace!("no huge pages for {len} bytes: {errno}");
-            let pages = Self::of_file(len, false)?;
+            let mut pages = Self::of_file(len, false)?;
             pages.collapse();
             Ok(pages)
         })
@@ -107,10 +111,11 @@ impl Pages {
 
     /// Puts transparent huge pages in the place of small ones, whatever the system's settings for
     /// files in memory are (`shmem_enabled` is "never" on most). Linux 6.1 or later can do that.
-    fn collapse(&self) {
+    fn collapse(&mut self) {
         let place = self.base.as_ptr().cast();
         // SAFETY: the bytes are ours, and stay as they are.
-        if unsafe { libc::madvise(place, self.len, libc::MADV_COLLAPSE) } != 0 {
+        self.collapsed = unsafe { libc::madvise(place, self.len, libc::MADV_COLLAPSE) } == 0;
+        if !self.collapsed {
             let why = std::io::Error::last_os_error();
             log::debug!("{} bytes stay in small pages: {why}", self.len);
         }
@@ -199,6 +204,11 @@ impl Pages {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether these are transparent huge pages of a file.
+    pub(crate) fn is_collapsed(&self) -> bool {
+        self.collapsed
     }
 
     /// Whether these are huge pages that were set aside.

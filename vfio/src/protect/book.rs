@@ -244,6 +244,22 @@ impl Book {
         Verdict::GoOn
     }
 
+    /// A write to the first of these pages was stopped, and others will follow in a row: clears all of
+    /// them that are not lent, if the first is not, else as [`fault`](Self::fault).
+    pub(crate) fn fault_in_row(
+        &mut self,
+        pages: Range<usize>,
+        polls: bool,
+        hands: &mut impl Hands,
+    ) -> Verdict {
+        let first = self.pages.get(pages.start);
+        if pages.len() > 1 && first.is_some_and(|page| page.protected && page.loans == 0) {
+            self.open(pages, hands);
+            return Verdict::GoOn;
+        }
+        self.fault(pages.start, polls, hands)
+    }
+
     /// Clears pages that are protected, not lent, and that `which` names.
     fn clear_where(
         &mut self,

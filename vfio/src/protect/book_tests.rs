@@ -132,7 +132,7 @@ fn step(book: &mut Book, plain: &mut Plain, random: &mut fastrand::Rng) {
         ..Played::default()
     };
     let (mut did, mut should) = (played(), played());
-    match random.u8(..9) {
+    match random.u8(..10) {
         0..3 => lend(book, plain, pages, &mut did, &mut should),
         3 if !plain.loans.is_empty() => {
             let loan = plain.loans.swap_remove(random.usize(..plain.loans.len()));
@@ -163,8 +163,15 @@ fn step(book: &mut Book, plain: &mut Plain, random: &mut fastrand::Rng) {
             }
             assert_eq!(shut, pages.clone().any(|page| plain.is_shut(page)));
         }
+        8 if pages.len() > 1 && plain.protected[pages.start] && !plain.is_lent(pages.start) => {
+            let verdict = book.fault_in_row(pages.clone(), random.bool(), &mut did);
+            plain.clear_some(pages, true, &mut should);
+            assert_eq!(verdict, Verdict::GoOn);
+        }
         _ => {
             let (page, polls) = (pages.start, random.bool());
+            // All but the case above are as if there were no row.
+            let alone = plain.protected[page] && !plain.is_lent(page) || random.bool();
             plain.wanted[page] = plain.is_lent(page);
             let verdict = if plain.is_shut(page) {
                 if polls {
@@ -179,7 +186,12 @@ fn step(book: &mut Book, plain: &mut Plain, random: &mut fastrand::Rng) {
                 plain.clear(page, &mut should);
                 Verdict::GoOn
             };
-            assert_eq!(book.fault(page, polls, &mut did), verdict);
+            let got = if alone {
+                book.fault(page, polls, &mut did)
+            } else {
+                book.fault_in_row(pages, polls, &mut did)
+            };
+            assert_eq!(got, verdict);
         }
     }
     assert_eq!(did, should);

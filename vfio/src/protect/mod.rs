@@ -44,8 +44,14 @@
 //! # What it costs
 //! Protection is lazy: a page stays protected after its release, so lending it again costs a count
 //! and no system call. The first write after that clears it (a fault through the thread for a write
-//! by pointer; a call for the whole range by [`Buffer::bytes_mut`], which never faults). What has to
-//! be protected for a loan is protected in one call.
+//! by pointer; two calls for the whole range by [`Buffer::bytes_mut`]). Who writes page after page by
+//! pointer has others cleared ahead of him, as many as he has written. What has to be protected for a
+//! loan is protected in one call.
+//!
+//! Clearing by `UFFDIO_WRITEPROTECT` alone would leave a fault for the first write to each page, as
+//! the memory is shared: from 16 KiB on pages are mapped anew instead, and so are huge ones
+//! ([`Protector::huge_arena`]), which are whole again then. Of the policies with a rewrite between
+//! sends those in huge pages are by far the cheapest.
 //!
 //! # What is promised
 //! - The bytes of a loan do not change before it is dropped, and their memory is not freed: also if
@@ -113,6 +119,8 @@ pub use memory::Arena;
 pub use polling::PollingThread;
 pub use protector::{Choice, Mode, ProtectCounters, Protector};
 
+#[cfg(test)]
+mod anew_tests;
 #[cfg(test)]
 mod away_tests;
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub(crate) struct Twin {
     /// Not there if both are the same: what is lent is then read where it is written.
     view: Option<Pages>,
     files: Option<Files>,
+    /// In transparent huge pages.
+    collapsed: bool,
 }
 
 /// What is needed to put other pages in the place of some.
@@ -55,6 +57,7 @@ impl Twin {
             len,
             view: Some(Pages::view(file, 0, len)?),
             files,
+            collapsed: pages.is_collapsed(),
         })
     }
 
@@ -78,6 +81,7 @@ impl Twin {
             len,
             view: Some(view),
             files: Some(files),
+            collapsed: false,
         };
         twin.show(&home, 0, len)?;
         Ok(twin)
@@ -99,6 +103,7 @@ impl Twin {
             len,
             view: Some(Pages::view(file, offset, len)?),
             files: None,
+            collapsed: false,
         })
     }
 
@@ -109,6 +114,7 @@ impl Twin {
             len,
             view: None,
             files: None,
+            collapsed: false,
         }
     }
 
@@ -130,6 +136,24 @@ impl Twin {
     /// Whether pages can be brought elsewhere.
     pub(crate) fn can_depart(&self) -> bool {
         self.files.is_some()
+    }
+
+    /// Whether it is in transparent huge pages.
+    pub(crate) fn is_collapsed(&self) -> bool {
+        self.collapsed
+    }
+
+    /// Unmaps pages where the program has them: they stay in their file, and whoever reads or writes
+    /// there next has them again. `start` and `len` are whole pages inside the memory.
+    pub(crate) fn unmap(&self, start: usize, len: usize) -> Result<(), Errno> {
+        // What is not ours may be something else than its owner says, and lose its bytes by this.
+        if self.files.is_none() {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let place = self.program.as_ptr().wrapping_byte_add(start);
+        // SAFETY: the range lies in the memory, all of which are pages of files of ours, mapped
+        // shared, that have them as long as the value exists. So no byte is lost.
+        unsafe { rustix::mm::madvise(place.cast(), len, Advice::LinuxDontNeed) }
     }
 
     /// Puts other pages with the same bytes in the place of some, for the program, and watched by

@@ -12,11 +12,12 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use linux_raw_sys::general::{
     UFFD_API, UFFD_EVENT_PAGEFAULT, UFFD_FEATURE_PAGEFAULT_FLAG_WP, UFFD_FEATURE_SIGBUS,
     UFFD_FEATURE_THREAD_ID, UFFD_FEATURE_WP_HUGETLBFS_SHMEM, UFFD_USER_MODE_ONLY,
-    UFFDIO_REGISTER_MODE_WP, USERFAULTFD_IOC, uffdio_api, uffdio_range, uffdio_register,
-    uffdio_writeprotect,
+    UFFDIO_REGISTER_MODE_WP, USERFAULTFD_IOC, uffdio_api, uffdio_continue, uffdio_range,
+    uffdio_register, uffdio_writeprotect,
 };
 use linux_raw_sys::ioctl::{
-    UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT,
+    UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE,
+    UFFDIO_WRITEPROTECT,
 };
 use rustix::io::{Errno, retry_on_intr};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Setter, Updater, ioctl, opcode};
@@ -174,6 +175,27 @@ impl UserFault {
     /// Clears the protection, and wakes whoever waits there.
     pub(crate) fn clear(&self, base: usize, len: usize) -> Result<(), Errno> {
         self.write_protect(base, len, 0)
+    }
+
+    /// Maps pages of a file in memory where none are mapped (what they have there are marks of a
+    /// protection, if anything), not protected and to be written without a fault; wakes whoever waits
+    /// there. An error if that has not been done for all of them.
+    pub(crate) fn map(&self, base: usize, len: usize) -> Result<(), Errno> {
+        let mut map = uffdio_continue {
+            range: range(base, len),
+            mode: 0,
+            mapped: 0,
+        };
+        // SAFETY: the structure is that of the call.
+        let call = unsafe { Updater::<{ UFFDIO_CONTINUE }, _>::new(&mut map) };
+        // SAFETY: the kernel refuses memory that is not registered with this descriptor; it maps what
+        // the mapping says, so no byte changes.
+        unsafe { ioctl(&self.descriptor, call) }?;
+        if usize::try_from(map.mapped) == Ok(len) {
+            Ok(())
+        } else {
+            Err(Errno::AGAIN)
+        }
     }
 
     /// Wakes whoever waits there, to try again.
