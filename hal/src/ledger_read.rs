@@ -72,6 +72,14 @@ impl Ledger {
             .is_ok_and(|entry| entry.kind == Kind::Live)
     }
 
+    /// Whether the region of a loan has a watcher, see [`Sharing::Watched`].
+    #[must_use]
+    #[inline]
+    pub fn is_watched(&self, loan: &Loan) -> bool {
+        self.entry_of(loan)
+            .is_ok_and(|entry| entry.kind == Kind::Watched)
+    }
+
     /// Calls `each` for what is lent and somebody waits to write to, as ranges of offsets into
     /// regions, see [`Watch::wanted`](crate::Watch::wanted).
     pub fn wanted(&self, each: &mut dyn FnMut(RegionId, core::ops::Range<usize>)) {

@@ -29,9 +29,10 @@ pub enum OnWrite {
     /// They stay lent until they are acknowledged: the writer waits for the peer.
     #[default]
     Wait,
-    /// The next poll moves what is not acknowledged to the copy pool, if there is one with room: the
-    /// writer waits for that poll and for frames that are in the ring, and not for the peer. So poll
-    /// now and then, also before the time that the last poll named.
+    /// The next poll moves what is not acknowledged to the copy pool, if there is one with room
+    /// ([`StackConfig::copy_limit`](crate::StackConfig::copy_limit)): the writer waits for that poll
+    /// and for frames that are in the ring, and not for the peer. While such loans are out, polls
+    /// name a time that is no more than a millisecond away.
     MoveAway,
 }
 

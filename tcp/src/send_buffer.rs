@@ -112,6 +112,8 @@ pub(crate) struct SendBuffer {
     lent: usize,
     /// Bytes of the slots of the pool that it has copies in.
     copied: usize,
+    /// Slices that are to be moved to the pool when somebody wants to write to them.
+    movable: usize,
     /// Calls that are to be explained.
     accounts: usize,
 }
@@ -125,6 +127,7 @@ impl SendBuffer {
             end: 1,
             lent: 0,
             copied: 0,
+            movable: 0,
             accounts: 0,
         }
     }
@@ -145,6 +148,7 @@ impl SendBuffer {
     pub(crate) const fn held(&self) -> Held {
         Held {
             copied: self.copied,
+            moves: self.movable > 0,
         }
     }
 
@@ -202,6 +206,8 @@ impl SendBuffer {
                     Some((why, _)) => explanation.copied_early.add(why, len),
                     None => explanation.lent += len as u64,
                 }
+                // What cannot change nobody waits for.
+                let moves = moves && lender.ledger.is_watched(&taken.loan);
                 self.push(taken, end, moves);
             }
         }
@@ -245,6 +251,7 @@ impl SendBuffer {
             self.copied += slice.in_pool();
         } else {
             self.lent += slice.loan.len();
+            self.movable += usize::from(slice.moves);
         }
     }
 
@@ -265,6 +272,7 @@ impl SendBuffer {
             self.copied -= slice.in_pool();
         } else {
             self.lent -= slice.loan.len();
+            self.movable -= usize::from(slice.moves);
         }
     }
 
@@ -387,6 +395,7 @@ impl SendBuffer {
         }
         self.lent = 0;
         self.copied = 0;
+        self.movable = 0;
         for call in self.calls.iter_mut().rev() {
             if call.end <= self.start {
                 break;

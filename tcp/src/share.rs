@@ -8,6 +8,8 @@ use pagewire_hal::{CopyPool, DmaMemory, Granule, Ledger, LendError, Loan};
 pub(crate) struct Held {
     /// Bytes of the slots of the copy pool that it has.
     pub(crate) copied: usize,
+    /// It has loans that are to be moved there when somebody wants to write to them.
+    pub(crate) moves: bool,
 }
 
 /// What all connections of a stack hold together.
@@ -17,6 +19,8 @@ pub(crate) struct Shares {
     copied: usize,
     /// Connections that have some.
     holders: usize,
+    /// Connections with loans that may have to be moved there.
+    movers: usize,
 }
 
 impl Shares {
@@ -29,7 +33,14 @@ impl Shares {
         self.copied = self.copied.saturating_sub(noted.copied) + now.copied;
         self.holders -= usize::from(noted.copied > 0);
         self.holders += usize::from(now.copied > 0);
+        self.movers -= usize::from(noted.moves);
+        self.movers += usize::from(now.moves);
         *noted = now;
+    }
+
+    /// Whether a connection has loans that may have to be moved.
+    pub(crate) const fn may_move(&self) -> bool {
+        self.movers > 0
     }
 
     /// The copy pool, for a connection that was noted to hold so much.

@@ -19,7 +19,8 @@ use crate::wire::{ArpOperation, ArpPacket, ETHERTYPE_ARP, EthernetHeader};
 /// one may go beyond.
 const QUOTA: usize = 64;
 
-/// When to poll again if something waits for the device: for callers that get no interrupt.
+/// When to poll again if something waits for the device, for callers that get no interrupt, or may
+/// have to be moved out of the way of a writer, who tells nobody.
 const RETRY: Duration = Duration::from_millis(1);
 
 impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
@@ -48,6 +49,8 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
             || !self.stalled.is_empty()
             || !self.draining.is_empty()
             || !self.resets.is_empty()
+            // Whoever begins to wait meanwhile, to write to what can be moved, waits for a poll.
+            || self.pool.is_some() && self.shares.may_move()
             // Frames of connections that were removed: their pages come back at a poll only.
             || self.port.outstanding() > 0;
         let retry = waits.then(|| now + RETRY);

@@ -128,7 +128,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
     /// Moves bytes that somebody waits to write over to the copy pool, where their calls wanted
     /// that. What finds no room there is looked at again at the next poll.
     pub(crate) fn move_wanted_away(&mut self) {
-        let Some(pool) = &mut self.pool else {
+        let Some(pool) = self.pool.as_mut().filter(|_| self.shares.may_move()) else {
             return;
         };
         let wanted = &mut self.wanted;
@@ -137,7 +137,8 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
             .ledger()
             .wanted(&mut |region, range| wanted.push((region, range)));
         for (region, range) in wanted.iter() {
-            for connection in self.places.iter_mut().filter_map(|p| p.connection.as_mut()) {
+            let all = self.places.iter_mut().filter_map(|p| p.connection.as_mut());
+            for connection in all.filter(|connection| connection.noted.moves) {
                 let ledger = self.port.ledger_mut();
                 let limit = self.config.copy_limit;
                 let mut copier = self.shares.copier(pool, connection.noted, limit);

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::guarded::{Guarded, PAGE};
-use common::lent::{case, explain, lends, move_away, with_memory};
+use common::lent::{Case, case, explain, lends, move_away, with_memory};
 use common::{ACK, PeerOptions, RST, Setup, pattern};
 use pagewire_hal::{ChecksumOffload, LendError, Refused};
 use pagewire_tcp::{CopyRule, OnWrite, Outcome, SendError, SendOptions, Slice};
@@ -143,6 +143,73 @@ fn what_somebody_wants_to_write_moves_away() {
     case.send(PAGE, PAGE, &move_away());
     assert_eq!(case.deliver(), vec![b'n'; PAGE]);
     case.assert_all_back();
+}
+
+/// Whether the last poll wants the next one in a moment.
+fn soon(case: &Case) -> bool {
+    let next = case.w.next_call;
+    next.is_some_and(|at| at <= case.w.now + Duration::from_millis(1))
+}
+
+/// A writer need not wait for a timer: polls are soon while something may have to be moved.
+#[test]
+fn while_something_may_move_the_next_poll_is_soon() {
+    let mut case = case(&lends(), 8);
+    case.w.pump();
+    assert!(!soon(&case));
+    case.send(0, 2 * PAGE, &move_away());
+    let sent = case.w.pump();
+    assert!(soon(&case));
+    assert!(!case.memory.write(0, &[b'n'; PAGE]));
+    case.w.skip_to_next_call();
+    assert!(case.w.pump().is_empty());
+    assert!(case.memory.write(0, &[b'n'; PAGE]));
+    assert!(soon(&case), "another page can be wanted");
+    assert!(!case.memory.write(PAGE, &[b'n'; PAGE]));
+    case.w.skip_to_next_call();
+    case.w.pump();
+    assert!(!soon(&case), "all has moved");
+    case.peer.take(&sent);
+    let ack = case.peer.ack();
+    case.w.give(&ack);
+    case.deliver();
+    // Acknowledged, undone, aborted: none of them is soon.
+    case.send(0, PAGE, &move_away());
+    assert_eq!(case.deliver().len(), PAGE);
+    assert!(!soon(&case), "all is acknowledged");
+    let slices = [case.slice(0, 10), case.slice(32 * PAGE, 1)];
+    let (now, id) = (case.w.now, case.id);
+    let sent = case.w.stack.send_with(now, id, &slices, 7, &move_away());
+    assert!(sent.is_err());
+    case.w.pump();
+    assert!(!soon(&case), "nothing was accepted");
+    case.send(0, PAGE, &move_away());
+    case.w.pump();
+    assert!(soon(&case));
+    case.w.stack.abort(now, case.id);
+    case.w.pump();
+    assert!(!soon(&case), "it is over");
+}
+
+/// What nobody can write, what is to stay, and what there is no pool for: nothing moves.
+#[test]
+fn where_nothing_can_move_the_next_poll_is_not_soon() {
+    for slots in [0, 8] {
+        let mut case = case(&lends(), slots);
+        let owned = case.w.region(pattern(1000, 1));
+        let slice = Slice {
+            region: owned,
+            start: 0,
+            len: 1000,
+        };
+        let (now, id) = (case.w.now, case.id);
+        let sent = case.w.stack.send_with(now, id, &[slice], 7, &move_away());
+        assert_eq!(sent, Ok(1000));
+        let options = [explain(), move_away()][usize::from(slots == 0)];
+        case.send(0, PAGE, &options);
+        case.w.pump();
+        assert!(!soon(&case), "{slots} slots");
+    }
 }
 
 /// The policy *wait*: the writer waits for the peer, whatever the ring says.
@@ -430,6 +497,7 @@ fn schedule(seed: u64) -> (u64, u64) {
     assert!(arrived == expected, "seed {seed}");
     case.assert_all_back();
     let stats = case.w.stack.stats().connections;
+    assert!(!soon(&case), "seed {seed}: nothing is left that may move");
     // Nobody is thought to have some of the pool still: one alone may have half of it.
     let mut options = SendOptions::default();
     options.copy = CopyRule::Always;
