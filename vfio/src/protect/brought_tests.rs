@@ -14,9 +14,10 @@ use super::*;
 use crate::pages::HUGE;
 
 /// What a caller might bring.
-struct Mapping {
+pub(super) struct Mapping {
     base: NonNull<u8>,
     len: usize,
+    mapped: usize,
     file: Option<(OwnedFd, u64)>,
     huge: bool,
     gone: Arc<AtomicBool>,
@@ -64,6 +65,7 @@ impl Mapping {
         Ok(Self {
             base: NonNull::new(base.cast()).unwrap(),
             len,
+            mapped: len,
             file,
             huge: flags.contains(MapFlags::HUGETLB),
             gone: Arc::default(),
@@ -83,7 +85,7 @@ impl Mapping {
     }
 
     /// Private and shared huge pages; none where none are set aside.
-    fn huge(len: usize) -> Vec<Self> {
+    pub(super) fn huge(len: usize) -> Vec<Self> {
         let flags = MapFlags::PRIVATE | MapFlags::HUGETLB | MapFlags::HUGE_2MB;
         let file = rustix::fs::memfd_create(
             "brought",
@@ -101,7 +103,12 @@ impl Mapping {
         there
     }
 
-    fn place(&self) -> Place {
+    /// Says that it has less bytes.
+    pub(super) fn shorten(&mut self, len: usize) {
+        self.len = len;
+    }
+
+    pub(super) fn place(&self) -> Place {
         Place(self.base)
     }
 }
@@ -110,7 +117,7 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         self.gone.store(true, Ordering::SeqCst);
         // SAFETY: the mapping is the value's.
-        unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) }.unwrap();
+        unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.mapped) }.unwrap();
     }
 }
 
@@ -146,7 +153,7 @@ fn a_writer_sleeps_until_the_release_whatever_the_memory_is() {
     }
 }
 
-fn lend(protector: &Protector, memory: Mapping) {
+pub(super) fn lend(protector: &Protector, memory: Mapping) {
     let (place, gone) = (memory.place(), Arc::clone(&memory.gone));
     let before = protector.counters().waits;
     for at in 0..memory.len {

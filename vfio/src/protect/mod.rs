@@ -128,6 +128,8 @@ mod brought_tests;
 #[cfg(test)]
 mod device_tests;
 #[cfg(test)]
+mod hugetlb_tests;
+#[cfg(test)]
 mod ledger_tests;
 #[cfg(test)]
 mod schedule_tests;

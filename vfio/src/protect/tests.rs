@@ -287,7 +287,7 @@ fn huge_pages_are_protected_whole() {
 }
 
 /// `read(2)` by pointer, from a pipe that has one byte.
-fn read_into(place: Place) -> Result<(), Errno> {
+pub(super) fn read_into(place: Place) -> Result<(), Errno> {
     let (reader, writer) = rustix::pipe::pipe().unwrap();
     rustix::io::write(&writer, b"k").unwrap();
     read(&reader, place)
