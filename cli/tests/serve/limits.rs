@@ -1,5 +1,8 @@
 //! What a client can hold, and for how long; and what serving takes of memory and of calls.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 /// Whoever ends a connection first waits for late segments, here the server: as if it were there no
@@ -164,6 +167,56 @@ fn a_file_that_becomes_shorter_while_it_is_sent() {
     });
 }
 
+const GIBI: u64 = 1 << 30;
+
+/// A word of the pattern that a large file has: each is another.
+fn word(index: u64) -> [u8; 8] {
+    index.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()
+}
+
+/// Bytes of the pattern from a place on that is a multiple of eight.
+fn fill(at: u64, bytes: &mut [u8]) {
+    for (index, eight) in (at / 8..).zip(bytes.chunks_mut(8)) {
+        eight.copy_from_slice(&word(index)[..eight.len()]);
+    }
+}
+
+/// A file of the pattern, in a directory that is removed whatever happens.
+fn write_gibibyte(site: &Site, name: &str) {
+    let path = site.path(name);
+    let mut file = std::fs::File::create(&path).unwrap();
+    let mut piece = vec![0; 1 << 20];
+    for at in (0..GIBI).step_by(piece.len()) {
+        fill(at, &mut piece);
+        file.write_all(&piece).unwrap_or_else(|why| {
+            let all = std::env::temp_dir();
+            panic!(
+                "this test writes 1 GiB to {}, and came to {at} bytes: {why}. Make room there, or set \
+                 TMPDIR to where there is some",
+                all.display()
+            );
+        });
+    }
+}
+
+/// Compares all that a client gets with the pattern, from a place on, and says how much it was.
+fn compare(mut client: impl Read, from: u64) -> u64 {
+    let mut got = vec![0; 1 << 20];
+    let mut should = vec![0; (1 << 20) + 16];
+    let mut at = from;
+    loop {
+        let len = client.read(&mut got).unwrap();
+        if len == 0 {
+            return at - from;
+        }
+        let skip = (at % 8) as usize;
+        fill(at - skip as u64, &mut should[..skip + len]);
+        let same = got[..len] == should[skip..skip + len];
+        assert!(same, "in {len} bytes from {at} on");
+        at += len as u64;
+    }
+}
+
 fn anonymous_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status
@@ -173,42 +226,65 @@ fn anonymous_kib(pid: u32) -> u64 {
     number.unwrap().parse().unwrap()
 }
 
-/// A gibibyte is served, and anonymous memory does not grow with it.
+/// A client, whose output is compared while it runs.
+fn client(words: &[&str], from: u64) -> u64 {
+    let mut client = Command::new(words[0])
+        .args(&words[1..])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let compared = compare(client.stdout.take().unwrap(), from);
+    assert!(client.wait().unwrap().success(), "{words:?}");
+    compared
+}
+
+/// A gibibyte is served, byte by byte as it is, and anonymous memory does not grow with it.
 #[test]
-fn a_gibibyte_costs_no_memory() {
-    const TEST: &str = "a_gibibyte_costs_no_memory";
+fn a_gibibyte_is_equal_and_costs_no_memory() {
+    const TEST: &str = "a_gibibyte_is_equal_and_costs_no_memory";
     const MOST: u64 = 64 << 10;
-    if !can_make_a_tap(TEST) || !has("curl", TEST) {
+    if !can_make_a_tap(TEST) || !has("curl", TEST) || !has("wget", TEST) {
         return;
     }
     in_a_network_of_its_own(|| {
         let site = Site::new(&[]);
-        let file = std::fs::File::create(site.path("big")).unwrap();
-        file.set_len(1 << 30).unwrap();
+        write_gibibyte(&site, "big");
         let server = Server::start(site.directory.path(), &[]);
-        let before = anonymous_kib(server.pid());
-        let mut client = Command::new("curl")
-            .args(["-sS", "--noproxy", "*", "-m", "600", "-o", "/dev/null"])
-            .args(["-w", "%{size_download}", &url("big")])
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut most = before;
-        while client.try_wait().unwrap().is_none() {
-            most = most.max(anonymous_kib(server.pid()));
-            std::thread::sleep(Duration::from_millis(20));
+        let (pid, before) = (server.pid(), anonymous_kib(server.pid()));
+        let done = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&done);
+        let watcher = std::thread::spawn(move || {
+            let mut most = before;
+            while !stop.load(Ordering::SeqCst) {
+                most = most.max(anonymous_kib(pid));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            most
+        });
+        let big = url("big");
+        let curl = ["curl", "-sS", "--noproxy", "*", "-m", "600"];
+        assert_eq!(client(&[&curl[..], &[&big]].concat(), 0), GIBI);
+        // From the midst, across the ends of what is mapped at a time, to the last byte or not.
+        for (first, last) in [
+            (GIBI / 2 - 5, GIBI / 2 + (40 << 20) + 3),
+            (GIBI - 100_001, GIBI - 1),
+        ] {
+            let range = format!("{first}-{last}");
+            let words = [&curl[..], &["-r", &range, &big]].concat();
+            assert_eq!(client(&words, first), last + 1 - first, "{range}");
         }
-        let output = client.wait_with_output().unwrap();
-        assert!(output.status.success());
-        assert_eq!(output.stdout, (1u64 << 30).to_string().into_bytes());
+        let wget = ["wget", "-q", "--no-proxy", "-T", "60", "-O", "-", &big];
+        assert_eq!(client(&wget, 0), GIBI);
+        done.store(true, Ordering::SeqCst);
+        let most = watcher.join().unwrap();
         println!("anonymous memory: {before} KiB before, {most} KiB at most");
         assert!(
             most - before < MOST,
             "{before} KiB before, {most} KiB at most"
         );
-        let end = server.stop_after(1);
+        let end = server.stop_after(4);
         check_end(&end);
-        assert!(end["shared_bytes"].as_u64() >= Some(1 << 30), "{end}");
+        assert!(end["shared_bytes"].as_u64() >= Some(2 * GIBI), "{end}");
     });
 }
 
