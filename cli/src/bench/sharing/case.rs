@@ -41,14 +41,14 @@ pub(super) enum Way {
 pub(super) enum Rewrite {
     /// Nothing.
     Never,
-    /// By `Buffer::bytes_mut`: one call for all pages.
+    /// By `Buffer::bytes_mut`: cleared at once.
     ByValue,
     /// The same, but only the first page.
     OnePage,
-    /// By pointer: a fault for each page.
+    /// By pointer, page after page: some of them fault.
     ByPointer,
     /// By pointer, before the peer has acknowledged: the old bytes move to memory of the stack, and
-    /// there is a fault for each page.
+    /// there are the same faults.
     InFlight,
 }
 
@@ -179,7 +179,7 @@ const COPY_WRITTEN: Case = Case {
 
 const BY_VALUE: Case = Case {
     name: "protected-value",
-    about: "write-protect, written by value before each send: a call to clear and one to protect",
+    about: "write-protect, written by value before each send: calls to clear and one to protect",
     rewrite: Rewrite::ByValue,
     against: Some(COPY_WRITTEN.name),
     ..STILL
@@ -230,7 +230,7 @@ pub(super) const CASES: [Case; 24] = [
     BY_VALUE,
     Case {
         name: "protected-pointer",
-        about: "as protected-value, written by pointer: a fault for each page, which a thread serves",
+        about: "as protected-value, written by pointer, page after page: faults, which a thread serves",
         rewrite: Rewrite::ByPointer,
         ..BY_VALUE
     },

@@ -276,8 +276,10 @@ What bytes are copied to is hot in both (256 KiB, used again and again), as a dr
 pool (`hal::CopyPool`) takes the same loans, of the pool's memory.
 - *Written* means that the program writes one byte of each page between two sends, so the cost of the page \
 is seen and not that of writing. The same is done where bytes are copied instead. Write-protection then \
-costs a call that clears, a fault of each page that is written (also by value: Linux maps shared memory, \
-which has two addresses here, for writing again only then), and a call that protects.
+costs two calls that clear (below 16 KiB one, and a fault of each page that is written, also by value: \
+what Linux clears of shared memory it maps for writing only then; so more is mapped anew instead), and a \
+call that protects. By pointer there is a fault that is served as well, of the first page and, as more \
+is cleared ahead of who writes page after page, of the one behind each doubling.
 - *In flight*: the order is that of the policy, but nobody sleeps: the bytes move to the pool, the loan \
 ends, then the write faults and the page is cleared. One thread sends and writes.
 
