@@ -5,18 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::test_support::{Place, Writer, protectors, waits};
+use super::watch::minor_faults;
 use super::*;
 use crate::pages::HUGE;
-
-/// Faults of this thread that the kernel has served by itself.
-fn faults() -> i64 {
-    // SAFETY: numbers, of which any are valid.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the structure is that of the call.
-    let said = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
-    assert_eq!(said, 0);
-    usage.ru_minflt
-}
 
 fn poke(place: Place, byte: u8) {
     // SAFETY: each test pokes memory that a buffer keeps, of which no slice is in use.
@@ -50,17 +41,18 @@ fn what_was_cleared_is_written_without_faults() {
             for byte in 1..4 {
                 drop(buffer.lend(0..arena.len()).unwrap());
                 let all = buffer.bytes_mut(0..arena.len()).unwrap();
-                let before = faults();
+                let before = minor_faults();
                 all.iter_mut()
                     .step_by(arena.len() / pages)
                     .for_each(|first| *first = byte);
-                let faults = faults() - before;
+                let faults = minor_faults() - before;
                 println!("{faults} faults for {pages} pages of {}", arena.page());
                 let lent = buffer.lend(0..arena.len()).unwrap();
                 let first = lent.bytes().iter().step_by(arena.len() / pages);
                 assert!(first.into_iter().all(|first| *first == byte));
-                let whole = arena.page() < HUGE || arena.memory().watch.twin().is_collapsed();
-                if whole && can_map_anew(&protector) {
+                let set_aside = !arena.memory().watch.twin().can_depart();
+                println!("whole again: {}", arena.memory().watch.is_whole());
+                if arena.memory().watch.is_whole() || set_aside || can_map_anew(&protector) {
                     assert!(faults < pages as i64 / 10);
                 }
             }

@@ -191,6 +191,10 @@ impl Twin {
         if let Err(errno) = advised {
             log::warn!("a child process will share memory that is lent: {errno}");
         }
+        // As all of it has been advised, so that it is one mapping with its neighbours again, which is
+        // what can be mapped anew in one call. Not all kernels have it.
+        // SAFETY: as above.
+        let _ = unsafe { rustix::mm::madvise(place.cast(), len, Advice::LinuxHugepage) };
         Ok(())
     }
 }
@@ -270,6 +274,27 @@ mod tests {
         // The stand-ins take no memory any more.
         let spare = rustix::fs::fstat(&twin.files.as_ref().unwrap().spare);
         assert_eq!(spare.unwrap().st_blocks, 0);
+    }
+
+    #[test]
+    fn who_has_returned_is_one_mapping_with_its_neighbours() {
+        let page = rustix::param::page_size();
+        let pages = Pages::shared(4 * page).unwrap();
+        let twin = Twin::new(&pages, 4 * page).unwrap();
+        // The mapping that begins where the memory does, to its end.
+        let first = || {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            let wanted = format!("{:x}-", twin.program().addr());
+            let ours = maps.lines().find(|line| line.starts_with(&wanted));
+            ours.unwrap().split(' ').next().unwrap().to_owned()
+        };
+        let before = first();
+        for _ in 0..3 {
+            twin.depart(page, page).unwrap();
+            assert_ne!(first(), before);
+            twin.return_home(page, page).unwrap();
+            assert_eq!(first(), before);
+        }
     }
 
     #[test]

@@ -10,7 +10,9 @@ use rustix::io::Errno;
 use super::book::{Book, Hands, Verdict};
 use super::shared::{Shared, Tally};
 use super::twin::Twin;
+use super::userfault::UserFault;
 use super::{PollingThread, ProtectError};
+use crate::pages::HUGE;
 use crate::space::lock;
 
 /// Memory that is registered with the descriptor, page by page.
@@ -18,6 +20,8 @@ pub(crate) struct Watch {
     twin: Twin,
     /// Bytes of a page, a power of two.
     page: usize,
+    /// Its huge pages are mapped whole again after they have been protected, if they are unmapped.
+    whole: bool,
     state: Mutex<State>,
     /// Pages that are lent and that somebody has tried to write, as the book says.
     wanted: AtomicUsize,
@@ -90,7 +94,15 @@ impl Watch {
         page: usize,
     ) -> Result<Arc<Self>, ProtectError> {
         let (base, len) = (twin.program().addr().get(), twin.len());
+        let mut watches = lock(&shared.watches);
+        if !shared.alive.load(Ordering::SeqCst) {
+            return Err(ProtectError::HandlerGone);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { shared.userfault.register(base, len) }
+            .map_err(|errno| ProtectError::system("cannot watch memory for writes", errno))?;
         let watch = Arc::new(Self {
+            whole: comes_back_whole(&twin, &shared.userfault),
             twin,
             page,
             state: Mutex::new(State {
@@ -103,13 +115,6 @@ impl Watch {
             wanted: AtomicUsize::new(0),
             opened: Condvar::new(),
         });
-        let mut watches = lock(&shared.watches);
-        if !shared.alive.load(Ordering::SeqCst) {
-            return Err(ProtectError::HandlerGone);
-        }
-        // SAFETY: the caller's promise.
-        unsafe { shared.userfault.register(base, len) }
-            .map_err(|errno| ProtectError::system("cannot watch memory for writes", errno))?;
         watches.push(Arc::clone(&watch));
         Ok(watch)
     }
@@ -122,6 +127,12 @@ impl Watch {
     /// What is protected by itself, in bytes.
     pub(crate) fn page(&self) -> usize {
         self.page
+    }
+
+    /// Whether huge pages that were protected are mapped whole again.
+    #[cfg(test)]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Clears all protections, and watches no more.
@@ -374,6 +385,36 @@ impl Watch {
     }
 }
 
+/// Whether the kernel maps a transparent huge page whole again that was protected and then unmapped,
+/// as some do (x86, Linux 6.14 or later) that give back the table of its small pages: tried with the
+/// first one, which nobody has been given yet.
+fn comes_back_whole(twin: &Twin, userfault: &UserFault) -> bool {
+    if !twin.is_collapsed() {
+        return false;
+    }
+    let base = twin.program().addr().get();
+    let unmapped = userfault
+        .protect(base, HUGE)
+        .and_then(|()| userfault.clear(base, HUGE))
+        .and_then(|()| twin.unmap(0, HUGE));
+    let before = minor_faults();
+    for offset in [0, HUGE / 2] {
+        let place = twin.program().as_ptr().wrapping_add(offset);
+        // SAFETY: what is collapsed has a huge page at least, which is initialised.
+        unsafe { place.read_volatile() };
+    }
+    unmapped.is_ok() && minor_faults() - before < 2
+}
+
+/// Faults of this thread that the kernel has served by itself.
+pub(super) fn minor_faults() -> i64 {
+    // SAFETY: numbers, of which any are valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the structure is that of the call, which cannot fail for this thread.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    usage.ru_minflt
+}
+
 /// A run of so many bytes is cleared by mapping it anew. Less costs as much either way: two calls,
 /// or a fault for each page.
 const MAP_ANEW: usize = 16 << 10;
@@ -421,7 +462,7 @@ impl Hands for Doing<'_> {
         let (base, len) = self.watch.address(&pages);
         Tally::add(&self.shared.tally.clears);
         let (twin, start) = (&self.watch.twin, pages.start * self.watch.page);
-        if len >= MAP_ANEW && !twin.is_collapsed() && self.map_anew(start, len).is_ok() {
+        if len >= MAP_ANEW && !self.watch.whole && self.map_anew(start, len).is_ok() {
             return;
         }
         match self.shared.userfault.clear(base, len) {
@@ -429,7 +470,7 @@ impl Hands for Doing<'_> {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => log::error!("pages stay protected, writers may hang: {errno}"),
         }
-        if twin.is_collapsed() {
+        if self.watch.whole {
             // The protection has split the mapping. If this fails it stays so.
             let _ = twin.unmap(start, len);
         }
