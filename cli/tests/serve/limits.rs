@@ -217,13 +217,13 @@ fn compare(mut client: impl Read, from: u64) -> u64 {
     }
 }
 
-fn anonymous_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+/// None if it has ended.
+fn anonymous_kib(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("RssAnon:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.unwrap().parse().unwrap()
+    line?.split_whitespace().next()?.parse().ok()
 }
 
 /// A client, whose output is compared while it runs.
@@ -250,13 +250,14 @@ fn a_gibibyte_is_equal_and_costs_no_memory() {
         let site = Site::new(&[]);
         write_gibibyte(&site, "big");
         let server = Server::start(site.directory.path(), &[]);
-        let (pid, before) = (server.pid(), anonymous_kib(server.pid()));
+        let pid = server.pid();
+        let before = anonymous_kib(pid).expect("the server runs");
         let done = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&done);
         let watcher = std::thread::spawn(move || {
             let mut most = before;
             while !stop.load(Ordering::SeqCst) {
-                most = most.max(anonymous_kib(pid));
+                most = most.max(anonymous_kib(pid).unwrap_or(0));
                 std::thread::sleep(Duration::from_millis(20));
             }
             most
