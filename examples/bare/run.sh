@@ -136,7 +136,7 @@ listen() {
     receiver=$!
     children+=("$receiver")
     local turn
-    for turn in $(seq 100); do
+    for turn in $(seq 1200); do
         port=$(sed -n 's/^port //p' "$scratch/receiver")
         [ -z "$port" ] || return 0
         sleep 0.05
