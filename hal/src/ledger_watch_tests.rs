@@ -105,6 +105,8 @@ unsafe impl Watch for Guarded {
         self.wanted.load(Ordering::Relaxed)
     }
     fn wanted(&self, each: &mut dyn FnMut(Range<usize>)) {
+        // In no order.
+        each(2 * PAGE..3 * PAGE);
         each(PAGE..2 * PAGE);
     }
 }
@@ -301,7 +303,23 @@ fn those_who_wait_are_told_of_by_region() {
     assert!(told.is_empty());
     region.wanted.store(true, Ordering::Relaxed);
     ledger.wanted(&mut |id, range| told.push((id, range)));
-    assert_eq!(told, [(id, PAGE..2 * PAGE)]);
+    let pages = [2 * PAGE..3 * PAGE, PAGE..2 * PAGE];
+    assert_eq!(told, pages.map(|page| (id, page)));
     ledger.release(id).unwrap();
     ledger.wanted(&mut |_, _| panic!("not registered any more"));
+}
+
+#[test]
+fn the_first_bytes_that_are_waited_for_are_told() {
+    let region = Guarded::new(DomainId::new_unique(), PAGE, 0);
+    assert_eq!(region.first_wanted(0..LEN), None);
+    region.wanted.store(true, Ordering::Relaxed);
+    assert_eq!(region.first_wanted(0..LEN), Some(PAGE..2 * PAGE));
+    let inside = PAGE + 10..2 * PAGE - 10;
+    assert_eq!(region.first_wanted(inside.clone()), Some(inside));
+    let behind = 2 * PAGE + 5..LEN;
+    assert_eq!(region.first_wanted(behind), Some(2 * PAGE + 5..3 * PAGE));
+    for not in [0..PAGE, 3 * PAGE..LEN, PAGE..PAGE] {
+        assert_eq!(region.first_wanted(not), None);
+    }
 }

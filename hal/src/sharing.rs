@@ -82,6 +82,24 @@ pub unsafe trait Watch: Send + Sync {
     fn wanted(&self, each: &mut dyn FnMut(Range<usize>)) {
         let _ = each;
     }
+
+    /// The first of these bytes in a row that are lent and that somebody waits to write to, of those
+    /// that [`wanted`](Self::wanted) tells: whoever lends them once more lets him wait for longer.
+    /// Costs next to nothing where nobody waits.
+    fn first_wanted(&self, range: Range<usize>) -> Option<Range<usize>> {
+        if !self.has_wanted() {
+            return None;
+        }
+        let mut first: Option<Range<usize>> = None;
+        self.wanted(&mut |run| {
+            let run = run.start.max(range.start)..run.end.min(range.end);
+            let sooner = |first: &Range<usize>| run.start < first.start;
+            if !run.is_empty() && first.as_ref().is_none_or(sooner) {
+                first = Some(run);
+            }
+        });
+        first
+    }
 }
 
 /// Bytes that may change and vanish at any moment.

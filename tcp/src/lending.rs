@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use pagewire_hal::{DmaMemory, Granule, Ledger, LendError, Loan, Sharing};
+use pagewire_hal::{DmaMemory, Granule, Ledger, LendError, Loan, Sharing, Watch};
 
 use crate::plan::Reason;
 use crate::send_buffer::Slice;
@@ -22,8 +22,10 @@ pub struct SendOptions {
 }
 
 /// What happens when somebody wants to write to memory whose bytes are lent, and that has a watcher
-/// ([`Watch`](pagewire_hal::Watch)): he sleeps until none of the page is lent, if his thread may. Who
-/// lends a page again and again before earlier loans of it are over keeps him waiting.
+/// ([`Watch`](pagewire_hal::Watch)): he sleeps until none of the page is lent, if his thread may.
+/// What is sent of the page meanwhile is copied to the copy pool instead of lent, or he might sleep for
+/// ever; where that cannot be, see [`CopyRule`], who lends a page again and again before earlier loans
+/// of it are over keeps him waiting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnWrite {
     /// They stay lent until they are acknowledged: the writer waits for the peer.
@@ -40,11 +42,12 @@ pub enum OnWrite {
 /// at the call, instead of being lent. Without a pool none is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum CopyRule {
-    /// Slices below the threshold of their kind ([`Thresholds`]), and what is beyond the limit of
-    /// the connection.
+    /// Slices below the threshold of their kind ([`Thresholds`]), what is beyond the limit of the
+    /// connection, and pages that somebody waits to write to (lent once more if the pool is full of
+    /// what other connections have).
     #[default]
     BelowThreshold,
-    /// Only what cannot be lent, whatever the limit of the connection.
+    /// Only what cannot be lent, whatever the limit of the connection and whoever waits.
     Never,
     /// All.
     Always,
@@ -92,6 +95,7 @@ pub(crate) enum Early {
     BelowThreshold,
     OverLimit,
     Refused,
+    Wanted,
     Written,
 }
 
@@ -107,7 +111,9 @@ pub struct CopiedEarly {
     pub over_limit: u64,
     /// Nobody could keep them as they are.
     pub refused: u64,
-    /// Somebody wanted to write over them.
+    /// Somebody waited already to write to their page, which was lent by an earlier call.
+    pub wanted: u64,
+    /// They were lent, and somebody wanted to write over them.
     pub written: u64,
 }
 
@@ -118,6 +124,7 @@ impl CopiedEarly {
             Early::BelowThreshold => &mut self.below_threshold,
             Early::OverLimit => &mut self.over_limit,
             Early::Refused => &mut self.refused,
+            Early::Wanted => &mut self.wanted,
             Early::Written => &mut self.written,
         };
         *counter += bytes as u64;
@@ -128,13 +135,15 @@ impl CopiedEarly {
         self.below_threshold += other.below_threshold;
         self.over_limit += other.over_limit;
         self.refused += other.refused;
+        self.wanted += other.wanted;
         self.written += other.written;
     }
 
     /// All of them.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.asked + self.below_threshold + self.over_limit + self.refused + self.written
+        let at_the_call = self.asked + self.below_threshold + self.over_limit;
+        at_the_call + self.refused + self.wanted + self.written
     }
 }
 
@@ -201,6 +210,16 @@ pub(crate) struct Taken {
     pub(crate) copied: Option<(Early, Granule)>,
 }
 
+/// Whether somebody waits to write to the first of `len` bytes, and for how many that is so.
+fn wanted(watch: &dyn Watch, start: usize, len: usize) -> (bool, usize) {
+    let range = start..start.saturating_add(len);
+    match watch.first_wanted(range) {
+        Some(first) if first.start > start => (false, first.start - start),
+        Some(first) => (true, first.len()),
+        None => (false, len),
+    }
+}
+
 /// Borrows for one call.
 pub(crate) struct Lender<'a, M: DmaMemory> {
     pub(crate) ledger: &'a mut Ledger,
@@ -217,16 +236,13 @@ impl<M: DmaMemory> Lender<'_, M> {
     #[inline]
     pub(crate) fn take(&mut self, slice: &Slice, len: usize) -> Result<Option<Taken>, LendError> {
         // Without a pool nobody is asked anything: this is the way of every slice.
-        let why = match self.copier {
-            Some(_) => self.why_not(slice)?,
-            None => None,
+        let (why, len) = match self.copier {
+            Some(_) => self.why_not(slice, len)?,
+            None => (None, len),
         };
         if let Some(why) = why {
             let copied = self.copy(slice, len, why)?;
-            // With a full pool, or as much of it as the connection may have, a short slice is lent,
-            // if it may be, which costs more but waits for nobody.
-            let may_be_lent = why == Early::BelowThreshold && slice.len <= self.room;
-            if copied.is_some() || !may_be_lent {
+            if copied.is_some() || !self.may_be_lent(slice, why) {
                 return Ok(copied);
             }
         }
@@ -242,18 +258,45 @@ impl<M: DmaMemory> Lender<'_, M> {
         }
     }
 
-    /// Why a slice is not to be lent.
-    fn why_not(&self, slice: &Slice) -> Result<Option<Early>, LendError> {
+    /// Why the first bytes of a slice are not to be lent, and for how many of `len` that is so.
+    fn why_not(&self, slice: &Slice, len: usize) -> Result<(Option<Early>, usize), LendError> {
         let sharing = self.ledger.sharing(slice.region);
         let sharing = sharing.ok_or(LendError::UnknownRegion)?;
-        Ok(match self.rule {
-            CopyRule::Always => Some(Early::Asked),
-            CopyRule::BelowThreshold if slice.len < self.thresholds.of(sharing) => {
-                Some(Early::BelowThreshold)
+        match self.rule {
+            CopyRule::Always => return Ok((Some(Early::Asked), len)),
+            CopyRule::Never => return Ok((None, len)),
+            CopyRule::BelowThreshold => {}
+        }
+        let (wanted, len) = match sharing {
+            Sharing::Watched(watch) => wanted(watch, slice.start, len),
+            Sharing::Owned | Sharing::Live(_) => (false, len),
+        };
+        let why = if wanted {
+            Some(Early::Wanted)
+        } else if slice.len < self.thresholds.of(sharing) {
+            Some(Early::BelowThreshold)
+        } else if slice.len > self.room {
+            Some(Early::OverLimit)
+        } else {
+            None
+        };
+        Ok((why, len))
+    }
+
+    /// Whether a slice that was not to be lent is lent, as the pool is full, or the connection has
+    /// as much of it as it may.
+    fn may_be_lent(&self, slice: &Slice, why: Early) -> bool {
+        match why {
+            // Costs more, but waits for nobody.
+            Early::BelowThreshold => slice.len <= self.room,
+            // Room comes as the peer acknowledges what is copied, if something is: else nobody knows
+            // when.
+            Early::Wanted => {
+                let waits = self.copier.as_ref().is_some_and(Copier::has_some);
+                !waits && slice.len <= self.room
             }
-            CopyRule::BelowThreshold if slice.len > self.room => Some(Early::OverLimit),
-            _ => None,
-        })
+            _ => false,
+        }
     }
 
     fn copy(&mut self, slice: &Slice, len: usize, why: Early) -> Result<Option<Taken>, LendError> {

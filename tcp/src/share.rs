@@ -111,6 +111,11 @@ pub(crate) struct Copier<'a, M: DmaMemory> {
 }
 
 impl<M: DmaMemory> Copier<'_, M> {
+    /// Whether the connection has some of the pool.
+    pub(crate) const fn has_some(&self) -> bool {
+        self.share.have > 0
+    }
+
     /// The size of the pool's slots.
     pub(crate) fn slot(&self) -> Granule {
         self.pool.slot()

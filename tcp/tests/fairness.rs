@@ -6,7 +6,7 @@
 mod common;
 
 use common::guarded::PAGE;
-use common::lent::{Case, case, lends, move_away};
+use common::lent::{Case, case, explain, lends, move_away};
 use common::{PeerOptions, Setup};
 use pagewire_tcp::{ConnectionId, CopyRule, SendOptions};
 
@@ -128,4 +128,94 @@ fn bytes_that_move_away_leave_room_to_others() {
     let (other, _) = case.w.established(PeerOptions::default());
     // As much as it then leaves, by two: there are two that have some.
     assert_eq!(fill(&mut case, other, &always()), 2 * PAGE);
+}
+
+/// Sends two pages again and again, before the peer has acknowledged what went before, and at some
+/// time somebody begins to write to the first. Says after how many further sends he is let in.
+fn sends_until_written(slots: usize, options: &SendOptions) -> Option<usize> {
+    let mut case = case(&lends(), slots);
+    let mut unread = Vec::new();
+    let (mut written, mut arrived, mut expected) = (None, Vec::new(), Vec::new());
+    for round in 0..40 {
+        let page = case.memory.read(0..2 * PAGE);
+        let accepted = case.send(0, 2 * PAGE, options);
+        expected.extend_from_slice(&page[..accepted]);
+        let sent = case.w.pump();
+        // He has what was sent a round ago.
+        arrived.extend(case.peer.take(&std::mem::replace(&mut unread, sent)));
+        let ack = case.peer.ack();
+        case.w.give(&ack);
+        case.w.poll();
+        if round >= 5 && written.is_none() && case.memory.write(100, b"new") {
+            written = Some(round - 5);
+        }
+    }
+    arrived.extend(case.peer.take(&unread));
+    let ack = case.peer.ack();
+    case.w.give(&ack);
+    arrived.extend(case.deliver());
+    assert!(arrived == expected, "other bytes");
+    let stats = case.w.stack.connection_stats(case.id).unwrap();
+    let copied = stats.copied_early;
+    // As long as he waits, and only the page that he waits for.
+    assert_eq!(copied.wanted > 0, written.is_some(), "{copied:?}");
+    assert!(copied.wanted as usize <= written.unwrap_or(0) * PAGE);
+    if slots > 0 {
+        case.assert_all_back();
+    }
+    written
+}
+
+/// A page that is sent again and again before earlier loans of it are over is free in the end for
+/// whoever waits to write to it.
+#[test]
+fn a_writer_is_let_in_however_often_his_page_is_sent() {
+    let mut options = SendOptions::default();
+    let sends = sends_until_written(8, &options).expect("he waits for ever");
+    assert!((1..=4).contains(&sends), "{sends} sends");
+    assert!(sends_until_written(8, &move_away()).is_some());
+    // Where nothing is copied he waits until the sender pauses, as is said of it.
+    assert_eq!(sends_until_written(0, &options), None);
+    options.copy = CopyRule::Never;
+    assert_eq!(sends_until_written(8, &options), None);
+}
+
+/// Of a long slice only the page that is waited for is copied.
+#[test]
+fn only_the_page_that_is_waited_for_is_copied() {
+    let mut case = case(&lends(), 8);
+    case.send(0, 5 * PAGE, &SendOptions::default());
+    assert!(!case.memory.write(2 * PAGE + 10, b"new"));
+    assert_eq!(case.send(100, 4 * PAGE, &explain()), 4 * PAGE);
+    assert!(case.deliver().iter().all(|byte| *byte == b'o'));
+    assert!(case.memory.write(2 * PAGE + 10, b"new"));
+    let now = case.w.now;
+    let (_, none) = case.w.stack.explained(now, case.id).unwrap();
+    assert_eq!(none, None);
+    let account = case.explained();
+    let copied = account.copied_early;
+    assert_eq!((copied.wanted, copied.total()), (PAGE as u64, PAGE as u64));
+    assert_eq!(account.lent, 3 * PAGE as u64);
+    case.assert_all_back();
+}
+
+/// A connection whose share is full of what it has copied waits for its peer; one that has none, as
+/// others have all of the pool, lends the page once more.
+#[test]
+fn a_page_that_is_waited_for_stops_no_connection() {
+    let mut setup = lends();
+    setup.config.copy_limit = Some(2 * PAGE);
+    let mut case = case(&setup, 2);
+    let (other, _) = case.w.established(PeerOptions::default());
+    let plain = SendOptions::default();
+    case.send(0, PAGE, &plain);
+    assert!(!case.memory.write(0, b"n"));
+    for accepted in [PAGE, PAGE, 0] {
+        assert_eq!(case.send(0, PAGE, &plain), accepted);
+    }
+    let slice = case.slice(0, PAGE);
+    let now = case.w.now;
+    let sent = case.w.stack.send_with(now, other, &[slice], 7, &plain);
+    assert_eq!(sent, Ok(PAGE));
+    assert_eq!(case.w.stack.lent_bytes(other), PAGE);
 }
