@@ -105,19 +105,8 @@ impl Schedule {
         self.retry();
     }
 
-    /// Lets in those that can be, each behind all that were to the same pages before it.
     fn retry(&mut self) {
-        let mut blocked = [false; PAGES];
-        for _ in 0..self.pending.len() {
-            let (at, bytes) = self.pending.pop_front().unwrap();
-            let pages = at / PAGE..(at + bytes.len()).div_ceil(PAGE);
-            let waits = pages.clone().any(|page| blocked[page]);
-            if waits || !self.memory.write(at, &bytes) {
-                pages.for_each(|page| blocked[page] = true);
-                self.met.waited += 1;
-                self.pending.push_back((at, bytes));
-            }
-        }
+        self.met.waited += let_in(&self.memory, &mut self.pending);
     }
 
     fn run(mut self) -> Met {
@@ -139,7 +128,7 @@ impl Schedule {
             let len = expected.len();
             let (memory, pending) = (&self.memory, &mut self.pending);
             self.machine.run_until("arrived", |machine| {
-                pending.retain(|(at, bytes)| !memory.write(*at, bytes));
+                let_in(memory, pending);
                 machine.arrived(index).len() >= len
             });
             assert!(
@@ -158,6 +147,22 @@ impl Schedule {
         self.met.shared = stats.shared_bytes;
         self.met
     }
+}
+
+/// Lets in those that can be, each behind all that were to the same pages before it. Says how many
+/// wait on.
+fn let_in(memory: &Guarded, pending: &mut VecDeque<(usize, Vec<u8>)>) -> u64 {
+    let mut blocked = [false; PAGES];
+    for _ in 0..pending.len() {
+        let (at, bytes) = pending.pop_front().unwrap();
+        let pages = at / PAGE..(at + bytes.len()).div_ceil(PAGE);
+        let waits = pages.clone().any(|page| blocked[page]);
+        if waits || !memory.write(at, &bytes) {
+            pages.for_each(|page| blocked[page] = true);
+            pending.push_back((at, bytes));
+        }
+    }
+    pending.len() as u64
 }
 
 /// 10,000, each driver in turn.
