@@ -184,6 +184,48 @@ impl Ledger {
     /// translation is not as long as the region), [`LendError::OutOfReach`] or
     /// [`LendError::TooMany`] (no memory for a count of 4 bytes per page).
     pub fn register(&mut self, region: Arc<dyn Region>) -> Result<RegionId, LendError> {
+        self.check(&*region)?;
+        let len = region.len();
+        let (kind, page) = match region.sharing() {
+            Sharing::Owned => (Kind::Owned, self.page),
+            Sharing::Live(_) => (Kind::Live, self.page),
+            // Only pages of at least the watcher's own are lent and released as often.
+            Sharing::Watched(watch) => (Kind::Watched, longer(self.page, watch.page())),
+        };
+        let lead = region.base().as_ptr().addr() & (page.bytes() - 1);
+        let last = lead.checked_add(len - 1).ok_or(LendError::OutOfRange)?;
+        let pages = counts((last >> page.log2()) + 1)?;
+        let index = self.vacancy()?;
+        let entry = self
+            .entries
+            .get_mut(index as usize)
+            .ok_or(LendError::TooMany)?;
+        let generation = entry.generation.wrapping_add(1);
+        *entry = Entry {
+            region: Some(region),
+            generation,
+            loans: 0,
+            closing: false,
+            kind,
+            page,
+            lead,
+            pages,
+        };
+        let id = RegionId {
+            ledger: self.id,
+            index,
+            generation,
+        };
+        match kind {
+            Kind::Owned => {}
+            Kind::Watched => self.watched.push(id),
+            Kind::Live => self.live += 1,
+        }
+        Ok(id)
+    }
+
+    /// Whether a region is of this domain, has bytes, and its device can reach all of them.
+    fn check(&self, region: &dyn Region) -> Result<(), LendError> {
         if region.domain() != self.domain {
             return Err(LendError::OtherDomain);
         }
@@ -202,47 +244,19 @@ impl Ledger {
         }) {
             return Err(LendError::OutOfReach);
         }
-        let (kind, page) = match region.sharing() {
-            Sharing::Owned => (Kind::Owned, self.page),
-            Sharing::Live(_) => (Kind::Live, self.page),
-            // Only pages of at least the watcher's own are lent and released as often.
-            Sharing::Watched(watch) => (Kind::Watched, longer(self.page, watch.page())),
-        };
-        let lead = region.base().as_ptr().addr() & (page.bytes() - 1);
         // No object of the language is longer, and below that no sum of offsets overflows.
         isize::try_from(len).map_err(|_| LendError::OutOfRange)?;
-        let last = lead.checked_add(len - 1).ok_or(LendError::OutOfRange)?;
-        let pages = counts((last >> page.log2()) + 1)?;
-        let index = match self.vacant.pop() {
-            Some(index) => index,
-            None => {
-                let index = u32::try_from(self.entries.len()).map_err(|_| LendError::TooMany)?;
-                apart::push(&mut self.entries, Entry::vacant());
-                index
-            }
-        };
-        let entry = self
-            .entries
-            .get_mut(index as usize)
-            .ok_or(LendError::TooMany)?;
-        entry.region = Some(region);
-        entry.generation = entry.generation.wrapping_add(1);
-        entry.closing = false;
-        entry.kind = kind;
-        entry.page = page;
-        entry.lead = lead;
-        entry.pages = pages;
-        let id = RegionId {
-            ledger: self.id,
-            index,
-            generation: entry.generation,
-        };
-        match kind {
-            Kind::Owned => {}
-            Kind::Watched => self.watched.push(id),
-            Kind::Live => self.live += 1,
+        Ok(())
+    }
+
+    /// The index of a vacant entry, which is to be filled at once.
+    fn vacancy(&mut self) -> Result<u32, LendError> {
+        if let Some(index) = self.vacant.pop() {
+            return Ok(index);
         }
-        Ok(id)
+        let index = u32::try_from(self.entries.len()).map_err(|_| LendError::TooMany)?;
+        apart::push(&mut self.entries, Entry::vacant());
+        Ok(index)
     }
 
     /// Lends `len` bytes from offset `start` of a region.

@@ -183,19 +183,45 @@ impl SendBuffer {
     ) -> Result<usize, LendError> {
         let before = self.slices.len();
         let mut explanation = Explanation::default();
+        let borrowed = self.borrow(&mut lender, slices, call, &mut explanation);
+        let end = borrowed.inspect_err(|_| self.undo(before, lender.ledger))?;
+        let bytes = (end - self.end) as usize;
+        self.end = end;
+        early.join(&explanation.copied_early);
+        if bytes > 0 {
+            let since = call.now;
+            let account = || Box::new(Account { since, explanation });
+            let account = call.options.explain.then(account);
+            self.accounts += usize::from(account.is_some());
+            self.calls.push_back(Call {
+                tag: call.tag,
+                bytes,
+                end,
+                outcome: Outcome::Delivered,
+                account,
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// Borrows what there is room for, and returns the position behind it. After an error some of it
+    /// is there.
+    #[inline]
+    fn borrow<M: DmaMemory>(
+        &mut self,
+        lender: &mut Lender<'_, M>,
+        slices: &[Slice],
+        call: &NewCall<'_>,
+        explanation: &mut Explanation,
+    ) -> Result<u64, LendError> {
         let moves = call.options.on_write == OnWrite::MoveAway;
         let mut end = self.end;
         let mut left = call.limit;
-        'slices: for slice in slices {
+        for slice in slices {
             let mut rest = *slice;
             while rest.len > 0 && left > 0 {
-                let taken = match lender.take(&rest, rest.len.min(left)) {
-                    Ok(Some(taken)) => taken,
-                    Ok(None) => break 'slices,
-                    Err(error) => {
-                        self.undo(before, lender.ledger);
-                        return Err(error);
-                    }
+                let Some(taken) = lender.take(&rest, rest.len.min(left))? else {
+                    return Ok(end);
                 };
                 let len = taken.loan.len();
                 rest.start += len;
@@ -211,26 +237,7 @@ impl SendBuffer {
                 self.push(taken, end, moves);
             }
         }
-        let bytes = (end - self.end) as usize;
-        self.end = end;
-        early.join(&explanation.copied_early);
-        if bytes > 0 {
-            let account = call.options.explain.then(|| {
-                Box::new(Account {
-                    since: call.now,
-                    explanation,
-                })
-            });
-            self.accounts += usize::from(account.is_some());
-            self.calls.push_back(Call {
-                tag: call.tag,
-                bytes,
-                end,
-                outcome: Outcome::Delivered,
-                account,
-            });
-        }
-        Ok(bytes)
+        Ok(end)
     }
 
     fn push(&mut self, Taken { loan, copied }: Taken, end: u64, moves: bool) {
