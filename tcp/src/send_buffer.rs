@@ -240,6 +240,7 @@ impl SendBuffer {
         Ok(end)
     }
 
+    #[inline]
     fn push(&mut self, Taken { loan, copied }: Taken, end: u64, moves: bool) {
         let slice = Accepted {
             loan,
