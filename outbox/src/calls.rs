@@ -6,6 +6,7 @@ use std::ops::Range;
 use pagewire_hal::{DmaMemory, Instant, TxQueue};
 use pagewire_tcp::{ConnectionId, SendError, SendOptions, Slice, Stack};
 
+use crate::completions::OutboxError;
 use crate::message::Message;
 use crate::outbox::Outbox;
 
@@ -16,7 +17,7 @@ impl<M: DmaMemory> Outbox<M> {
     /// Sends a range of a region that the stack knows.
     ///
     /// # Errors
-    /// [`SendError`]; nothing has been accepted.
+    /// [`OutboxError`]; nothing has been accepted.
     pub fn write<Q: TxQueue>(
         &mut self,
         stack: &mut Stack<Q, M>,
@@ -24,14 +25,14 @@ impl<M: DmaMemory> Outbox<M> {
         id: ConnectionId,
         slice: Slice,
         tag: u64,
-    ) -> Result<usize, SendError> {
+    ) -> Result<usize, OutboxError> {
         self.writev(stack, now, id, &[slice], tag)
     }
 
     /// Sends ranges of regions that the stack knows, of any length and alignment, in their order.
     ///
     /// # Errors
-    /// [`SendError`]; nothing has been accepted.
+    /// [`OutboxError`]; nothing has been accepted.
     pub fn writev<Q: TxQueue>(
         &mut self,
         stack: &mut Stack<Q, M>,
@@ -39,7 +40,7 @@ impl<M: DmaMemory> Outbox<M> {
         id: ConnectionId,
         slices: &[Slice],
         tag: u64,
-    ) -> Result<usize, SendError> {
+    ) -> Result<usize, OutboxError> {
         let message = slices.iter().copied().fold(Message::new(), Message::slice);
         self.try_send(stack, now, id, &mut message.tag(tag))
     }
@@ -49,7 +50,7 @@ impl<M: DmaMemory> Outbox<M> {
     /// the next call: [`Outbox::send`] is cheaper for what is longer than the stack takes at once.
     ///
     /// # Errors
-    /// [`SendError`]; nothing has been accepted. That the system does not give another descriptor of the
+    /// [`OutboxError`]; nothing has been accepted. That the system does not give another descriptor of the
     /// file ([`File::try_clone`]) is no error of the connection: 0 is returned, and it is logged.
     pub fn sendfile<Q: TxQueue>(
         &mut self,
@@ -59,7 +60,7 @@ impl<M: DmaMemory> Outbox<M> {
         file: &File,
         range: &mut Range<u64>,
         tag: u64,
-    ) -> Result<usize, SendError> {
+    ) -> Result<usize, OutboxError> {
         let file = match file.try_clone() {
             Ok(file) => file,
             Err(error) => {
@@ -77,16 +78,16 @@ impl<M: DmaMemory> Outbox<M> {
     /// it can be given again with the rest.
     ///
     /// # Errors
-    /// [`SendError`]; nothing has been accepted.
+    /// [`OutboxError`]; nothing has been accepted.
     pub fn try_send<Q: TxQueue>(
         &mut self,
         stack: &mut Stack<Q, M>,
         now: Instant,
         id: ConnectionId,
         message: &mut Message,
-    ) -> Result<usize, SendError> {
+    ) -> Result<usize, OutboxError> {
         if stack.state(id).is_none() {
-            return Err(SendError::UnknownConnection);
+            return Err(SendError::UnknownConnection.into());
         }
         if stack.send_room(id) == 0 {
             return self.no_room(stack, now, id, &message.options);
@@ -101,7 +102,7 @@ impl<M: DmaMemory> Outbox<M> {
         now: Instant,
         id: ConnectionId,
         options: &SendOptions,
-    ) -> Result<usize, SendError> {
-        stack.send_with(now, id, &[], 0, options)
+    ) -> Result<usize, OutboxError> {
+        Ok(stack.send_with(now, id, &[], 0, options)?)
     }
 }

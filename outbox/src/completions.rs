@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,17 +24,44 @@ pub struct Done {
     pub delivered: u64,
     /// What became of it.
     pub outcome: Outcome,
-    /// Why the stack refused the rest of it, if it did.
-    pub error: Option<SendError>,
-    /// Bytes of files in it that were read into memory, as they could not be mapped.
-    pub read: u64,
+    /// Why the rest of it could not be sent, if that was the reason.
+    pub error: Option<OutboxError>,
+    /// Bytes in it of files that were read, and of memory that was copied, as they could not be mapped or
+    /// lent. Texts are not counted.
+    pub copied: u64,
     /// Calls of [`Stack::send`](pagewire_tcp::Stack::send) that it took.
     pub calls: u64,
     /// How long its bytes were held, added up over these calls, if its options asked for an account.
     pub held: Duration,
-    /// Which way its bytes went, if its options asked for that; `held` is the longest of a call. Bytes that were read count as lent in
-    /// it, as they were lent from where they had been read to.
+    /// Which way its bytes went, if its options asked for that; `held` is the longest of a call. What was
+    /// copied by the outbox counts as lent in it, as it was lent from where it had been copied to.
     pub explanation: Option<Explanation>,
+}
+
+/// Why a message could not be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OutboxError {
+    /// The stack refuses it.
+    Send(SendError),
+    /// A file cannot be read.
+    Read(ErrorKind),
+}
+
+impl fmt::Display for OutboxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(error) => write!(f, "{error}"),
+            Self::Read(kind) => write!(f, "a file cannot be read: {kind}"),
+        }
+    }
+}
+
+impl std::error::Error for OutboxError {}
+
+impl From<SendError> for OutboxError {
+    fn from(error: SendError) -> Self {
+        Self::Send(error)
+    }
 }
 
 /// Where a connection's [`Done`] goes.

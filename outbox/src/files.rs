@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pagewire_hal::{DmaBuffer, DmaMemory, Instant, Region, RegionId, TxQueue};
-use pagewire_tcp::Stack;
+use pagewire_tcp::{SendError, Stack};
 use pagewire_vfio::{LiveFile, VfioError, VfioHandle};
 
+use crate::completions::OutboxError;
 use crate::message::{Piece, Placed, Source};
 
 /// Bytes of a buffer, for texts and for what is read of files: what [`Outbox::add_buffer`](crate::Outbox::add_buffer)
 /// wants.
 pub const BUFFER: usize = 4096;
-/// Bytes that are read when the system let nothing more be locked, before it is asked again.
-const READ_BEFORE_RETRY: u64 = 64 << 10;
+/// Bytes that are copied when they could not be lent or mapped, before that is tried again.
+pub(crate) const COPIED_BEFORE_RETRY: u64 = 64 << 10;
+/// The longest window.
+const LONGEST_WINDOW: u64 = 1 << 30;
 
 /// Makes a range of a file reachable for a device, where it is.
 pub trait MapFile {
@@ -58,14 +61,14 @@ impl MapFile for VfioHandle {
     }
 }
 
-/// Bytes of files that may be mapped for the device, and so locked in memory.
+/// Bytes of files, in whole pages, that may be mapped for the device, and so locked in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// For one connection. The first window of each may be longer.
+    /// For one connection, but at least a page.
     pub connection: usize,
     /// For all of them. What is beyond is read.
     pub total: usize,
-    /// The longest range that is mapped at a time, a multiple of the page. Each costs a mapping, for the
+    /// The longest range that is mapped at a time, from a page to a gibibyte. Each costs a mapping, for the
     /// program and for the device, and is given back whole.
     pub window: usize,
     /// Connections that are sure of a buffer at any time, if there are as many buffers.
@@ -87,20 +90,26 @@ impl Default for Limits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Bytes of files that are mapped for the device now.
+    /// Bytes of files, in whole pages, that are mapped for the device now.
     pub mapped: usize,
     /// The most that there were.
     pub most_mapped: usize,
-    /// Bytes of files that were read, as there was no room to map them, or as they could not be.
-    pub read: u64,
+    /// Bytes of files that were read, and of memory that was copied, as there was no room to map or to lend
+    /// them, or as they could not be.
+    pub copied: u64,
 }
 
-/// There is none now; it comes back.
-pub(crate) struct NoRoom;
+/// Why bytes are not reachable for the device.
+pub(crate) enum Obstacle {
+    /// There is no room now; it comes back.
+    NoRoom,
+    /// They never will be.
+    Broken(OutboxError),
+}
 
 enum Kept<M: DmaMemory> {
     Buffer(Arc<DmaBuffer<M>>),
-    /// A range of a file of so many bytes.
+    /// A range of a file, in so many bytes of pages.
     Window(usize),
 }
 
@@ -145,7 +154,10 @@ pub(crate) struct Files<M: DmaMemory> {
     free: Vec<Arc<DmaBuffer<M>>>,
     kept: HashMap<RegionId, Kept<M>>,
     pub(crate) counters: Counters,
-    /// Bytes to read before the system is asked for more again.
+    /// The system let no more be mapped than so many bytes. Until some are given back it is not asked
+    /// again, …
+    full_at: usize,
+    /// … or, if none were, until so many have been read.
     read_first: u64,
     /// Regions of the program's that were released.
     pub(crate) others: VecDeque<(RegionId, Arc<dyn Region>)>,
@@ -161,6 +173,7 @@ impl<M: DmaMemory> Files<M> {
             free: Vec::new(),
             kept: HashMap::new(),
             counters: Counters::default(),
+            full_at: usize::MAX,
             read_first: 0,
             others: VecDeque::new(),
             page: rustix::param::page_size() as u64,
@@ -182,81 +195,66 @@ impl<M: DmaMemory> Files<M> {
         now: Instant,
         piece: &mut Piece,
         claims: &mut Claims,
-    ) -> Result<(), NoRoom> {
-        if piece.placed.is_some() {
+    ) -> Result<(), Obstacle> {
+        let is_direct = matches!(piece.source, Source::Memory(_)) && !piece.is_copied();
+        if piece.placed.is_some() || is_direct {
             return Ok(());
         }
-        if matches!(piece.source, Source::File(_)) && !piece.is_read {
+        if matches!(piece.source, Source::File(_)) && !piece.is_copied() {
             piece.placed = self.window(stack, now, piece, claims)?;
             if piece.placed.is_some() {
                 return Ok(());
             }
         }
-        let (position, rest) = (piece.position, piece.rest());
-        let (region, len) = match &piece.source {
-            Source::Memory(_) => return Ok(()),
-            Source::Text(bytes) => self.put(stack, now, claims, |into| {
-                let from = usize::try_from(position).unwrap_or(usize::MAX);
-                let rest = bytes.get(from..).unwrap_or_default();
-                let len = rest.len().min(into.len());
-                for (to, from) in into.iter_mut().zip(rest) {
-                    *to = *from;
-                }
-                len
-            })?,
-            Source::File(file) => self.put(stack, now, claims, |into| {
-                let len = into.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
-                LiveFile::read(file, position, into.get_mut(..len).unwrap_or_default());
-                len
-            })?,
-        };
-        let read = matches!(piece.source, Source::File(_));
-        if read {
-            self.counters.read += len as u64;
+        let (region, len) = self.put(stack, now, piece, claims)?;
+        let copied = !matches!(piece.source, Source::Text(_));
+        if copied {
+            self.counters.copied += len as u64;
             self.read_first = self.read_first.saturating_sub(len as u64);
         }
         piece.placed = Some(Placed {
             region,
-            start: position,
+            start: piece.position,
             len,
-            read,
+            copied,
         });
         Ok(())
     }
 
-    /// Fills a buffer; returns its region and how many bytes are in it.
+    /// Fills a buffer with the next bytes of a piece; returns its region and how many are in it.
     ///
-    /// A connection that has none may have the last one; one that has some leaves as many as others may
-    /// want.
+    /// A connection that has none may have the last one; one that has some leaves one for each other.
     fn put<Q: TxQueue>(
         &mut self,
         stack: &mut Stack<Q, M>,
         now: Instant,
+        piece: &Piece,
         claims: &mut Claims,
-        fill: impl FnOnce(&mut [u8]) -> usize,
-    ) -> Result<(RegionId, usize), NoRoom> {
-        if claims.buffers > 0 && self.free.len() <= self.limits.connections {
-            return Err(NoRoom);
+    ) -> Result<(RegionId, usize), Obstacle> {
+        if claims.buffers > 0 && self.free.len() < self.limits.connections {
+            return Err(Obstacle::NoRoom);
         }
-        let mut buffer = self.free.pop().ok_or(NoRoom)?;
+        let mut buffer = self.free.pop().ok_or(Obstacle::NoRoom)?;
         // Whoever had it before has given it back.
-        let Some(bytes) = Arc::get_mut(&mut buffer).map(DmaBuffer::as_mut_slice) else {
-            log::error!("a buffer that was given back is in use");
-            return Err(NoRoom);
-        };
-        let bytes_there = bytes.len().min(BUFFER);
-        let len = fill(bytes.get_mut(..bytes_there).unwrap_or_default());
+        let bytes = Arc::get_mut(&mut buffer).map(DmaBuffer::as_mut_slice);
+        let bytes = bytes.unwrap_or_default();
+        let len = bytes.len().min(BUFFER);
+        let len = len.min(usize::try_from(piece.rest()).unwrap_or(usize::MAX));
+        let filled = fill(stack, piece, bytes.get_mut(..len).unwrap_or_default());
         let region: Arc<DmaBuffer<M>> = Arc::clone(&buffer);
-        match stack.register(region) {
+        let registered = filled.and_then(|()| {
+            let id = stack.register(region);
+            id.map_err(|error| OutboxError::Send(SendError::Lend(error)))
+        });
+        match registered {
             Ok(id) => {
                 self.kept.insert(id, Kept::Buffer(buffer));
                 claims.add(id, 0, now);
                 Ok((id, len))
             }
             Err(error) => {
-                log::warn!("a buffer cannot be lent: {error}");
                 self.free.push(buffer);
-                Err(NoRoom)
+                Err(Obstacle::Broken(error))
             }
         }
     }
@@ -268,23 +266,24 @@ impl<M: DmaMemory> Files<M> {
         now: Instant,
         piece: &mut Piece,
         claims: &mut Claims,
-    ) -> Result<Option<Placed>, NoRoom> {
+    ) -> Result<Option<Placed>, Obstacle> {
         let Source::File(file) = &piece.source else {
             return Ok(None);
         };
         let (start, len) = self.next_window(piece);
+        let pages = len.next_multiple_of(self.page as usize);
         // What it has itself comes back by acknowledgments of its own; for what others have, which may
         // be slow, it does not wait.
-        if claims.mapped > 0 && claims.mapped + len > self.limits.connection {
-            return Err(NoRoom);
+        let waits_for_itself = claims.mapped > 0;
+        if waits_for_itself && claims.mapped + pages > self.limits.connection {
+            return Err(Obstacle::NoRoom);
         }
         let mapped = self.counters.mapped;
-        let is_full = self.read_first > 0 || (mapped > 0 && mapped + len > self.limits.total);
-        if is_full {
-            return if claims.mapped > 0 {
-                Err(NoRoom)
-            } else {
-                Ok(None)
+        let is_over = mapped + pages > self.limits.total || mapped >= self.full_at;
+        if is_over || self.read_first > 0 {
+            return match waits_for_itself {
+                true => Err(Obstacle::NoRoom),
+                false => Ok(None),
             };
         }
         let registered = self.map_live(file, start, len).and_then(|region| {
@@ -293,32 +292,41 @@ impl<M: DmaMemory> Files<M> {
         });
         let region = match registered {
             Ok(region) => region,
-            Err(NotMapped::Full(_)) if claims.mapped > 0 => return Err(NoRoom),
             Err(why) => {
                 log::debug!("a file is read, not lent: {why}");
                 match why {
-                    NotMapped::Full(_) => self.read_first = READ_BEFORE_RETRY,
-                    NotMapped::Failed(_) => piece.is_read = true,
+                    NotMapped::Full(_) if mapped > 0 => self.full_at = mapped,
+                    NotMapped::Full(_) => self.read_first = COPIED_BEFORE_RETRY,
+                    NotMapped::Failed(_) => piece.copy_next(COPIED_BEFORE_RETRY),
                 }
-                return Ok(None);
+                return match waits_for_itself && self.full_at <= mapped {
+                    true => Err(Obstacle::NoRoom),
+                    false => Ok(None),
+                };
             }
         };
-        self.kept.insert(region, Kept::Window(len));
-        self.counters.mapped += len;
+        self.kept.insert(region, Kept::Window(pages));
+        self.counters.mapped += pages;
         self.counters.most_mapped = self.counters.most_mapped.max(self.counters.mapped);
-        claims.add(region, len, now);
+        claims.add(region, pages, now);
         Ok(Some(Placed {
             region,
             start,
             len,
-            read: false,
+            copied: false,
         }))
     }
 
     /// The range of the file that is to be mapped: where it begins, and its length.
     fn next_window(&self, piece: &Piece) -> (u64, usize) {
-        let longest = self.limits.window.min(self.limits.connection) as u64;
-        let window = longest.next_multiple_of(self.page).max(self.page);
+        let Limits {
+            connection,
+            total,
+            window,
+            ..
+        } = self.limits;
+        let longest = (window.min(connection).min(total) as u64).min(LONGEST_WINDOW);
+        let window = (longest & !(self.page - 1)).max(self.page);
         let start = piece.position & !(self.page - 1);
         let stop = (piece.position / window + 1).saturating_mul(window);
         let len = stop.min(piece.end).saturating_sub(start);
@@ -327,6 +335,7 @@ impl<M: DmaMemory> Files<M> {
 
     fn map_live(&self, file: &File, start: u64, len: usize) -> Result<Arc<dyn Region>, NotMapped> {
         let failed = |error: &dyn fmt::Display| NotMapped::Failed(error.to_string());
+        // A file has a mapping, and with it a descriptor, for each window.
         let file = file.try_clone().map_err(|error| failed(&error))?;
         let file = LiveFile::map(file, start, len).map_err(|error| failed(&error))?;
         self.map.map(file)
@@ -367,11 +376,41 @@ impl<M: DmaMemory> Files<M> {
                     self.free.push(buffer);
                 }
                 // The region unmaps the file when it is dropped.
-                Some(Kept::Window(len)) => self.counters.mapped -= len,
+                Some(Kept::Window(pages)) => {
+                    self.counters.mapped -= pages;
+                    self.full_at = usize::MAX;
+                }
                 None => self.others.push_back((id, region)),
             }
         }
         worked
+    }
+}
+
+/// The next bytes of a piece.
+fn fill<Q: TxQueue, M: DmaMemory>(
+    stack: &Stack<Q, M>,
+    piece: &Piece,
+    into: &mut [u8],
+) -> Result<(), OutboxError> {
+    match &piece.source {
+        Source::Memory(region) => {
+            let start = usize::try_from(piece.position).unwrap_or(usize::MAX);
+            let copied = stack.port().ledger().copy_now(*region, start, into);
+            copied.map_err(|error| OutboxError::Send(SendError::Lend(error)))
+        }
+        Source::Text(bytes) => {
+            let from = usize::try_from(piece.position).unwrap_or(usize::MAX);
+            let rest = bytes.get(from..).unwrap_or_default();
+            for (to, from) in into.iter_mut().zip(rest) {
+                *to = *from;
+            }
+            Ok(())
+        }
+        Source::File(file) => {
+            let read = LiveFile::read(file, piece.position, into);
+            read.map_err(|error| OutboxError::Read(error.kind()))
+        }
     }
 }
 

@@ -12,8 +12,9 @@
 //!
 //! A file is sent as it is at the moment ([`LiveFile`](pagewire_vfio::LiveFile)). Windows are locked in
 //! memory while they are mapped, which [`Limits`] bound. What is beyond them, or cannot be mapped, is
-//! read into a buffer, a little at a time, so that a connection never waits for what another one holds;
-//! [`Done::read`] and [`Counters::read`] tell how much.
+//! read into a buffer, a little at a time, so that no connection waits for what another one holds; memory
+//! that cannot be lent for the moment is copied likewise. [`Done::copied`] and [`Counters::copied`] tell how
+//! much.
 //!
 //! That a message is over, each byte of it acknowledged and read by the device for the last time, a
 //! program learns as it likes ([`Notice`]): it asks, it is called back, or a file descriptor of its
@@ -34,14 +35,17 @@
 //!     id: ConnectionId,
 //!     file: File,
 //!     len: u64,
-//! ) {
+//! ) -> Result<Option<Instant>, QueueError> {
 //!     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n");
 //!     outbox.send(id, Message::new().text(head).file(file, 0..len).tag(1));
 //!     // In each round of the program's loop:
 //!     outbox.poll(stack, now);
+//!     let timer = stack.poll(now)?;
+//!     outbox.poll(stack, now);
 //!     while let Some(done) = outbox.done(id) {
 //!         println!("{} of {} bytes arrived", done.delivered, done.len);
 //!     }
+//!     Ok(timer)
 //! }
 //! ```
 #![forbid(unsafe_code)]
@@ -50,11 +54,12 @@
 mod calls;
 mod completions;
 mod files;
+mod handing;
 mod line;
 mod message;
 mod outbox;
 
-pub use completions::{Completions, Done, Notice};
+pub use completions::{Completions, Done, Notice, OutboxError};
 pub use files::{BUFFER, Counters, Limits, MapFile, NotMapped};
 pub use message::Message;
 pub use outbox::Outbox;

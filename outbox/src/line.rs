@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use pagewire_hal::RegionId;
-use pagewire_tcp::{Completion, ConnectionId, Explanation, Outcome, SendError, SendOptions};
+use pagewire_tcp::{Completion, ConnectionId, Explanation, Outcome, SendOptions};
 
-use crate::completions::{Done, Notice};
+use crate::completions::{Done, Notice, OutboxError};
 use crate::files::Claims;
 use crate::message::{Message, Piece};
 
@@ -49,11 +49,11 @@ struct Account {
     tag: u64,
     len: u64,
     delivered: u64,
-    read: u64,
+    copied: u64,
     calls: u64,
     held: Duration,
     outcome: Outcome,
-    error: Option<SendError>,
+    error: Option<OutboxError>,
     explanation: Option<Explanation>,
 }
 
@@ -78,7 +78,7 @@ impl Line {
             tag,
             len,
             delivered: 0,
-            read: 0,
+            copied: 0,
             calls: 0,
             held: Duration::ZERO,
             outcome: Outcome::Delivered,
@@ -89,7 +89,7 @@ impl Line {
 
     /// The stack has accepted bytes of the message before all that wait. The regions are used up with
     /// them.
-    pub(crate) fn accepted(&mut self, bytes: usize, ends: Vec<RegionId>, read: u64) {
+    pub(crate) fn accepted(&mut self, bytes: usize, ends: Vec<RegionId>, copied: u64) {
         self.calls.push_back(Call {
             bytes,
             ends,
@@ -97,7 +97,7 @@ impl Line {
         });
         let first = self.accounts.len().checked_sub(self.waiting.len() + 1);
         if let Some(account) = first.and_then(|first| self.accounts.get_mut(first)) {
-            account.read += read;
+            account.copied += copied;
         }
     }
 
@@ -158,19 +158,20 @@ impl Line {
     }
 
     /// What waits will never be accepted.
-    pub(crate) fn refuse_waiting(&mut self, id: ConnectionId, error: Option<SendError>) {
+    pub(crate) fn refuse_waiting(&mut self, id: ConnectionId, error: OutboxError) {
         let waiting = self.waiting.len();
         for account in self.accounts.iter_mut().rev().take(waiting) {
             account.outcome = Outcome::Aborted;
-            account.error = error;
+            account.error = Some(error);
         }
         while !self.waiting.is_empty() {
             self.finish(id);
         }
     }
 
-    /// Nothing more will be heard of it.
-    pub(crate) fn abandon(&mut self, id: ConnectionId) {
+    /// Nothing more will be heard of it; whether something was to be.
+    pub(crate) fn abandon(&mut self, id: ConnectionId) -> bool {
+        let had_any = !self.accounts.is_empty();
         self.waiting.clear();
         self.calls.clear();
         for account in &mut self.accounts {
@@ -179,6 +180,7 @@ impl Line {
         while !self.accounts.is_empty() {
             self.close_account(id);
         }
+        had_any
     }
 
     fn close_account(&mut self, id: ConnectionId) {
@@ -192,7 +194,7 @@ impl Line {
             delivered: account.delivered,
             outcome: account.outcome,
             error: account.error,
-            read: account.read,
+            copied: account.copied,
             calls: account.calls,
             held: account.held,
             explanation: account.explanation,

@@ -25,8 +25,9 @@ impl Message {
     /// Adds a range of a region that the stack knows ([`Stack::register`](pagewire_tcp::Stack::register)).
     #[must_use]
     pub fn slice(self, slice: Slice) -> Self {
-        let end = slice.start.saturating_add(slice.len);
-        let range = slice.start as u64..end as u64;
+        // What no region has is not taken for nothing: the stack refuses it.
+        let start = (slice.start as u64).min(u64::MAX - 1);
+        let range = start..start.saturating_add(slice.len as u64);
         self.piece(Source::Memory(slice.region), range)
     }
 
@@ -39,7 +40,8 @@ impl Message {
     }
 
     /// Adds a range of a regular file that is open for reading, as it is at the moment when the device
-    /// reads it. What lies beyond its end then is zeros.
+    /// reads it. What lies beyond its end then is zeros. One that cannot be read any more, neither by the
+    /// device nor by the system, breaks the connection ([`OutboxError::Read`](crate::OutboxError::Read)).
     #[must_use]
     pub fn file(self, file: File, range: Range<u64>) -> Self {
         self.piece(Source::File(file), range)
@@ -52,7 +54,7 @@ impl Message {
                 position: range.start,
                 end: range.end,
                 placed: None,
-                is_read: false,
+                copy_until: 0,
             });
         }
         self
@@ -75,7 +77,8 @@ impl Message {
     /// Bytes that are not accepted yet.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.pieces.iter().map(Piece::rest).sum()
+        let rests = self.pieces.iter().map(Piece::rest);
+        rests.fold(0, u64::saturating_add)
     }
 
     /// Whether nothing is left to accept.
@@ -101,8 +104,8 @@ pub(crate) struct Piece {
     pub(crate) end: u64,
     /// A part of it that was made reachable for the device.
     pub(crate) placed: Option<Placed>,
-    /// A file that cannot be mapped.
-    pub(crate) is_read: bool,
+    /// Up to here bytes are copied that would be lent or mapped otherwise.
+    copy_until: u64,
 }
 
 /// A region with bytes of a text or a file.
@@ -112,8 +115,8 @@ pub(crate) struct Placed {
     /// Which position of the source its first byte is.
     pub(crate) start: u64,
     pub(crate) len: usize,
-    /// They were read from a file.
-    pub(crate) read: bool,
+    /// They were read from a file, or copied from memory that could not be lent.
+    pub(crate) copied: bool,
 }
 
 impl Placed {
@@ -128,11 +131,21 @@ impl Piece {
         self.end - self.position
     }
 
+    /// Whether the next bytes are to be copied.
+    pub(crate) const fn is_copied(&self) -> bool {
+        self.position < self.copy_until
+    }
+
+    /// The next bytes are to be copied.
+    pub(crate) const fn copy_next(&mut self, bytes: u64) {
+        self.copy_until = self.position.saturating_add(bytes);
+    }
+
     /// The next bytes, as far as they are reachable: `None` if none is.
     pub(crate) fn slice(&self) -> Option<Slice> {
         let (region, start, end) = match (&self.source, &self.placed) {
-            (Source::Memory(region), _) => (*region, 0, self.end),
             (_, Some(placed)) => (placed.region, placed.start, placed.end().min(self.end)),
+            (Source::Memory(region), None) => (*region, 0, self.end),
             (_, None) => return None,
         };
         Some(Slice {

@@ -6,15 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pagewire_hal::{DmaMemory, Instant, Region, RegionId, TxQueue};
-use pagewire_tcp::{ConnectionId, SendError, SendOptions, Slice, Stack, State};
+use pagewire_tcp::{ConnectionId, Stack};
 
-use crate::completions::{Done, Notice};
+use crate::completions::{Done, Notice, OutboxError};
 use crate::files::{BUFFER, Counters, Files, Limits, MapFile};
+use crate::handing::{hand_over, offer, take_completions};
 use crate::line::Line;
-use crate::message::{Message, Piece};
-
-/// Pieces of one call of `Stack::send`.
-const MOST_PIECES: usize = 16;
+use crate::message::Message;
 
 /// What the connections of one [`Stack`] have to send. It hands over as much as there is room for, keeps
 /// the place, and takes the stack's completions and released regions: nobody else is to take those.
@@ -47,7 +45,9 @@ impl<M: DmaMemory> Outbox<M> {
     }
 
     /// Adds a buffer, for texts and for what is read of files: [`BUFFER`] bytes of memory that the device
-    /// reaches. Of the two for each connection that are sensible, one is being sent and one has not arrived.
+    /// reaches, of the stack's device. Two for each connection are sensible: one that is being sent, and one
+    /// that has not arrived. As long as there are as many as connections ([`Limits::connections`]), none waits
+    /// for what another one holds; without any, texts wait for ever.
     pub fn add_buffer(&mut self, memory: M) {
         debug_assert!(memory.len() >= BUFFER, "a buffer is too short");
         self.files.add_buffer(memory);
@@ -74,6 +74,13 @@ impl<M: DmaMemory> Outbox<M> {
         self.lines.get(&id).map_or(0, |line| line.waiting.len())
     }
 
+    /// Connections that it knows: each of which something was sent or asked for, until it is
+    /// [removed](Self::remove).
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.lines.len()
+    }
+
     /// Ends the sending direction of a connection behind all that waits.
     pub fn close<Q: TxQueue>(&mut self, stack: &mut Stack<Q, M>, now: Instant, id: ConnectionId) {
         match self.lines.get_mut(&id) {
@@ -85,8 +92,10 @@ impl<M: DmaMemory> Outbox<M> {
         }
     }
 
-    /// Aborts and removes a connection, from the stack too, and gives back all that was its own. Returns
-    /// what it has not been asked for, and what has become of messages that were not over.
+    /// Aborts and removes a connection, from the stack too, and gives back all that was its own. To be
+    /// called of each connection in the end, in place of [`Stack::remove`]. Returns what it has not been
+    /// asked for, and what has become of messages that were not over; with another [`Notice`] than `Poll`
+    /// that has gone there.
     pub fn remove<Q: TxQueue>(
         &mut self,
         stack: &mut Stack<Q, M>,
@@ -136,7 +145,8 @@ impl<M: DmaMemory> Outbox<M> {
     }
 
     /// Takes what is over, and hands over what there is room for; whether there was anything. To be
-    /// called in each round before [`Stack::poll`].
+    /// called in each round before [`Stack::poll`], for what it hands over; and after it, before a program
+    /// sleeps: what the device has done, and who does not answer any more, the stack finds out there.
     pub fn poll<Q: TxQueue>(&mut self, stack: &mut Stack<Q, M>, now: Instant) -> bool {
         let mut worked = self.files.collect(stack);
         // Another one first each time: what there is too little of goes round.
@@ -154,7 +164,7 @@ impl<M: DmaMemory> Outbox<M> {
             if stack.state(id).is_none() {
                 // Removed behind our back.
                 self.files.give_up_all(stack, &mut line.claims);
-                line.abandon(id);
+                worked |= line.abandon(id);
             }
             worked |= hand_over(&mut self.files, line, stack, now, id);
             line.is_busy = false;
@@ -172,7 +182,7 @@ impl<M: DmaMemory> Outbox<M> {
         now: Instant,
         id: ConnectionId,
         message: &mut Message,
-    ) -> Result<usize, SendError> {
+    ) -> Result<usize, OutboxError> {
         let line = self.lines.entry(id).or_default();
         if !line.waiting.is_empty() {
             return Ok(0);
@@ -209,133 +219,4 @@ fn mark_busy(busy: &mut VecDeque<ConnectionId>, line: &mut Line, id: ConnectionI
     if !std::mem::replace(&mut line.is_busy, true) {
         busy.push_back(id);
     }
-}
-
-/// Takes the stack's completions of one connection; whether there were any.
-fn take_completions<Q: TxQueue, M: DmaMemory>(
-    files: &mut Files<M>,
-    line: &mut Line,
-    stack: &mut Stack<Q, M>,
-    now: Instant,
-    id: ConnectionId,
-) -> bool {
-    let mut worked = false;
-    while let Some((completion, explanation)) = stack.explained(now, id) {
-        worked = true;
-        for region in line.completed(id, &completion, explanation.as_ref()) {
-            files.give_up(stack, region, &mut line.claims);
-        }
-    }
-    worked
-}
-
-/// Hands over what waits; whether any of it was accepted, or refused for ever.
-fn hand_over<Q: TxQueue, M: DmaMemory>(
-    files: &mut Files<M>,
-    line: &mut Line,
-    stack: &mut Stack<Q, M>,
-    now: Instant,
-    id: ConnectionId,
-) -> bool {
-    let mut worked = false;
-    while let Some(mut first) = line.waiting.pop_front() {
-        let is_done = first.pieces.is_empty();
-        let (pieces, options) = (&mut first.pieces, &first.options);
-        let offered = match is_done {
-            true => Ok(0),
-            false => offer(files, line, stack, (now, id), pieces, options),
-        };
-        line.waiting.push_front(first);
-        match offered {
-            _ if is_done => line.finish(id),
-            Ok(0) if accepts_data(stack, id) => return worked,
-            Ok(0) => line.refuse_waiting(id, Some(SendError::Closed)),
-            Ok(_) => {}
-            Err(error) => {
-                // The peer would take what comes next for the rest of this message.
-                stack.abort(now, id);
-                line.refuse_waiting(id, Some(error));
-            }
-        }
-        worked = true;
-    }
-    if std::mem::take(&mut line.closing) {
-        stack.close(now, id);
-        worked = true;
-    }
-    worked
-}
-
-fn accepts_data<Q: TxQueue, M: DmaMemory>(stack: &Stack<Q, M>, id: ConnectionId) -> bool {
-    use State::{CloseWait, Established, SynReceived, SynSent};
-    let state = stack.state(id);
-    matches!(state, Some(SynSent | SynReceived | Established | CloseWait))
-}
-
-/// Makes one call of `Stack::send` with the first pieces; returns how many bytes were accepted.
-fn offer<Q: TxQueue, M: DmaMemory>(
-    files: &mut Files<M>,
-    line: &mut Line,
-    stack: &mut Stack<Q, M>,
-    (now, id): (Instant, ConnectionId),
-    pieces: &mut VecDeque<Piece>,
-    options: &SendOptions,
-) -> Result<usize, SendError> {
-    if pieces.is_empty() || stack.send_room(id) == 0 {
-        return Ok(0);
-    }
-    let Some((slices, count)) = gather(files, line, stack, now, pieces) else {
-        return Ok(0);
-    };
-    let slices = slices.get(..count).unwrap_or_default();
-    let accepted = stack.send_with(now, id, slices, 0, options)?;
-    if accepted == 0 {
-        return Ok(0);
-    }
-    let mut used_up = Vec::new();
-    let (mut left, mut read) = (accepted as u64, 0);
-    while let Some(piece) = pieces.front_mut().filter(|_| left > 0) {
-        let bytes = left.min(piece.rest());
-        left -= bytes;
-        read += if piece.placed.is_some_and(|placed| placed.read) {
-            bytes
-        } else {
-            0
-        };
-        used_up.extend(piece.advance(bytes).map(|placed| placed.region));
-        if piece.rest() > 0 {
-            break;
-        }
-        pieces.pop_front();
-    }
-    line.accepted(accepted, used_up, read);
-    Ok(accepted)
-}
-
-/// The first pieces as slices, and how many: up to where one is not reachable whole. `None`: there is no
-/// room even for the first.
-fn gather<Q: TxQueue, M: DmaMemory>(
-    files: &mut Files<M>,
-    line: &mut Line,
-    stack: &mut Stack<Q, M>,
-    now: Instant,
-    pieces: &mut VecDeque<Piece>,
-) -> Option<([Slice; MOST_PIECES], usize)> {
-    let mut gathered: Option<[Slice; MOST_PIECES]> = None;
-    let mut count = 0;
-    for piece in pieces.iter_mut().take(MOST_PIECES) {
-        let placed = files.place(stack, now, piece, &mut line.claims);
-        let Some(slice) = placed.ok().and_then(|()| piece.slice()) else {
-            break;
-        };
-        let slices = gathered.get_or_insert([slice; MOST_PIECES]);
-        if let Some(place) = slices.get_mut(count) {
-            *place = slice;
-        }
-        count += 1;
-        if (slice.len as u64) < piece.rest() {
-            break;
-        }
-    }
-    gathered.map(|slices| (slices, count))
 }

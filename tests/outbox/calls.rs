@@ -2,7 +2,7 @@
 
 use pagewire::hal::RegionId;
 use pagewire::tcp::{Outcome, SendError, SendOptions, Slice};
-use pagewire_outbox::{Limits, Message};
+use pagewire_outbox::{Limits, Message, OutboxError};
 
 use super::desk::{Desk, file};
 use super::machine::{Kind, PAGE, Setup};
@@ -74,7 +74,7 @@ fn sendfile_goes_on_where_it_stopped() {
         });
         assert!(calls > 9, "{calls} calls of 10,000 bytes at most");
         assert_eq!(desk.machine.arrived(0), &content[4321..99_999], "{kind:?}");
-        assert_eq!(desk.outbox.counters().read, 0);
+        assert_eq!(desk.outbox.counters().copied, 0);
         desk.assert_all_back();
     }
 }
@@ -114,7 +114,7 @@ fn a_head_a_file_and_a_tail_in_one_call() {
         let expected = [HEAD, &content[10..], TAIL].concat();
         assert_eq!(desk.machine.arrived(0), expected, "{kind:?}");
         let account = done.explanation.unwrap();
-        assert_eq!((account.lent, done.read), (len as u64, 0));
+        assert_eq!((account.lent, done.copied), (len as u64, 0));
         assert_eq!(account.copied_early.total(), 0);
         desk.assert_all_back();
     }
@@ -192,11 +192,14 @@ fn the_end_of_the_sending_direction_comes_behind_all_that_waits() {
     let sent = desk
         .outbox
         .try_send(&mut desk.machine.stack, now, id, &mut late);
-    assert_eq!(sent, Err(SendError::Closed));
+    assert_eq!(sent, Err(OutboxError::Send(SendError::Closed)));
     desk.outbox.send(id, Message::new().text("late").tag(7));
     let done = desk.done(0);
     assert_eq!((done.tag, done.outcome), (7, Outcome::Aborted));
-    assert_eq!((done.delivered, done.error), (0, Some(SendError::Closed)));
+    assert_eq!(
+        (done.delivered, done.error),
+        (0, Some(OutboxError::Send(SendError::Closed)))
+    );
 }
 
 /// A region that the stack does not know breaks the message, and with it the connection: the peer would
@@ -214,13 +217,19 @@ fn an_unknown_region_breaks_a_message() {
     let (now, id) = (desk.machine.host.now(), desk.id(0));
     let stack = &mut desk.machine.stack;
     let sent = desk.outbox.write(stack, now, id, slice, 1);
-    assert!(matches!(sent, Err(SendError::Lend(_))), "{sent:?}");
+    assert!(
+        matches!(sent, Err(OutboxError::Send(SendError::Lend(_)))),
+        "{sent:?}"
+    );
     assert!(stack.is_established(id), "nothing of it was sent");
     let message = Message::new().text("head").slice(slice).tag(2);
     desk.outbox.send(id, message);
     let done = desk.done(0);
     assert_eq!((done.tag, done.outcome), (2, Outcome::Aborted));
-    assert!(matches!(done.error, Some(SendError::Lend(_))));
+    assert!(matches!(
+        done.error,
+        Some(OutboxError::Send(SendError::Lend(_)))
+    ));
     assert!(desk.machine.stack.error(id).is_some());
     let rest = desk.outbox.remove(&mut desk.machine.stack, now, id);
     assert!(rest.is_empty());

@@ -76,6 +76,7 @@ impl Desk {
         let now = self.machine.host.now();
         self.outbox.poll(&mut self.machine.stack, now);
         self.machine.round();
+        self.outbox.poll(&mut self.machine.stack, now);
     }
 
     pub(crate) fn run_until<T>(

@@ -61,20 +61,27 @@ impl LiveFile {
         })
     }
 
-    /// Copies bytes of a file as they are now; zeros where it has none, or cannot be read.
-    pub fn read(file: &File, offset: u64, into: &mut [u8]) {
+    /// Copies bytes of a file as they are now; zeros behind its end.
+    ///
+    /// # Errors
+    /// What the system says; the rest is zeros.
+    pub fn read(file: &File, offset: u64, into: &mut [u8]) -> std::io::Result<()> {
         let mut filled = 0;
         while let Some(rest) = into.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match file.read_at(rest, offset.saturating_add(filled as u64)) {
-                Ok(0) => return rest.fill(0),
+                Ok(0) => {
+                    rest.fill(0);
+                    return Ok(());
+                }
                 Ok(bytes) => filled += bytes,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    log::warn!("a file that is being sent cannot be read: {error}");
-                    return rest.fill(0);
+                    rest.fill(0);
+                    return Err(error);
                 }
             }
         }
+        Ok(())
     }
 
     /// Offset in the file of the first byte.
@@ -102,7 +109,9 @@ unsafe impl Lendable for LiveFile {
 
 impl Live for LiveFile {
     fn copy_to(&self, start: usize, into: &mut [u8]) {
-        Self::read(&self.file, self.offset + start as u64, into);
+        if let Err(error) = Self::read(&self.file, self.offset + start as u64, into) {
+            log::warn!("a file that is being sent cannot be read: {error}");
+        }
     }
 }
 

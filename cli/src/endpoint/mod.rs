@@ -53,6 +53,8 @@ pub(crate) struct Budget {
     pub(crate) total: usize,
     /// Connections at a time.
     pub(crate) connections: usize,
+    /// Buffers of a page, for texts and for what is copied.
+    pub(crate) buffers: usize,
     /// Fewer in a row are copied, where short ones are; the sender's own threshold if there is none.
     pub(crate) share_min: Option<usize>,
 }
@@ -95,8 +97,7 @@ impl<H: Home> Endpoint<H> {
             ..Limits::default()
         };
         let mut outbox = Outbox::new(home.mapper(), limits);
-        // One that is being sent for each connection, and one that has not arrived.
-        for _ in 0..2 * budget.connections {
+        for _ in 0..budget.buffers {
             let memory = nic.allocate(BUFFER, PAGE).map_err(|error| {
                 Failure::usage(format!("no memory for what is copied: {error}"))
             })?;
@@ -174,7 +175,8 @@ impl<H: Home> Endpoint<H> {
         let handed_over = self.outbox.poll(&mut self.stack, now);
         let posted = self.stack.port().counters().frames;
         let timer = self.stack.poll(now).map_err(nic_failed)?;
-        let mut worked = handed_over;
+        // What the device has done the stack has found out just now.
+        let mut worked = handed_over | self.outbox.poll(&mut self.stack, now);
         worked |= self.stack.port().counters().frames != posted;
         worked |= self.home.step();
         if now.saturating_since(self.looked) >= HEALTH {

@@ -76,23 +76,25 @@ impl FileReport {
         }
     }
 
-    /// Takes what is known of its way. What was read was lent from where it had been read to.
+    /// Takes what is known of its way. What was read counts there as lent, or as copied once more if
+    /// that was asked for, from where it had been read to.
     pub(super) fn add(&mut self, done: &Done) {
         let Some(whole) = &done.explanation else {
             return;
         };
         let early = whole.copied_early;
+        let of_lent = done.copied.min(whole.lent);
         self.taken = Taken {
-            lent: whole.lent.saturating_sub(done.read),
-            copied_as_asked: early.asked,
+            lent: whole.lent - of_lent,
+            copied_as_asked: early.asked.saturating_sub(done.copied - of_lent),
             copied_below_threshold: early.below_threshold,
             copied_over_limit: early.over_limit,
             copied_as_lending_was_refused: early.refused,
-            read: done.read,
+            read: done.copied,
         };
         self.sent = Sent {
-            shared: whole.shared.saturating_sub(done.read),
-            from_copies: whole.from_pool + done.read.min(whole.shared),
+            shared: whole.shared.saturating_sub(of_lent),
+            from_copies: whole.from_pool + of_lent.min(whole.shared),
             copied_no_gather: whole.no_gather,
             copied_over_budget: whole.over_budget,
             copied_too_short: whole.too_short,

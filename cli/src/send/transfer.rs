@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use pagewire::hal::{Instant, Nic};
-use pagewire::outbox::Message;
+use pagewire::outbox::{Message, OutboxError};
 use pagewire::tcp::{ConnectionId, SendOptions, State};
 
 use super::Args;
@@ -18,6 +18,8 @@ use crate::progress::progress_bar;
 
 /// Memory for what is copied.
 const COPIES: usize = 1 << 20;
+/// Buffers for what is read, where it cannot be mapped.
+const BUFFERS: usize = 64;
 /// How long the receiver may take to end its side after it has everything.
 const LINGER: Duration = Duration::from_secs(3);
 
@@ -83,6 +85,7 @@ impl<'a, H: Home> Transfer<'a, H> {
             connection: limit,
             total: limit,
             connections: 1,
+            buffers: BUFFERS,
             share_min: args.share_min,
         };
         let mut endpoint = Endpoint::<H>::open(&link, budget)?;
@@ -118,11 +121,11 @@ impl<'a, H: Home> Transfer<'a, H> {
             }
             let now = self.endpoint.home.now();
             let mut worked = self.endpoint.receive(now)?;
-            worked |= self.take_completions();
             self.drop_what_comes();
             self.close(now);
             let (active, timer) = self.endpoint.work(now)?;
             worked |= active;
+            worked |= self.take_completions()?;
             self.progress.set_position(self.delivered());
             if self.closed && self.over == self.inputs.len() && self.delivered() == self.total {
                 let since = *arrived.get_or_insert(now);
@@ -162,16 +165,20 @@ impl<'a, H: Home> Transfer<'a, H> {
         }
     }
 
-    fn take_completions(&mut self) -> bool {
+    fn take_completions(&mut self) -> Result<bool, Failure> {
         let mut worked = false;
         while let Some(done) = self.endpoint.outbox.done(self.id) {
             worked = true;
             if let Some(input) = self.inputs.get_mut(self.over) {
                 input.report.add(&done);
+                if let Some(error @ OutboxError::Read(_)) = done.error {
+                    let name = &input.report.name;
+                    return Err(Failure::failed(format!("cannot send {name}: {error}")));
+                }
             }
             self.over += 1;
         }
-        worked
+        Ok(worked)
     }
 
     /// Bytes that the receiver has.

@@ -39,6 +39,8 @@ impl<H: Home> Server<H> {
             connection: bytes(args.limit),
             total: bytes(args.total_limit),
             connections: usize::from(args.connections),
+            // One that is being sent for each connection, and one that has not arrived.
+            buffers: 2 * usize::from(args.connections),
             share_min: None,
         };
         let mut endpoint = Endpoint::<H>::open(&link, budget)?;
@@ -135,11 +137,12 @@ impl<H: Home> Server<H> {
                 }
             }
         }
-        let stack = &mut self.endpoint.stack;
+        let Endpoint { outbox, stack, .. } = &mut self.endpoint;
         self.resting.retain(|id| {
             let rests = stack.state(*id) == Some(State::TimeWait);
             if !rests {
-                stack.remove(now, *id);
+                // All that it had to tell is told.
+                outbox.remove(stack, now, *id);
             }
             rests
         });
@@ -153,6 +156,11 @@ impl<H: Home> Server<H> {
         for client in std::mem::take(&mut self.clients) {
             client.end(&mut self.endpoint, &mut self.journal, now)?;
         }
+        let Endpoint { outbox, stack, .. } = &mut self.endpoint;
+        for id in self.resting.drain(..) {
+            outbox.remove(stack, now, id);
+        }
+        debug_assert_eq!(outbox.connections(), 0, "no connection is forgotten");
         let ended = self.endpoint.end();
         self.report();
         self.journal.end()?;
@@ -163,9 +171,9 @@ impl<H: Home> Server<H> {
         let stats = self.endpoint.stack.stats().connections;
         let files = self.endpoint.outbox.counters();
         let totals = &mut self.journal.totals;
-        // What was read was lent from where it had been read to.
-        totals.shared_bytes = stats.shared_bytes.saturating_sub(files.read);
-        totals.copied_bytes = stats.copied.total().bytes + stats.rescued.bytes + files.read;
+        // What was copied was lent from where it had been copied to.
+        totals.shared_bytes = stats.shared_bytes.saturating_sub(files.copied);
+        totals.copied_bytes = stats.copied.total().bytes + stats.rescued.bytes + files.copied;
         totals.most_locked_bytes = files.most_mapped as u64;
     }
 }
