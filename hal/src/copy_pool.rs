@@ -22,11 +22,15 @@ pub struct CopyPool<M: DmaMemory> {
     region: Arc<Slots<M>>,
     id: RegionId,
     next: usize,
+    /// Slots that are used.
+    used: usize,
 }
 
 impl<M: DmaMemory> CopyPool<M> {
     /// A pool in `memory`, for loans of `ledger`. A slot has the size of `slot`, at least the
-    /// ledger's page; bytes behind the last whole slot are not used.
+    /// ledger's page; bytes behind the last whole slot are not used. Nor is every second slot, if
+    /// pages are to be kept apart ([`DmaMemory::pages_apart`]): what lies in two slots is never
+    /// contiguous then.
     ///
     /// # Errors
     /// [`LendError::OutOfRange`] if the memory does not begin at a multiple of the slot's size or
@@ -37,12 +41,18 @@ impl<M: DmaMemory> CopyPool<M> {
         if count == 0 || !aligned || slot.log2() < ledger.page().log2() {
             return Err(LendError::OutOfRange);
         }
+        let step = if memory.pages_apart() { 2 } else { 1 };
+        let state = |index: usize| {
+            // What is being written for ever is never had.
+            let used = index.is_multiple_of(step);
+            AtomicU32::new(if used { FREE } else { WRITTEN })
+        };
         let region = Arc::new(Slots {
             base: memory.pointer(),
             domain: memory.domain(),
             address: [memory.address()],
             slot,
-            states: (0..count).map(|_| AtomicU32::new(FREE)).collect(),
+            states: (0..count).map(state).collect(),
             _memory: memory,
         });
         let id = ledger.register(Arc::clone(&region) as Arc<dyn Region>)?;
@@ -50,6 +60,7 @@ impl<M: DmaMemory> CopyPool<M> {
             region,
             id,
             next: 0,
+            used: count.div_ceil(step),
         })
     }
 
@@ -65,10 +76,10 @@ impl<M: DmaMemory> CopyPool<M> {
         self.region.slot
     }
 
-    /// Bytes of all slots.
+    /// Bytes of all slots that are used.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.region.len()
+        self.used << self.region.slot.log2()
     }
 
     /// Whether there is no slot: never.

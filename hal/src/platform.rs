@@ -114,6 +114,12 @@ pub unsafe trait DmaMemory: Send + 'static {
     }
     /// Whose addresses these are.
     fn domain(&self) -> DomainId;
+    /// Whether no fragment should reach across the end of a page, although the pages are contiguous
+    /// for the device: one is known that loses the frame (QEMU's models of Intel's NICs, behind an
+    /// IOMMU).
+    fn pages_apart(&self) -> bool {
+        false
+    }
 }
 
 /// One PCI function and the machine around it, owned by its driver. A device on another bus can

@@ -21,6 +21,8 @@ pub(crate) struct Arena {
     /// The highest address that the device can emit.
     limit: u64,
     huge: bool,
+    /// Whether no fragment should reach across the end of a page.
+    apart: bool,
     chunks: Mutex<Vec<Chunk>>,
 }
 
@@ -99,12 +101,13 @@ impl Arena {
         space: &Arc<Space>,
         len: usize,
         limit: u64,
-        huge: bool,
+        (huge, apart): (bool, bool),
     ) -> Result<Arc<Self>, VfioError> {
         let arena = Self {
             space: Arc::clone(space),
             limit,
             huge,
+            apart,
             chunks: Mutex::new(Vec::new()),
         };
         if len > 0 {
@@ -244,6 +247,10 @@ unsafe impl DmaMemory for Memory {
 
     fn domain(&self) -> DomainId {
         self.arena.space.domain()
+    }
+
+    fn pages_apart(&self) -> bool {
+        self.arena.apart
     }
 }
 

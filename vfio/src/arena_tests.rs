@@ -9,7 +9,10 @@ const BELOW_4G: u64 = u32::MAX as u64;
 fn arena(len: usize) -> (Arc<Arena>, Arc<Books>) {
     let (iommu, books) = FakeIommu::new();
     let space = Space::new(iommu).unwrap();
-    (Arena::new(&space, len, BELOW_4G, false).unwrap(), books)
+    (
+        Arena::new(&space, len, BELOW_4G, (false, false)).unwrap(),
+        books,
+    )
 }
 
 /// The bytes, to write.
@@ -64,7 +67,7 @@ fn memory_is_aligned_where_the_addresses_are_not() {
     // No 2 MiB from a multiple of that on, but plenty from one of a page.
     let (iommu, books) = FakeIommu::with(vec![0x1000..=0x2f_ffff]);
     let space = Space::new(iommu).unwrap();
-    let arena = Arena::new(&space, 0, BELOW_4G, false).unwrap();
+    let arena = Arena::new(&space, 0, BELOW_4G, (false, false)).unwrap();
     let memory = arena.take(100, 8192).unwrap();
     assert!(memory.address().0.is_multiple_of(8192));
     assert!(is_where_the_iommu_says(&books, &memory));
@@ -73,7 +76,7 @@ fn memory_is_aligned_where_the_addresses_are_not() {
     // What cannot be aligned locks nothing, however often it is tried.
     let (iommu, books) = FakeIommu::with(vec![0x1000..=0x2f_ffff, 0x5f_f000..=0x7f_efff]);
     let space = Space::new(iommu).unwrap();
-    let arena = Arena::new(&space, 1, BELOW_4G, false).unwrap();
+    let arena = Arena::new(&space, 1, BELOW_4G, (false, false)).unwrap();
     let (before, free) = (space.mapped(), space.free());
     for _ in 0..5 {
         let error = arena.take(100, HUGE);
@@ -86,6 +89,16 @@ fn memory_is_aligned_where_the_addresses_are_not() {
     }
     assert_eq!((space.mapped(), space.free()), (before, free));
     assert_eq!(lock(&books.mapped).len(), 1);
+}
+
+#[test]
+fn memory_says_whether_its_pages_are_to_be_kept_apart() {
+    for apart in [false, true] {
+        let (iommu, _) = FakeIommu::new();
+        let space = Space::new(iommu).unwrap();
+        let arena = Arena::new(&space, 1, BELOW_4G, (false, apart)).unwrap();
+        assert_eq!(arena.take(64, 64).unwrap().pages_apart(), apart);
+    }
 }
 
 #[test]

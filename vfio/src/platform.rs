@@ -45,7 +45,8 @@ pub struct Options {
     /// fragment, unless the two pages happen to be neighbours in the guest's memory, and mark it
     /// done all the same (`net_tx_pkt_add_raw_fragment_pci`). No other device is known to. Regions
     /// are then mapped twice, which locks twice the memory, and a frame takes more fragments. For
-    /// rings and buffers huge pages help there.
+    /// rings and buffers huge pages help there, but for what lies in two; of a pool of copies
+    /// ([`CopyPool`](pagewire_hal::CopyPool)) only every second slot is used.
     pub pages_apart: Option<bool>,
 }
 
@@ -114,7 +115,6 @@ impl VfioPlatform {
         let limit = u64::MAX >> (64 - u32::from(options.address_bits.clamp(12, 64)));
         // Rings are made before anybody has asked the driver how many bits there may be.
         let below = limit.min(u64::from(u32::MAX));
-        let arena = Arena::new(&space, options.arena, below, options.huge_pages)?;
         let needed = || machine.is_qemu() && device.read_config(0) as u16 == INTEL;
         let pages = if options.pages_apart.unwrap_or_else(needed) {
             log::debug!("{address}: pages are kept apart");
@@ -122,6 +122,8 @@ impl VfioPlatform {
         } else {
             Pages::Joined
         };
+        let kinds = (options.huge_pages, pages == Pages::Apart);
+        let arena = Arena::new(&space, options.arena, below, kinds)?;
         let api = space.iommu().api().unwrap_or(Api::Group);
         log::debug!("{address}: open by the {api}");
         Ok(Self {

@@ -121,7 +121,7 @@ impl VfioUserPlatform {
         let limit = u64::MAX >> (64 - u32::from(options.address_bits.clamp(12, 64)));
         // Rings are made before anybody has asked the driver how many bits there may be.
         let below = limit.min(u64::from(u32::MAX));
-        let arena = Arena::new(&space, options.arena, below, false)?;
+        let arena = Arena::new(&space, options.arena, below, (false, false))?;
         Ok(Self {
             device: Arc::new(device),
             arena,
