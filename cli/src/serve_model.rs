@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use pagewire::hal::MacAddress;
@@ -13,6 +13,7 @@ use pagewire_models::vfio_user::{Event, Server};
 use pagewire_models::wire::Passed;
 use serde::Serialize;
 
+use crate::endpoint::parse_seconds;
 use crate::error::{Failure, print, shown};
 use crate::play::{self, Manner, Permit};
 use crate::software::SoftwareNic;
@@ -52,6 +53,10 @@ pub(crate) struct Args {
     /// recorded), none (no cable)
     #[arg(long, value_name = "WIRE")]
     wire: WireName,
+    /// With pair: seconds that a frame waits for an end that does not take it, before it is lost there
+    /// (default 0.2); more only where no end waits for this model
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    wire_patience: Option<Duration>,
     /// Take every freedom that the specification leaves to hardware, drawn from this seed; without
     /// it the NIC is the most obliging one
     #[arg(long, value_name = "N")]
@@ -125,7 +130,7 @@ struct Report {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let plugged = wire::plug(&args.wire)?;
+    let plugged = wire::plug(&args.wire, args.wire_patience)?;
     let (tally, recording) = (plugged.tally, plugged.recording);
     let manner = Manner {
         seed: args.seed,

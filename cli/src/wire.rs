@@ -6,6 +6,7 @@ use std::io::BufWriter;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use pagewire_models::Wire;
 use pagewire_models::wire::{Recorder, Recording, SharedWire, Silent, Tally, TallyHandle, Tap};
@@ -55,8 +56,8 @@ pub(crate) struct Plugged {
     pub(crate) recording: Option<Recording<BufWriter<File>>>,
 }
 
-/// Makes the wire.
-pub(crate) fn plug(name: &WireName) -> Result<Plugged, Failure> {
+/// Makes the wire. With `patience` a frame waits so long for an end of a pair that is slow.
+pub(crate) fn plug(name: &WireName, patience: Option<Duration>) -> Result<Plugged, Failure> {
     let failed = |error: std::io::Error| Failure::usage(format!("no wire: {error}"));
     let copy = |file: &dyn AsFd| file.as_fd().try_clone_to_owned().map_err(failed);
     Ok(match name {
@@ -66,7 +67,11 @@ pub(crate) fn plug(name: &WireName) -> Result<Plugged, Failure> {
             plugged(tap, vec![wake])
         }
         WireName::Pair(directory) => {
-            let wire = SharedWire::join(directory).map_err(|error| in_place(directory, &error))?;
+            let wire = SharedWire::join(directory);
+            let mut wire = wire.map_err(|error| in_place(directory, &error))?;
+            if let Some(patience) = patience {
+                wire.set_patience(patience);
+            }
             let wake = copy(&wire)?;
             plugged(wire, vec![wake])
         }

@@ -48,7 +48,7 @@ impl Home for ModelHome {
             let why = format!("--wire {name}: nobody is at its other end");
             return Err(Failure::usage(why));
         }
-        let plugged = wire::plug(name)?;
+        let plugged = wire::plug(name, None)?;
         let [a, b, c, d] = link.address.octets();
         let manner = Manner {
             seed: None,

@@ -24,10 +24,9 @@ const LONGEST_FRAME: usize = 66_000;
 /// How often the directory is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a frame waits for room at an end that is slow, before it is lost there: Linux lets as
-/// few as ten datagrams wait at a socket, and its process may not have its turn. No longer, as our
-/// own driver waits meanwhile: QEMU gives a vfio-user device up that has not answered for five seconds,
-/// and Linux's drivers look every two seconds whether a frame has left.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// few as ten datagrams wait at a socket, and its process may not have its turn. No longer, as it may
+/// wait for us: who drives a model and is the far end of its wire as well takes no frame meanwhile.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// Frames that are taken from the socket while a frame of ours waits; then it is lost.
 const WAITING: usize = 4096;
 
@@ -92,6 +91,14 @@ impl SharedWire {
         };
         wire.look();
         Ok(wire)
+    }
+
+    /// How long a frame waits for room at an end that is slow, before it is lost there: 200 ms if
+    /// nothing else was said. More where no end waits for another one; but QEMU gives a vfio-user
+    /// device up that has not answered for five seconds, and Linux's drivers look every two seconds
+    /// whether a frame has left.
+    pub const fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Looks for other ends, if it is time to.
