@@ -188,8 +188,14 @@ impl<'b, B: Bench> Session<'b, B> {
     }
 
     /// Lets time go on until `done` says so; `false` if patience has run out.
-    pub(crate) fn wait(
+    pub(crate) fn wait(&mut self, done: impl FnMut(&mut Self) -> Verdict<bool>) -> Verdict<bool> {
+        self.wait_for(self.options.patience, done)
+    }
+
+    /// The same with less patience.
+    pub(crate) fn wait_for(
         &mut self,
+        patience: Duration,
         mut done: impl FnMut(&mut Self) -> Verdict<bool>,
     ) -> Verdict<bool> {
         let mut waited = Duration::ZERO;
@@ -199,7 +205,7 @@ impl<'b, B: Bench> Session<'b, B> {
             if done(self)? {
                 return Ok(true);
             }
-            if waited >= self.options.patience {
+            if waited >= patience {
                 return Ok(false);
             }
             self.bench.advance(step);

@@ -131,8 +131,7 @@ fn hangs_and_comes_back<B: Bench>(
         reclaimed.map_err(|error| failed(MEND, format!("`reclaim` failed: {error}")))?;
         Ok(!tokens.is_empty())
     })?;
-    session.settle();
-    let frames: Vec<_> = std::iter::from_fn(|| session.bench.far_end().take()).collect();
+    let frames = seen(session, 1)?;
     ensure!(
         posted == Some(Ok(())) && tokens.len() == 1 && frames.iter().eq(solo.frames().take(1)),
         MEND,
@@ -142,6 +141,18 @@ fn hangs_and_comes_back<B: Bench>(
         frames.len()
     );
     Ok(())
+}
+
+/// What comes to the far end: waits for `count` frames, and then a while for what must not come.
+fn seen<B: Bench>(session: &mut Session<'_, B>, count: usize) -> Verdict<Vec<Vec<u8>>> {
+    let mut frames = Vec::new();
+    session.wait(|session| {
+        frames.extend(std::iter::from_fn(|| session.bench.far_end().take()));
+        Ok(frames.len() >= count)
+    })?;
+    session.settle();
+    frames.extend(std::iter::from_fn(|| session.bench.far_end().take()));
+    Ok(frames)
 }
 
 /// What a thread has to say at its end: its tokens, in the order in which they came back.
@@ -226,8 +237,8 @@ fn two_threads<B: Bench>(session: &mut Session<'_, B>) -> Verdict {
         std::mem::forget([one, two]);
         return judged;
     }
-    session.settle();
-    frames.extend(std::iter::from_fn(|| session.bench.far_end().take()));
+    let missing = (2 * FRAMES).saturating_sub(frames.len());
+    frames.append(&mut seen(session, missing)?);
     order(&frames, solos)
 }
 
