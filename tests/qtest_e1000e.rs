@@ -378,17 +378,27 @@ fn a_burst_beyond_the_ring_comes_in_order() {
         tcp: false,
         options: 0,
     };
+    // QEMU takes no frame without a buffer for it; the socket holds some, the rest is dropped. Of those
+    // for which there is a buffer each is sent until it is taken, as QEMU may have its turn late.
+    let mut taken = Vec::new();
+    let begin = RealInstant::now();
     for number in 0..200u8 {
         let mut frame = kind.frame(&[number; 100]);
         frame[..6].copy_from_slice(&MAC.0);
+        let before = bench.wire.counters().transmitted;
         bench.deliver(&frame);
+        while number < 63 && bench.wire.counters().transmitted == before && begin.elapsed() < SOON {
+            std::thread::sleep(Duration::from_millis(1));
+            bench.deliver(&frame);
+        }
+        if bench.wire.counters().transmitted > before {
+            taken.push(number);
+        }
     }
-    // QEMU takes no frame without a buffer for it; the socket holds some, the rest is dropped.
-    let taken = bench.wire.counters().transmitted;
-    assert!(taken >= 63, "{taken}");
-    for number in 0..taken {
+    assert!(taken.len() >= 63, "{taken:?}");
+    for number in taken {
         let (frame, _) = bench.received();
-        assert_eq!(frame[42..], [number as u8; 100]);
+        assert_eq!(frame[42..], [number; 100]);
     }
     bench.finish();
 }

@@ -8,9 +8,8 @@ mod common;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use common::{pagewire, refused};
+use common::{await_handler, pagewire, refused};
 use serde_json::Value;
 
 fn strings<'a>(list: &'a Value, key: &str) -> Vec<&'a str> {
@@ -117,14 +116,6 @@ fn a_quick_run_has_every_way_at_every_size_and_makes_the_page() {
     }
 }
 
-/// Whether a process has a handler for a signal.
-fn watches(process: u32, signal: rustix::process::Signal) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    caught.is_some_and(|mask| mask >> (signal.as_raw() - 1) & 1 == 1)
-}
-
 #[test]
 fn ctrl_c_ends_it_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -138,13 +129,7 @@ fn ctrl_c_ends_it_and_leaves_nothing() {
         .unwrap();
     let pid = rustix::process::Pid::from_child(&child);
     // Once it watches for signals, it would take minutes.
-    while !watches(child.id(), rustix::process::Signal::INT) {
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "it has ended by itself"
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    await_handler(&mut child, rustix::process::Signal::INT);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -105,32 +105,52 @@ fn losses_are_repaired() {
     }
 }
 
-/// Threads write to what is sent, over every NIC and by both policies.
+/// A demo in which threads write to what is sent: how much they wrote, and how much of that by system
+/// calls.
+fn scribbled(nic: &str, policy: &str) -> (u64, u64) {
+    let report = demo(&format!(
+        "--nic {nic} --size 4M --connections 3 --loss 3 --scribble {policy}"
+    ));
+    let said = |name: &str| report.pointer(&format!("/scribbling/{name}")).cloned();
+    assert_eq!(said("no_write_lost"), Some(Value::Bool(true)), "{report}");
+    assert_eq!(said("policy"), Some(policy.into()));
+    if said("mode") == Some("full".into()) {
+        assert_eq!(number(&report, "/scribbling/kernel_refused"), 0, "{report}");
+    }
+    // Nothing is copied on the way but for writers.
+    assert_eq!(copied(&report), 0, "{report}");
+    if policy == "wait" {
+        assert_eq!(number(&report, "/scribbling/moved"), 0, "{report}");
+    }
+    (
+        number(&report, "/scribbling/writes"),
+        number(&report, "/scribbling/kernel_writes"),
+    )
+}
+
+/// Over every NIC and by both policies. Where a machine has little time for those that write, a run may be
+/// over before they have: then there is another one.
 #[test]
 fn what_others_write_meanwhile_changes_nothing_that_was_sent() {
+    const RUNS: usize = 5;
     let mut by_kernel = 0;
     for nic in ["e1000e", "ixgbe", "virtio"] {
         for policy in ["wait", "copy"] {
-            let options =
-                format!("--nic {nic} --size 4M --connections 3 --loss 3 --scribble {policy}");
-            let report = demo(&options);
-            let said = |name: &str| report.pointer(&format!("/scribbling/{name}")).cloned();
-            assert_eq!(said("no_write_lost"), Some(Value::Bool(true)), "{report}");
-            assert_eq!(said("policy"), Some(policy.into()));
-            let writes = number(&report, "/scribbling/writes");
-            assert!(writes > 0, "{report}");
-            by_kernel += number(&report, "/scribbling/kernel_writes");
-            if said("mode") == Some("full".into()) {
-                assert_eq!(number(&report, "/scribbling/kernel_refused"), 0, "{report}");
-            }
-            // Nothing is copied on the way but for writers.
-            assert_eq!(copied(&report), 0, "{report}");
-            if policy == "wait" {
-                assert_eq!(number(&report, "/scribbling/moved"), 0, "{report}");
-            }
+            let wrote = (0..RUNS).any(|_| {
+                let (writes, more) = scribbled(nic, policy);
+                by_kernel += more;
+                writes > 0
+            });
+            assert!(wrote, "{nic}, {policy}: nobody wrote in {RUNS} runs");
         }
     }
-    assert!(by_kernel > 0, "no system call wrote anything");
+    let wrote = (0..RUNS).any(|_| {
+        if by_kernel == 0 {
+            by_kernel += scribbled("e1000e", "wait").1;
+        }
+        by_kernel > 0
+    });
+    assert!(wrote, "no system call wrote anything");
 }
 
 #[test]
@@ -325,8 +345,9 @@ fn ctrl_c_while_it_waits_for_input() {
         .spawn()
         .unwrap();
     let silent = child.stdin.take();
-    std::thread::sleep(Duration::from_millis(300));
     let pid = rustix::process::Pid::from_child(&child);
+    await_handler(&mut child, rustix::process::Signal::INT);
+    std::thread::sleep(Duration::from_millis(300));
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
@@ -337,7 +358,7 @@ fn ctrl_c_while_it_waits_for_input() {
 fn ctrl_c_leaves_nothing_behind() {
     use rustix::process::Signal;
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-        interrupted("1G", &[], signal);
+        interrupted("512M", &[], signal);
     }
 }
 
@@ -361,7 +382,7 @@ fn the_kernel_receives() {
     let lent = report.pointer("/pages/lent_p99_us").and_then(Value::as_f64);
     assert!(lent > Some(2.0), "{report}");
     for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
-        interrupted("1G", &["--peer", "linux"], signal);
+        interrupted("512M", &["--peer", "linux"], signal);
     }
     assert_eq!(interfaces(), before);
     assert!(!children_left());

@@ -232,7 +232,7 @@ fn queues_that_a_device_has_not_are_refused() {
 
 #[test]
 fn ctrl_c_ends_all_threads() {
-    interrupted("1G", &["--nic", "ixgbe", "--queues", "4"], Signal::INT);
+    interrupted("512M", &["--nic", "ixgbe", "--queues", "4"], Signal::INT);
 }
 
 #[test]

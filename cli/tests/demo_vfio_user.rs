@@ -5,9 +5,8 @@
 mod common;
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use common::{copied, demo, number, pagewire};
+use common::{await_serving, copied, demo, number, pagewire};
 
 /// The process, which ends with the value.
 struct Model(Child);
@@ -16,16 +15,14 @@ impl Model {
     fn start(nic: &str, folder: &std::path::Path) -> Self {
         let (socket, wire) = (folder.join("nic.sock"), folder.join("wire"));
         std::fs::create_dir(&wire).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_pagewire"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_pagewire"))
             .args(["model", nic, "--wire", &format!("pair:{}", wire.display())])
             .arg("--socket")
             .arg(&socket)
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        while !socket.exists() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        await_serving(&mut child);
         Self(child)
     }
 }

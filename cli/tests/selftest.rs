@@ -6,9 +6,8 @@ mod common;
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
 
-use common::{can_make_a_tap, pagewire};
+use common::{await_serving, can_make_a_tap, pagewire};
 use serde_json::Value;
 
 fn text(output: &Output) -> (String, String) {
@@ -154,16 +153,14 @@ struct Model(Child);
 
 impl Model {
     fn start(nic: &str, socket: &Path, wire: &Path) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_pagewire"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_pagewire"))
             .args(["model", nic, "--wire", &format!("pair:{}", wire.display())])
             .arg("--socket")
             .arg(socket)
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        while !socket.exists() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        await_serving(&mut child);
         Self(child)
     }
 }
@@ -210,7 +207,8 @@ fn a_nic_in_another_process_on_a_tap_passes() {
         "$0" model "$1" --socket "$2/nic" --wire tap:pwt0 --violations report --json >"$2/report" &
         model=$!
         trap 'kill -KILL $model' EXIT
-        until [ -S "$2/nic" ]; do kill -0 $model || exit 98; sleep 0.01; done
+        # In this list a socket that listens has this flag.
+        until grep -q "00010000 .*$2/nic" /proc/net/unix; do kill -0 $model || exit 98; sleep 0.01; done
         echo 1 >/proc/sys/net/ipv6/conf/pwt0/disable_ipv6
         ip link set pwt0 up || exit 97
         "$0" selftest vfio-user:"$2/nic" --peer pwt0 --json || exit 96

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use pagewire::hal::RegionId;
 use pagewire::tcp::{CopyRule, OnWrite, SendOptions, Slice};
@@ -240,12 +241,22 @@ fn threads_that_scribble_change_nothing_that_was_sent() {
     println!("seed {first}");
     for protector in protectors() {
         let (mut writes, mut refused) = (0, 0);
-        for (round, kind) in (0..6).flat_map(|round| Kind::ALL.map(|kind| (round, kind))) {
-            for on_write in [OnWrite::Wait, OnWrite::MoveAway] {
+        let mut round_of_all = |round: u64| {
+            for (kind, on_write) in Kind::ALL
+                .into_iter()
+                .flat_map(|kind| [OnWrite::Wait, OnWrite::MoveAway].map(|way| (kind, way)))
+            {
                 let (more, no) = scribbled(&protector, kind, on_write, first + round);
                 writes += more;
                 refused += no;
             }
+        };
+        (0..6).for_each(&mut round_of_all);
+        // Where those that write have few turns it may take more until one has waited.
+        let begin = Instant::now();
+        let mut more = 6..;
+        while protector.counters().waits == 0 && begin.elapsed() < Duration::from_secs(60) {
+            more.next().into_iter().for_each(&mut round_of_all);
         }
         let counters = protector.counters();
         println!(

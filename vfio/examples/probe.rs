@@ -89,7 +89,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     println!("MSI-X: {granted} of {vectors} vectors");
     for vector in 0..granted {
         platform.trigger_interrupt(vector)?;
-        expect(&mut platform, &handle, granted, vector)?;
+        expect(&mut platform, &handle, granted, vector, 0)?;
     }
     println!("every eventfd fires when Linux triggers it");
     if (vendor, device) == (0x8086, 0x10d3) {
@@ -146,23 +146,32 @@ fn speed(registers: &VfioRegisters) {
     );
 }
 
-/// Waits for `vector`, and checks that no other has fired.
+/// Waits for `vector`, and checks that no other has fired, except that those below `again` may.
 fn expect(
     platform: &mut VfioPlatform,
     handle: &VfioHandle,
     vectors: u16,
     vector: u16,
+    again: u16,
 ) -> Result<(), Box<dyn Error>> {
-    if !handle.wait_for_interrupt(SOON) {
-        return Err(format!("no interrupt on vector {vector}").into());
-    }
-    let fired: Vec<u16> = (0..vectors)
-        .filter(|vector| platform.take_interrupt(*vector))
-        .collect();
-    if fired == [vector] {
-        Ok(())
-    } else {
-        Err(format!("vector {vector} was expected, {fired:?} fired").into())
+    let start = Instant::now();
+    loop {
+        let left = SOON.saturating_sub(start.elapsed());
+        if !handle.wait_for_interrupt(left) {
+            return Err(format!("no interrupt on vector {vector}").into());
+        }
+        let fired: Vec<u16> = (0..vectors)
+            .filter(|vector| platform.take_interrupt(*vector))
+            .collect();
+        if fired
+            .iter()
+            .any(|fired| *fired != vector && *fired >= again)
+        {
+            return Err(format!("vector {vector} was expected, {fired:?} fired").into());
+        }
+        if fired.contains(&vector) {
+            return Ok(());
+        }
     }
 }
 
@@ -193,13 +202,13 @@ fn by_the_82574(
     // Five causes, each with a vector of its own: a valid bit and three of the number.
     write(IVAR, 0xc_ba98);
     for vector in 0..vectors.min(5) {
-        // QEMU's sends some messages twice.
+        // QEMU's sends some messages twice, the second as late as it likes.
         std::thread::sleep(Duration::from_millis(5));
         (0..vectors).for_each(|vector| _ = platform.take_interrupt(vector));
         let cause = 1 << (FIRST_CAUSE + u32::from(vector));
         write(IMS, cause);
         write(ICS, cause);
-        expect(platform, handle, vectors, vector)?;
+        expect(platform, handle, vectors, vector, vector)?;
         write(IMC, cause);
         write(ICR, cause);
     }

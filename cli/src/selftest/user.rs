@@ -26,7 +26,7 @@ const PAIR: &str = "pair:";
 /// at a socket.
 const WAITING: u32 = 8;
 /// How long a server may take to see that its last client, which was this program, has gone.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A device of another process.
 pub(super) struct Served {

@@ -7,9 +7,10 @@
 )]
 #![allow(unreachable_pub, reason = "a module of test programs")]
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use pagewire_models::qtest::find_qemu;
@@ -96,12 +97,37 @@ pub fn refused(args: &[&str]) {
     assert_eq!(own.count(), 1, "{args:?}: {errors}");
 }
 
+/// Waits until `pagewire model`, whose standard output is a pipe, says that it serves: the file of
+/// its socket is there a little before.
+pub fn await_serving(model: &mut Child) {
+    let mut line = String::new();
+    let output = model.stdout.as_mut().unwrap();
+    BufReader::new(output).read_line(&mut line).unwrap();
+    assert!(line.starts_with("serving "), "{line}");
+}
+
+/// Waits until a process, which is to run for long, has a handler for a signal.
+pub fn await_handler(child: &mut Child, signal: rustix::process::Signal) {
+    let path = format!("/proc/{}/status", child.id());
+    loop {
+        let status = std::fs::read_to_string(&path).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        if caught.is_some_and(|mask| mask >> (signal.as_raw() - 1) & 1 == 1) {
+            return;
+        }
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "it has ended by itself");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Interrupts a long demo, as a terminal does: the whole process group; and looks at what is
 /// left.
 pub fn interrupted(size: &str, more: &[&str], signal: rustix::process::Signal) {
     let directory = tempfile::tempdir().unwrap();
     let path: PathBuf = directory.path().join("out.pcapng");
-    let child = Command::new(env!("CARGO_BIN_EXE_pagewire"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pagewire"))
         .args(["demo", "--size", size, "--loss", "0.5"])
         .args(["--pcap", path.to_str().unwrap()])
         .args(more)
@@ -113,7 +139,9 @@ pub fn interrupted(size: &str, more: &[&str], signal: rustix::process::Signal) {
         .spawn()
         .unwrap();
     let pid = rustix::process::Pid::from_child(&child);
-    std::thread::sleep(Duration::from_millis(700));
+    await_handler(&mut child, signal);
+    // In the middle of it.
+    std::thread::sleep(Duration::from_millis(300));
     rustix::process::kill_process_group(pid, signal).unwrap();
     let output = child.wait_with_output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -12,10 +12,11 @@ use super::packet::{ETHERNET, is_between_hosts};
 use super::session::{PAGE, Received, Route, Session, peer_fault};
 use super::station::Station;
 
-/// How long a frame may take to arrive. Long, as machines in software are slow.
-pub(super) const ARRIVAL: Duration = Duration::from_secs(2);
+/// How long a frame may take to arrive. Long, as machines in software are slow, and others may have
+/// their turn.
+pub(super) const ARRIVAL: Duration = Duration::from_secs(10);
 /// How long a frame may take to complete.
-const COMPLETION: Duration = Duration::from_secs(2);
+const COMPLETION: Duration = Duration::from_secs(10);
 /// Type of a frame for local experiments (IEEE 802).
 const EXPERIMENTAL: [u8; 2] = [0x88, 0xb5];
 /// Begins the payload of every frame of the tests; its number follows.
