@@ -1,5 +1,6 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
@@ -33,6 +34,29 @@ fn a_writer_sleeps_until_the_last_loan_of_its_page_is_gone() {
         assert_eq!(buffer.bytes()[page + 6], b'o');
         // The second send carries the new byte.
         assert_eq!(buffer.lend(page + 5..page + 6).unwrap().bytes(), b"n");
+    }
+}
+
+/// They are woken by a release, and not by one another, which would never end.
+#[test]
+fn writers_that_wait_do_not_wake_each_other() {
+    for protector in protectors() {
+        let arena = protector.arena(64 << 10).unwrap();
+        let page = arena.page();
+        let buffer = arena.buffer(4 * page).unwrap();
+        let lent = buffer.lend(0..4 * page).unwrap();
+        let place = Place(buffer.as_ptr().unwrap());
+        let writers = [0, 2].map(|index| Writer::poking(place.at(index * page), b'n'));
+        waits(&protector, 2);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let watches = crate::space::lock(&protector.shared().watches).clone();
+        let naps = watches
+            .iter()
+            .map(|watch| watch.naps.load(Ordering::Relaxed));
+        // A system may wake one for no reason.
+        assert!(naps.sum::<usize>() < 10, "{:?}", protector.mode());
+        drop(lent);
+        writers.into_iter().for_each(Writer::join);
     }
 }
 

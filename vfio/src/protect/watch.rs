@@ -27,6 +27,9 @@ pub(crate) struct Watch {
     wanted: AtomicUsize,
     /// Something can be written again, and there are sleepers.
     opened: Condvar,
+    /// How often one of them was woken.
+    #[cfg(test)]
+    pub(super) naps: AtomicUsize,
 }
 
 struct State {
@@ -114,6 +117,8 @@ impl Watch {
             }),
             wanted: AtomicUsize::new(0),
             opened: Condvar::new(),
+            #[cfg(test)]
+            naps: AtomicUsize::new(0),
         });
         watches.push(Arc::clone(&watch));
         Ok(watch)
@@ -231,8 +236,9 @@ impl Watch {
                 state.book.want(pages.clone());
                 if patience == Patience::Depart {
                     shut = state.book.depart(pages, hands);
+                    self.publish(&state);
                 }
-                self.publish(&state);
+                self.show_wanted(&state);
             }
             if !shut || patience != Patience::Wait {
                 return !shut;
@@ -246,6 +252,8 @@ impl Watch {
         let woken = self.opened.wait(state);
         state = woken.unwrap_or_else(PoisonError::into_inner);
         state.sleepers -= 1;
+        #[cfg(test)]
+        self.naps.fetch_add(1, Ordering::Relaxed);
         state
     }
 
@@ -260,9 +268,14 @@ impl Watch {
         }
     }
 
-    /// Tells of what has changed.
-    fn publish(&self, state: &State) {
+    /// Tells those who lend that somebody waits.
+    fn show_wanted(&self, state: &State) {
         self.wanted.store(state.book.wanted(), Ordering::Relaxed);
+    }
+
+    /// Tells of what has changed, also those who sleep.
+    fn publish(&self, state: &State) {
+        self.show_wanted(state);
         if state.sleepers > 0 {
             self.opened.notify_all();
         }
@@ -348,10 +361,12 @@ impl Watch {
         // If it is closed, the memory is not protected any more.
         while !state.closed {
             let verdict = self.fault(&mut state, shared, index, polls);
-            self.publish(&state);
             if verdict == Verdict::GoOn {
+                self.publish(&state);
                 break;
             }
+            // Nothing has been released: two who wait would wake each other for ever.
+            self.show_wanted(&state);
             if !waited {
                 Tally::add(&shared.tally.waits);
                 waited = true;
