@@ -15,6 +15,9 @@ use crate::space::{Mapping, Space, lock};
 /// What memory is handed out in, in bytes: a cache line, so that no two pieces share one.
 const UNIT: u64 = 64;
 
+/// The longest piece that lies in one huge page, if the end of that is handed out to nobody.
+const LONGEST_APART: u64 = HUGE as u64 - UNIT;
+
 /// Memory of a device, handed out piece by piece.
 pub(crate) struct Arena {
     space: Arc<Space>,
@@ -34,10 +37,14 @@ struct Chunk {
     /// Offsets that belong to nobody.
     free: Ranges,
     whole: Ranges,
+    len: u64,
+    /// The end of each huge page is left out, so that nothing that is handed out reaches into the
+    /// next, nor is contiguous with what begins there.
+    apart: bool,
 }
 
 impl Chunk {
-    fn new(arena: &Arena, len: usize, align: u64) -> Result<Self, VfioError> {
+    fn new(arena: &Arena, len: usize, align: u64, apart: bool) -> Result<Self, VfioError> {
         let bytes = len as u64;
         let (space, limit) = (&arena.space, arena.limit);
         space.has_room(bytes, align, limit)?;
@@ -52,7 +59,12 @@ impl Chunk {
         // failed. Whatever the device does with them: they are handed out by pointers only, to
         // whom `DmaMemory` tells that the device reaches them.
         let mapping = unsafe { space.map(pages.source(), bytes, align, Access::ReadWrite, limit) }?;
-        let whole = Ranges::new([0..=bytes - 1], UNIT);
+        let whole = if apart {
+            let starts = (0..bytes).step_by(HUGE);
+            Ranges::new(starts.map(|start| start..=start + LONGEST_APART - 1), UNIT)
+        } else {
+            Ranges::new([0..=bytes - 1], UNIT)
+        };
         log::debug!(
             "{len} bytes at {:?} for the device, in {} pages",
             mapping.address(),
@@ -63,6 +75,8 @@ impl Chunk {
             mapping,
             free: whole.clone(),
             whole,
+            len: bytes,
+            apart,
         })
     }
 
@@ -111,7 +125,7 @@ impl Arena {
             chunks: Mutex::new(Vec::new()),
         };
         if len > 0 {
-            let first = arena.chunk(len, 1)?;
+            let first = arena.chunk(len, 1, apart)?;
             lock(&arena.chunks).push(first);
         }
         Ok(Arc::new(arena))
@@ -124,14 +138,14 @@ impl Arena {
     /// A new chunk with room for `len` bytes from its first on, which is aligned to `align` (at most
     /// 2 MiB), in whole huge pages: so that the least limit on
     /// locked memory that is told to be enough does not depend on the limit there is.
-    fn chunk(&self, len: usize, align: u64) -> Result<Chunk, VfioError> {
+    fn chunk(&self, len: usize, align: u64, apart: bool) -> Result<Chunk, VfioError> {
         let unit = HUGE.max(self.space.page() as usize);
         let rounded = len.checked_next_multiple_of(unit);
         let rounded = rounded.ok_or(VfioError::NoAddresses {
             wanted: len as u64,
             longest: 0,
         })?;
-        Chunk::new(self, rounded, align)
+        Chunk::new(self, rounded, align, apart)
     }
 
     /// `len` zeroed bytes, at least 1, aligned to `align` for CPU and device.
@@ -151,10 +165,12 @@ impl Arena {
         // be two.
         let natural = size.next_power_of_two().min(self.space.page());
         let align = (align as u64).max(UNIT).max(natural);
+        let apart = self.apart && size <= LONGEST_APART;
         let mut chunks = lock(&self.chunks);
-        let mut place = chunks.iter_mut().find_map(|chunk| chunk.take(size, align));
+        let mut fit = chunks.iter_mut().filter(|chunk| chunk.apart == apart);
+        let mut place = fit.find_map(|chunk| chunk.take(size, align));
         if place.is_none() {
-            let mut chunk = self.chunk(size as usize, align)?;
+            let mut chunk = self.chunk(size as usize, align, apart)?;
             place = chunk.take(size, align);
             // What nothing was taken from is unmapped again.
             if place.is_some() {
@@ -181,7 +197,7 @@ impl Arena {
         let mut chunks = lock(&self.chunks);
         let found = chunks.iter_mut().find_map(|chunk| {
             let offset = address.0.checked_sub(chunk.mapping.address().0)?;
-            (offset < chunk.whole.longest()).then_some((chunk, offset))
+            (offset < chunk.len).then_some((chunk, offset))
         });
         let Some((chunk, offset)) = found else {
             log::error!("{size} bytes at {address:?} are of no chunk");

@@ -101,6 +101,40 @@ fn memory_says_whether_its_pages_are_to_be_kept_apart() {
     }
 }
 
+/// QEMU's e1000e lost the same frame for ever: what lay in two buffers, at the end of a huge page and
+/// at the beginning of the next, made one fragment.
+#[test]
+fn where_pages_are_kept_apart_nothing_goes_on_in_the_next_huge_page() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (iommu, books) = FakeIommu::new();
+    let space = Space::new(iommu).unwrap();
+    let arena = Arena::new(&space, 3 * HUGE, BELOW_4G, (false, true)).unwrap();
+    let end = |memory: &Memory| memory.pointer().addr().get() + memory.len();
+    let page = |address: usize| address / HUGE;
+    let mut kept = Vec::new();
+    for _ in 0..2000 {
+        let longest = if random.u8(..) < 10 { HUGE - 64 } else { 4096 };
+        let memory = arena.take(random.usize(1..=longest), 64).unwrap();
+        assert!(is_where_the_iommu_says(&books, &memory));
+        let first = memory.pointer().addr().get();
+        assert_eq!(page(first), page(end(&memory)), "seed {seed}");
+        kept.push(memory);
+        if random.bool() {
+            kept.swap_remove(random.usize(..kept.len()));
+        }
+    }
+    // What is longer has a chunk of its own, and leaves no room there to what is short.
+    let long = arena.take(2 * HUGE + 64, 64).unwrap();
+    let (from, to) = (long.pointer().addr().get(), end(&long) + HUGE - 64);
+    kept.extend((0..200).map(|_| arena.take(60_000, 64).unwrap()));
+    let in_there = |memory: &&Memory| (from..to).contains(&memory.pointer().addr().get());
+    assert_eq!(kept.iter().filter(in_there).count(), 0, "seed {seed}");
+    drop((long, kept));
+    assert_eq!(space.mapped(), 3 * HUGE as u64, "all but the first chunk");
+}
+
 #[test]
 fn what_fits_a_page_lies_in_one() {
     let (arena, _books) = arena(1);

@@ -45,8 +45,8 @@ pub struct Options {
     /// fragment, unless the two pages happen to be neighbours in the guest's memory, and mark it
     /// done all the same (`net_tx_pkt_add_raw_fragment_pci`). No other device is known to. Regions
     /// are then mapped twice, which locks twice the memory, and a frame takes more fragments. For
-    /// rings and buffers huge pages help there, but for what lies in two; of a pool of copies
-    /// ([`CopyPool`](pagewire_hal::CopyPool)) only every second slot is used.
+    /// rings and buffers huge pages help there: nothing of up to 2 MiB reaches from one into the next, and
+    /// of a pool of copies ([`CopyPool`](pagewire_hal::CopyPool)) only every second slot is used.
     pub pages_apart: Option<bool>,
 }
 
