@@ -3,12 +3,14 @@
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::demo::Stream;
+use crate::demo::loss;
 use crate::error::{Failure, print};
 
 /// Options of the child.
@@ -26,6 +28,9 @@ pub(crate) struct Args {
     /// Interface whose frames are counted
     #[arg(long)]
     interface: String,
+    /// Percent of segments that are lost
+    #[arg(long)]
+    loss: f64,
 }
 
 /// What the child prints when all connections have ended, as one line of JSON.
@@ -37,6 +42,8 @@ pub(crate) struct Received {
     pub(crate) frames: u64,
     /// Their bytes, Ethernet header included.
     pub(crate) frame_bytes: u64,
+    /// Segments that the kernel has lost, as it was told to.
+    pub(crate) lost: u64,
     /// CPU time of the child, kernel included, in seconds.
     pub(crate) cpu_seconds: f64,
 }
@@ -49,6 +56,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let address = SocketAddrV4::new(args.address, args.port);
     let listener = TcpListener::bind(address)
         .map_err(|error| Failure::failed(format!("cannot listen on {address}: {error}")))?;
+    if args.loss > 0.0 {
+        loss::lose(&listener, args.loss)
+            .map_err(|error| Failure::failed(format!("cannot have the kernel lose: {error}")))?;
+    }
     // A real interface has counted before.
     let (frames_before, bytes_before) = frames(&args.interface)?;
     print(READY)?;
@@ -67,10 +78,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let panicked = |_| Err(Failure::failed("a reader panicked"));
         reader.join().unwrap_or_else(panicked)
     });
-    let streams = streams.collect::<Result<_, _>>()?;
+    let streams: Vec<(Stream, u64)> = streams.collect::<Result<_, _>>()?;
+    let lost = match args.loss > 0.0 {
+        true => lost_by(&listener)? + streams.iter().map(|(_, lost)| lost).sum::<u64>(),
+        // A full socket throws segments away too.
+        false => 0,
+    };
     let (frames, frame_bytes) = frames(&args.interface)?;
     let received = Received {
-        streams,
+        streams: streams.into_iter().map(|(stream, _)| stream).collect(),
+        lost,
         frames: frames.saturating_sub(frames_before),
         frame_bytes: frame_bytes.saturating_sub(bytes_before),
         cpu_seconds: cpu_seconds(),
@@ -80,8 +97,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     print(&line)
 }
 
-/// Takes a stream to its end.
-fn read(mut stream: TcpStream, port: u16) -> Result<Stream, Failure> {
+/// Segments for a socket that were lost.
+fn lost_by(socket: &impl AsFd) -> Result<u64, Failure> {
+    loss::lost_by(socket)
+        .map_err(|error| Failure::failed(format!("cannot ask what the kernel has lost: {error}")))
+}
+
+/// Takes a stream to its end; says also how many of its segments were lost.
+fn read(mut stream: TcpStream, port: u16) -> Result<(Stream, u64), Failure> {
     let mut hash = Sha256::new();
     let mut bytes = 0;
     let mut chunk = vec![0; 1 << 18];
@@ -101,11 +124,12 @@ fn read(mut stream: TcpStream, port: u16) -> Result<Stream, Failure> {
     // Now it ends in order; the sender acknowledges that, or is gone.
     ends_with_us(&stream, false)
         .map_err(|error| Failure::failed(format!("cannot end a connection: {error}")))?;
-    Ok(Stream {
+    let read = Stream {
         port,
         bytes,
         sha256: hex(&hash.finalize()),
-    })
+    };
+    Ok((read, lost_by(&stream)?))
 }
 
 /// How long the kernel tries to end a connection in order when the sender does not answer.

@@ -52,7 +52,6 @@ fn a_cable_has_another_interface_at_its_end() {
 #[test]
 fn what_is_for_devices_in_software_is_refused() {
     for option in [
-        "--loss=1",
         "--reorder=1",
         "--duplicate=1",
         "--pcap=x",
@@ -63,6 +62,12 @@ fn what_is_for_devices_in_software_is_refused() {
         assert!(why.contains(name), "{why}");
         assert!(why.contains("devices in software"), "{why}");
     }
+    // The kernel can be made to lose frames, smoltcp behind a wire of another process cannot.
+    let wire = ["--device", "vfio-user:nowhere", "--wire", "pair:nowhere"];
+    let why = refused(&[&wire[..], &["--loss=1"]].concat());
+    assert!(why.contains("--loss with --peer smoltcp"), "{why}");
+    let why = refused(&["--device", NOWHERE, "--peer-interface", "eth1", "--loss=1"]);
+    assert!(why.contains("there is no PCI function"), "{why}");
 }
 
 /// In network and mount namespaces of its own, where /sys shows the interfaces that are made here.

@@ -12,6 +12,7 @@ use pagewire::tcp::{ConnectError, ConnectionId, Slice, Stack, State};
 use sha2::{Digest, Sha256};
 
 use super::input::Input;
+use super::loss::Losses;
 use super::machine::Machine;
 use super::scribble::Scribble;
 use super::stopwatch::Stopwatch;
@@ -51,6 +52,7 @@ pub(crate) struct Lane<M: Machine> {
     pub(super) received: u64,
     /// Segments of them that were for another lane.
     pub(super) misdirected: u64,
+    losses: Losses,
     scratch: Vec<u8>,
     slices: Vec<Slice>,
 }
@@ -110,6 +112,7 @@ impl<M: Machine> Lane<M> {
         mut stack: DemoStack<M::Platform>,
         (sealed, scribble): (&Arc<M::Region>, Option<&Scribbled>),
         longest_frame: u32,
+        losses: Losses,
     ) -> Result<Self, Failure> {
         let input = match scribble {
             Some((_, region)) => Arc::clone(region),
@@ -129,6 +132,7 @@ impl<M: Machine> Lane<M> {
             watch: Stopwatch::default(),
             received: 0,
             misdirected: 0,
+            losses,
             scratch: vec![0; longest_frame as usize],
             slices: Vec::with_capacity(SLICES),
         })
@@ -146,6 +150,11 @@ impl<M: Machine> Lane<M> {
     /// How far the input is contiguous for the device.
     pub(super) fn granule(&self) -> Granule {
         self.sealed.translation().granule()
+    }
+
+    /// Frames that came and were thrown away, as they were to be lost.
+    pub(super) fn lost(&self) -> u64 {
+        self.losses.lost()
     }
 
     /// Ends the connections' lives at the sender.
@@ -263,10 +272,14 @@ impl<M: Machine> Lane<M> {
             stack,
             scratch,
             misdirected,
+            losses,
             ..
         } = self;
         let mut strays = Vec::new();
         let received = rx.receive(RECEIVE_BUDGET, &mut |frame| {
+            if losses.takes_one() {
+                return;
+            }
             let checksum = frame.checksum();
             let frame = frame.copy_to(scratch);
             let whose = whose(frame, owners, *index);

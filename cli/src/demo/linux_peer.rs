@@ -41,7 +41,8 @@ impl LinuxPeer {
         let (mtu, connections) = (args.mtu, args.connections());
         let (tap, mut peer) = in_a_thread(move || {
             let tap = private_tap((*address.ip(), prefix_len), mtu, open)?;
-            Ok((tap, Self::spawn(address, connections, TAP)?))
+            // The wire before the TAP loses what is to be lost.
+            Ok((tap, Self::spawn(address, connections, TAP, 0.0)?))
         })?;
         peer.await_ready()?;
         Ok((tap, peer))
@@ -53,7 +54,7 @@ impl LinuxPeer {
         (address, prefix_len): (SocketAddrV4, u8),
         args: &Args,
     ) -> Result<Self, Failure> {
-        let (mtu, connections) = (args.mtu, args.connections());
+        let (mtu, connections, loss) = (args.mtu, args.connections(), args.loss);
         let interface = interface.to_owned();
         let mut peer = in_a_thread(move || {
             let interface = Borrowed::take(&interface)?;
@@ -67,7 +68,7 @@ impl LinuxPeer {
                     "--peer-interface {name}: cannot give it an address and the MTU {mtu}: {error}"
                 ))
             })?;
-            let mut peer = Self::spawn(address, connections, name)?;
+            let mut peer = Self::spawn(address, connections, name, loss)?;
             peer.interface = Some(interface);
             Ok(peer)
         })?;
@@ -75,7 +76,12 @@ impl LinuxPeer {
         Ok(peer)
     }
 
-    fn spawn(address: SocketAddrV4, connections: u16, interface: &str) -> Result<Self, Failure> {
+    fn spawn(
+        address: SocketAddrV4,
+        connections: u16,
+        interface: &str,
+        loss: f64,
+    ) -> Result<Self, Failure> {
         let failed = |error| Failure::failed(format!("cannot start the receiver: {error}"));
         let program = std::env::current_exe().map_err(failed)?;
         let mut child = Command::new(program)
@@ -84,6 +90,7 @@ impl LinuxPeer {
             .args(["--port", &address.port().to_string()])
             .args(["--connections", &connections.to_string()])
             .args(["--interface", interface])
+            .args(["--loss", &loss.to_string()])
             // A process group of its own: Ctrl-C and timeout(1) are for us; it ends with us.
             .process_group(0)
             .stdin(Stdio::piped())
@@ -149,6 +156,7 @@ impl Peer for LinuxPeer {
             streams: r.streams.clone(),
             frames: r.frames,
             frame_bytes: r.frame_bytes,
+            lost: r.lost,
         }))
     }
 

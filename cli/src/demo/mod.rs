@@ -8,6 +8,7 @@ mod input;
 mod lane;
 mod link;
 mod linux_peer;
+pub(crate) mod loss;
 mod machine;
 mod model_machine;
 mod namespace;

@@ -12,7 +12,7 @@ use super::machine::{Machine, Seen};
 use super::peer::Arrived;
 use super::report::{
     Bytes, Checksums, Connection, Digests, Frames, FramesArrived, Limits, Pages, Queue, Report,
-    Requests, Retransmissions, Segments, Time,
+    Requests, Retransmissions, Segments, Time, WireCounts,
 };
 use super::scribble::Scribbling;
 use super::table::{grouped, size};
@@ -112,7 +112,7 @@ impl Transfer<'_> {
                 fast: stats.fast_retransmits.segments,
                 timeouts: stats.timeout_retransmits.segments,
             },
-            wire: world.cable.counts(),
+            wire: wire(world, arrived.as_ref()),
             time: self.time(world, seconds),
             digests,
             faults,
@@ -188,6 +188,14 @@ fn requests(stats: &ConnectionStats) -> Requests {
         bytes: segmented.bytes,
         ended_by_budget: segmented.ended_by_budget,
     }
+}
+
+/// What the cable did, and what its ends did in its place.
+fn wire<M: Machine>(world: &World<M>, arrived: Option<&Arrived>) -> WireCounts {
+    let mut counts = world.cable.counts();
+    counts.lost += world.lanes.iter().map(Lane::lost).sum::<u64>();
+    counts.lost += arrived.map_or(0, |arrived| arrived.lost);
+    counts
 }
 
 fn frames_arrived(arrived: Option<&Arrived>) -> FramesArrived {

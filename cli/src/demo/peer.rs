@@ -15,6 +15,8 @@ pub(crate) struct Arrived {
     pub(crate) frames: u64,
     /// Bytes of these frames, Ethernet header included.
     pub(crate) frame_bytes: u64,
+    /// Segments that came and were thrown away, as they were to be lost.
+    pub(crate) lost: u64,
 }
 
 /// What came over one connection.

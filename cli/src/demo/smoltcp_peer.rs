@@ -151,6 +151,8 @@ impl Peer for SmoltcpPeer {
             streams,
             frames: self.device.frames,
             frame_bytes: self.device.frame_bytes,
+            // The wire counts what it loses.
+            lost: 0,
         }))
     }
 }

@@ -17,6 +17,7 @@ use pagewire_vfio::protect::Choice;
 use super::args::{Args, PeerKind};
 use super::lane::{Lane, Owners};
 use super::linux_peer::LinuxPeer;
+use super::loss::Losses;
 use super::machine::{About, FarEnd, Machine};
 use super::peer::{Arrived, Peer};
 use super::scribble::Scribble;
@@ -116,7 +117,10 @@ impl<M: Machine> World<M> {
             }
             let longest = nic.capabilities().max_receive_len();
             let input = (&sealed, scribble.as_ref());
-            lanes.push(Lane::new(index.into(), rx, stack, input, longest)?);
+            // A wire in software loses them itself.
+            let percent = if M::HAS_CABLE { args.loss } else { 0.0 };
+            let losses = Losses::new(percent, args.seed, index.into());
+            lanes.push(Lane::new(index.into(), rx, stack, input, longest, losses)?);
         }
         machine.start_clock();
         let about = machine.about(args, device, nic.name());
