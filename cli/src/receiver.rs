@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long)]
     interface: String,
     /// Percent of segments that are lost
-    #[arg(long)]
+    #[arg(long, default_value_t = 0.0)]
     loss: f64,
 }
 
