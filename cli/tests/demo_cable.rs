@@ -51,12 +51,7 @@ fn a_cable_has_another_interface_at_its_end() {
 
 #[test]
 fn what_is_for_devices_in_software_is_refused() {
-    for option in [
-        "--reorder=1",
-        "--duplicate=1",
-        "--pcap=x",
-        "--dma-page=4k",
-    ] {
+    for option in ["--reorder=1", "--duplicate=1", "--pcap=x", "--dma-page=4k"] {
         let why = refused(&["--device", NOWHERE, "--peer-interface", "eth1", option]);
         let (name, _) = option.split_once('=').unwrap();
         assert!(why.contains(name), "{why}");

@@ -30,7 +30,7 @@ impl<M: DmaMemory> CopyPool<M> {
     /// A pool in `memory`, for loans of `ledger`. A slot has the size of `slot`, at least the
     /// ledger's page; bytes behind the last whole slot are not used. Nor is every second slot, if
     /// pages are to be kept apart ([`DmaMemory::pages_apart`]): what lies in two slots is never
-    /// contiguous then.
+    /// contiguous then. (What lies in one is, also across a page's end: there slots are to be pages.)
     ///
     /// # Errors
     /// [`LendError::OutOfRange`] if the memory does not begin at a multiple of the slot's size or

@@ -90,6 +90,12 @@ impl Entry {
         offset(pages.start)..offset(pages.end).min(len)
     }
 
+    /// These bytes of a region of `len`, and those that share a page with them.
+    pub(crate) fn whole_pages(&self, bytes: &Range<usize>, len: usize) -> Range<usize> {
+        let bytes = bytes.start.min(len)..bytes.end.min(len);
+        self.offsets(&self.indices(bytes.start, bytes.len()), len)
+    }
+
     /// The region's watcher, and the region's length.
     fn watch(&self) -> Option<(&dyn Watch, usize)> {
         let region = self.region.as_ref()?;

@@ -1,5 +1,7 @@
 //! Reading what is lent, or could be, with the CPU.
 
+use core::ops::Range;
+
 use crate::ledger_entry::Kind;
 use crate::{Ledger, LendError, Loan, RegionId, Sharing};
 
@@ -81,14 +83,35 @@ impl Ledger {
     }
 
     /// Calls `each` for what is lent and somebody waits to write to, as ranges of offsets into
-    /// regions, see [`Watch::wanted`](crate::Watch::wanted).
-    pub fn wanted(&self, each: &mut dyn FnMut(RegionId, core::ops::Range<usize>)) {
+    /// regions, see [`Watch::wanted`](crate::Watch::wanted). They are whole pages in the unit in which
+    /// the region's are counted, as less than that is not given back.
+    pub fn wanted(&self, each: &mut dyn FnMut(RegionId, Range<usize>)) {
         for id in self.watched() {
             if let Some(Sharing::Watched(watch)) = self.sharing(id)
+                && let Some(entry) = self.entry(id)
                 && watch.has_wanted()
             {
-                watch.wanted(&mut |range| each(id, range));
+                let len = entry.region.as_ref().map_or(0, |region| region.len());
+                watch.wanted(&mut |range| each(id, entry.whole_pages(&range, len)));
             }
         }
+    }
+
+    /// The first of these bytes in a row that share a page, in the unit in which the region's are
+    /// counted, with what is lent and somebody waits to write to: who lends them once more lets him
+    /// wait for longer. Costs next to nothing where nobody waits.
+    #[must_use]
+    pub fn first_wanted(&self, id: RegionId, range: Range<usize>) -> Option<Range<usize>> {
+        let Some(Sharing::Watched(watch)) = self.sharing(id) else {
+            return None;
+        };
+        if !watch.has_wanted() {
+            return None;
+        }
+        let entry = self.entry(id)?;
+        let len = entry.region.as_ref()?.len();
+        let first = watch.first_wanted(entry.whole_pages(&range, len))?;
+        let pages = entry.whole_pages(&first, len);
+        Some(pages.start.max(range.start)..pages.end.min(range.end))
     }
 }

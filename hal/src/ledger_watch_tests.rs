@@ -106,8 +106,9 @@ unsafe impl Watch for Guarded {
     }
     fn wanted(&self, each: &mut dyn FnMut(Range<usize>)) {
         // In no order.
-        each(2 * PAGE..3 * PAGE);
-        each(PAGE..2 * PAGE);
+        let len = self.page.bytes();
+        each(2 * PAGE..2 * PAGE + len);
+        each(PAGE..PAGE + len);
     }
 }
 
@@ -307,6 +308,35 @@ fn those_who_wait_are_told_of_by_region() {
     assert_eq!(told, pages.map(|page| (id, page)));
     ledger.release(id).unwrap();
     ledger.wanted(&mut |_, _| panic!("not registered any more"));
+}
+
+/// A watcher's short page is given back with all of the ledger's longer one, or not at all.
+#[test]
+fn who_waits_for_a_part_of_a_page_waits_for_all_of_it() {
+    for offset in [0, 1024] {
+        let guarded = Guarded::new(DomainId::new_unique(), 1024, offset);
+        let (mut ledger, region, id) = registered(guarded);
+        assert_eq!(ledger.page().bytes(), PAGE);
+        assert_eq!(ledger.first_wanted(id, 0..LEN), None);
+        region.wanted.store(true, Ordering::Relaxed);
+        let page = |index| index * PAGE - offset..(index + 1) * PAGE - offset;
+        let mut told = Vec::new();
+        ledger.wanted(&mut |_, range| told.push(range));
+        assert_eq!(told, [page(2), page(1)]);
+        let first = |range| ledger.first_wanted(id, range);
+        assert_eq!(first(0..LEN), Some(page(1)));
+        // What shares the page with what is waited for, before it or behind.
+        let (start, end) = (page(1).start, page(1).end);
+        assert_eq!(first(end - 7..end - 2), Some(end - 7..end - 2));
+        assert_eq!(first(start..start + 3), Some(start..start + 3));
+        let third = page(3).start;
+        for not in [0..start, third..LEN, third..usize::MAX, LEN + 1..LEN + 9] {
+            assert_eq!(first(not), None);
+        }
+        assert_eq!(first(usize::MAX - 1..usize::MAX), None);
+        ledger.release(id).unwrap();
+        assert_eq!(ledger.first_wanted(id, 0..LEN), None);
+    }
 }
 
 #[test]

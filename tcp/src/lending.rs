@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use pagewire_hal::{DmaMemory, Granule, Ledger, LendError, Loan, Sharing, Watch};
+use pagewire_hal::{DmaMemory, Granule, Ledger, LendError, Loan, Sharing};
 
 use crate::plan::Reason;
 use crate::send_buffer::Slice;
@@ -111,7 +111,8 @@ pub struct CopiedEarly {
     pub over_limit: u64,
     /// Nobody could keep them as they are.
     pub refused: u64,
-    /// Somebody waited already to write to their page, which was lent by an earlier call.
+    /// Somebody had tried already to write to their page, which was lent by an earlier call: he waits,
+    /// or has another page meanwhile.
     pub wanted: u64,
     /// They were lent, and somebody wanted to write over them.
     pub written: u64,
@@ -210,10 +211,11 @@ pub(crate) struct Taken {
     pub(crate) copied: Option<(Early, Granule)>,
 }
 
-/// Whether somebody waits to write to the first of `len` bytes, and for how many that is so.
-fn wanted(watch: &dyn Watch, start: usize, len: usize) -> (bool, usize) {
-    let range = start..start.saturating_add(len);
-    match watch.first_wanted(range) {
+/// Whether somebody waits to write to the first of `len` bytes of a slice, and for how many that is
+/// so.
+fn wanted(ledger: &Ledger, slice: &Slice, len: usize) -> (bool, usize) {
+    let start = slice.start;
+    match ledger.first_wanted(slice.region, start..start.saturating_add(len)) {
         Some(first) if first.start > start => (false, first.start - start),
         Some(first) => (true, first.len()),
         None => (false, len),
@@ -232,12 +234,18 @@ pub(crate) struct Lender<'a, M: DmaMemory> {
 }
 
 impl<M: DmaMemory> Lender<'_, M> {
-    /// Borrows the first of up to `len` bytes of a slice. `None`: there is no room now.
+    /// Borrows the first of up to `len` bytes of the rest of a slice that had `whole` when the call
+    /// began. `None`: there is no room now.
     #[inline]
-    pub(crate) fn take(&mut self, slice: &Slice, len: usize) -> Result<Option<Taken>, LendError> {
+    pub(crate) fn take(
+        &mut self,
+        slice: &Slice,
+        whole: usize,
+        len: usize,
+    ) -> Result<Option<Taken>, LendError> {
         // Without a pool nobody is asked anything: this is the way of every slice.
         let (why, len) = match self.copier {
-            Some(_) => self.why_not(slice, len)?,
+            Some(_) => self.why_not(slice, whole, len)?,
             None => (None, len),
         };
         if let Some(why) = why {
@@ -259,7 +267,12 @@ impl<M: DmaMemory> Lender<'_, M> {
     }
 
     /// Why the first bytes of a slice are not to be lent, and for how many of `len` that is so.
-    fn why_not(&self, slice: &Slice, len: usize) -> Result<(Option<Early>, usize), LendError> {
+    fn why_not(
+        &self,
+        slice: &Slice,
+        whole: usize,
+        len: usize,
+    ) -> Result<(Option<Early>, usize), LendError> {
         let sharing = self.ledger.sharing(slice.region);
         let sharing = sharing.ok_or(LendError::UnknownRegion)?;
         match self.rule {
@@ -268,12 +281,12 @@ impl<M: DmaMemory> Lender<'_, M> {
             CopyRule::BelowThreshold => {}
         }
         let (wanted, len) = match sharing {
-            Sharing::Watched(watch) => wanted(watch, slice.start, len),
+            Sharing::Watched(_) => wanted(self.ledger, slice, len),
             Sharing::Owned | Sharing::Live(_) => (false, len),
         };
         let why = if wanted {
             Some(Early::Wanted)
-        } else if slice.len < self.thresholds.of(sharing) {
+        } else if whole < self.thresholds.of(sharing) {
             Some(Early::BelowThreshold)
         } else if slice.len > self.room {
             Some(Early::OverLimit)

@@ -220,7 +220,7 @@ impl SendBuffer {
         for slice in slices {
             let mut rest = *slice;
             while rest.len > 0 && left > 0 {
-                let Some(taken) = lender.take(&rest, rest.len.min(left))? else {
+                let Some(taken) = lender.take(&rest, slice.len, rest.len.min(left))? else {
                     return Ok(end);
                 };
                 let len = taken.loan.len();

@@ -83,7 +83,8 @@ impl Share {
     /// that have some. So if nobody gives anything back, the *k*th of them (in the order in which
     /// they took their last) leaves at least *k* parts of *k* + 1 of what those before it left, and
     /// *n* of them leave the (*n* + 1)th part of the pool: 1/2 of it, of that 2/3, of that 3/4, ….
-    /// One slot each may have in any case, or many would have none.
+    /// The first slot each may have whatever the others have, or many would have none: so as many
+    /// connections as there are slots, all of whose peers are silent, leave none to the next.
     fn room(&self) -> usize {
         let more = match self.limit {
             Some(limit) => limit.saturating_sub(self.have),

@@ -49,10 +49,12 @@ pub struct StackConfig {
     /// ([`CopyRule::Never`](crate::CopyRule::Never)).
     pub pin_limit: usize,
     /// Most bytes that a connection has in the copy pool at a time, if the stack has one: whole
-    /// slots, until what they hold is acknowledged, and one slot in any case. `None`: what is free
-    /// in it divided by the connections that have some. Then one alone has up to a half, and *n*
-    /// whose peers do not answer leave the (*n* + 1)th part to the others, as far as that is whole
-    /// slots. Beyond, short slices are lent if they may be, and else not accepted yet.
+    /// slots, until what they hold is acknowledged, and the first one whenever one is free. (So
+    /// provide more slots than connections: as many whose peers are silent can take them all.)
+    /// `None`: what is free in it divided by the connections that have some. Then one alone has up
+    /// to a half, and *n* whose peers do not answer leave the (*n* + 1)th part to the others, as far
+    /// as that is whole slots. Beyond, slices that are only short are lent if they may be, and
+    /// others, also those that somebody waits to write to, not accepted yet.
     pub copy_limit: Option<usize>,
     /// Slices shorter than this are copied, if the stack has a copy pool.
     pub thresholds: Thresholds,

@@ -183,7 +183,15 @@ fn a_writer_is_let_in_however_often_his_page_is_sent() {
 /// Of a long slice only the page that is waited for is copied.
 #[test]
 fn only_the_page_that_is_waited_for_is_copied() {
-    let mut case = case(&lends(), 8);
+    // Also if what lies before it or behind is shorter than what is lent otherwise.
+    for threshold in [0, 4 * PAGE] {
+        let mut setup = lends();
+        setup.config.thresholds.watched = threshold;
+        copies_one_page(case(&setup, 8));
+    }
+}
+
+fn copies_one_page(mut case: Case) {
     case.send(0, 5 * PAGE, &SendOptions::default());
     assert!(!case.memory.write(2 * PAGE + 10, b"new"));
     assert_eq!(case.send(100, 4 * PAGE, &explain()), 4 * PAGE);

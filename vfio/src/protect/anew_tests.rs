@@ -138,6 +138,23 @@ fn who_reads_while_pages_are_cleared_reads_what_was_written() {
     }
 }
 
+/// Whoever polls the NIC and has something of the arena to lend must not wait for all of it.
+#[test]
+fn much_is_cleared_in_pieces() {
+    for protector in protectors() {
+        for arena in [protector.arena(4 * HUGE), protector.huge_arena(4 * HUGE)] {
+            let mut buffer = arena.unwrap().buffer(4 * HUGE).unwrap();
+            drop(buffer.lend(0..4 * HUGE).unwrap());
+            let before = protector.counters();
+            assert_eq!(before.protected_bytes, 4 * HUGE as u64);
+            buffer.bytes_mut(0..4 * HUGE).unwrap();
+            let after = protector.counters();
+            assert_eq!(after.protected_bytes, 0);
+            assert_eq!(after.clears - before.clears, 4);
+        }
+    }
+}
+
 #[test]
 fn writes_in_a_row_are_stopped_less_and_less_often() {
     for protector in protectors() {

@@ -118,11 +118,16 @@ impl Book {
 
     /// The first pages in a row, from `from` on, that are lent and that somebody has tried to write.
     pub(crate) fn next_wanted(&self, from: usize) -> Option<Range<usize>> {
-        let rest = self.pages.get(from..)?;
-        let start = rest.iter().position(|page| page.wanted)?;
-        let count = rest.iter().skip(start).take_while(|page| page.wanted);
-        let count = count.count();
-        Some(from + start..from + start + count)
+        self.first_wanted(from..self.pages.len())
+    }
+
+    /// The same among some pages.
+    pub(crate) fn first_wanted(&self, pages: Range<usize>) -> Option<Range<usize>> {
+        let some = self.some(pages.clone());
+        let start = some.iter().position(|page| page.wanted)?;
+        let count = some.iter().skip(start).take_while(|page| page.wanted);
+        let start = pages.start + start;
+        Some(start..start + count.count())
     }
 
     /// Has pages that are away and not lent any more return home, and says whether all of these are

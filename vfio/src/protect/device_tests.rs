@@ -40,6 +40,38 @@ fn a_device_reads_what_was_lent_while_everything_is_scribbled_over() {
     }
 }
 
+/// What is cleared in a run is mapped anew: the pages are still those that the device has pinned.
+#[test]
+fn a_device_reads_what_is_written_to_pages_that_were_mapped_anew() {
+    const PAGES: usize = 8;
+    for protector in protectors() {
+        let page = rustix::param::page_size();
+        let small = protector.arena(PAGES * page).unwrap();
+        // Of huge pages a part, where they are lent in small ones.
+        let parts = protector.arena(4 << 20).unwrap();
+        let huge = protector.huge_arena(4 << 20).unwrap();
+        for arena in [small, parts, huge] {
+            let Some(mut device) = Device::new(&arena) else {
+                return;
+            };
+            let len = PAGES * page;
+            let mut buffer = arena.buffer(len).unwrap();
+            for round in 1..=20_u8 {
+                buffer.bytes_mut(0..len).unwrap().fill(round);
+                for index in 0..PAGES {
+                    let lent = buffer.lend(index * page..(index + 1) * page).unwrap();
+                    let read = device.read(&lent);
+                    assert!(read.iter().all(|byte| *byte == round), "round {round}");
+                }
+                let all = buffer.lend(0..len).unwrap();
+                assert!(all.bytes().iter().all(|byte| *byte == round));
+            }
+            let counters = protector.counters();
+            assert!(counters.clears > 0 && counters.lent_bytes == 0);
+        }
+    }
+}
+
 fn scribble(protector: &Protector, len: usize, seed: u64) {
     const PAGES: usize = 8;
     let mut random = fastrand::Rng::with_seed(seed);

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::ptr::NonNull;
 
 use super::brought_tests::{Mapping, lend};
 use super::test_support::{Device, Place, Writer, protectors, waits};
@@ -43,9 +44,11 @@ impl SetAside {
             return None;
         }
         let file = format!("{DIRECTORY}/nr_hugepages");
-        let restore = "trap '' INT HUP TERM; cat > /dev/null; echo \"$1\" > \"$2\"";
+        // Others may set some aside meanwhile.
+        let restore =
+            "trap '' INT HUP TERM; cat > /dev/null; echo $(($(cat \"$2\") - $1)) > \"$2\"";
         let guard = Command::new("sh")
-            .args(["-c", restore, "sh", &all.to_string(), &file])
+            .args(["-c", restore, "sh", &Self::PAGES.to_string(), &file])
             .stdin(Stdio::piped())
             .process_group(0)
             .spawn()
@@ -107,15 +110,27 @@ fn huge_pages_that_were_set_aside() {
 fn arena(protector: &Protector, len: usize) -> Arena {
     let arena = protector.huge_arena(len).unwrap();
     for base in [arena.base(), arena.program()] {
-        let wanted = format!("{:x}-", base.addr());
-        let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
-        let ours = smaps.lines().skip_while(|line| !line.starts_with(&wanted));
-        let flags = ours.skip(1).find(|line| line.starts_with("VmFlags:"));
-        let flags = flags.expect("the mapping has flags");
-        assert!(flags.split_whitespace().any(|flag| flag == "ht"), "{flags}");
-        assert!(flags.split_whitespace().any(|flag| flag == "dc"), "{flags}");
+        assert!(has_flag(base, "ht") && has_flag(base, "dc"));
     }
     arena
+}
+
+/// Whether the mapping that has an address has a flag, as proc(5) lists them.
+fn has_flag(place: NonNull<u8>, flag: &str) -> bool {
+    let place = place.addr().get();
+    let has_place = |line: &&str| {
+        let range = line
+            .split_once(' ')
+            .and_then(|(range, _)| range.split_once('-'));
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        let range = range.and_then(|(start, end)| Some(number(start)?..number(end)?));
+        range.is_some_and(|range| range.contains(&place))
+    };
+    let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
+    let ours = smaps.lines().skip_while(|line| !has_place(line));
+    let flags = ours.skip(1).find(|line| line.starts_with("VmFlags:"));
+    let flags = flags.expect("the mapping has flags");
+    flags.split_whitespace().any(|other| other == flag)
 }
 
 fn an_arena_is_lent_page_by_page(protector: &Protector) {
@@ -259,6 +274,7 @@ fn with_too_few_there_are_others(protector: &Protector) {
     let free = number("free_hugepages").unwrap() as usize;
     let arena = protector.huge_arena((free + 1) * HUGE).unwrap();
     assert_eq!(arena.page(), HUGE);
+    assert!(!has_flag(arena.program(), "ht"), "there are not so many");
     let buffer = arena.buffer(1).unwrap();
     let lent = buffer.lend(0..1).unwrap();
     assert_eq!(lent.bytes(), [0]);

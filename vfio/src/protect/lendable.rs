@@ -82,6 +82,10 @@ unsafe impl Watch for Memory {
         self.check(&range).is_ok() && !range.is_empty() && self.watch.is_outdated(&range)
     }
 
+    fn first_wanted(&self, range: Range<usize>) -> Option<Range<usize>> {
+        self.watch.first_wanted(&range)
+    }
+
     fn has_wanted(&self) -> bool {
         self.watch.has_wanted()
     }

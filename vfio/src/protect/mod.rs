@@ -51,7 +51,8 @@
 //! Clearing by `UFFDIO_WRITEPROTECT` alone would leave a fault for the first write to each page, as
 //! the memory is shared: from 16 KiB on pages are mapped anew instead, and so are huge ones
 //! ([`Protector::huge_arena`]), which are whole again then. Of the policies with a rewrite between
-//! sends those in huge pages are by far the cheapest.
+//! sends those in huge pages are by far the cheapest. Memory that is registered instead, and pages
+//! that are locked (`mlockall`), are not mapped anew.
 //!
 //! # What is promised
 //! - The bytes of a loan do not change before it is dropped, and their memory is not freed: also if

@@ -143,9 +143,20 @@ impl Twin {
         self.collapsed
     }
 
+    /// Whether bytes lie in the memory.
+    fn check(&self, start: usize, len: usize) -> Result<(), Errno> {
+        let end = start.checked_add(len).ok_or(Errno::INVAL)?;
+        if end <= self.len {
+            Ok(())
+        } else {
+            Err(Errno::INVAL)
+        }
+    }
+
     /// Unmaps pages where the program has them: they stay in their file, and whoever reads or writes
-    /// there next has them again. `start` and `len` are whole pages inside the memory.
+    /// there next has them again. `start` and `len` are whole pages.
     pub(crate) fn unmap(&self, start: usize, len: usize) -> Result<(), Errno> {
+        self.check(start, len)?;
         // What is not ours may be something else than its owner says, and lose its bytes by this.
         if self.files.is_none() {
             return Err(Errno::OPNOTSUPP);
@@ -157,8 +168,9 @@ impl Twin {
     }
 
     /// Puts other pages with the same bytes in the place of some, for the program, and watched by
-    /// nobody. `start` and `len` are whole pages inside the memory, which nobody can write now.
+    /// nobody. `start` and `len` are whole pages, which nobody can write now.
     pub(crate) fn depart(&self, start: usize, len: usize) -> Result<(), Errno> {
+        self.check(start, len)?;
         let files = self.files.as_ref().ok_or(Errno::OPNOTSUPP)?;
         copy(&files.home, &files.spare, start, len)?;
         self.show(&files.spare, start, len)
@@ -167,6 +179,7 @@ impl Twin {
     /// Undoes [`depart`](Self::depart): the program has the old pages again, with the bytes that it
     /// has written meanwhile, and watched by nobody. Nobody can write to either now.
     pub(crate) fn return_home(&self, start: usize, len: usize) -> Result<(), Errno> {
+        self.check(start, len)?;
         let files = self.files.as_ref().ok_or(Errno::OPNOTSUPP)?;
         copy(&files.spare, &files.home, start, len)?;
         self.show(&files.home, start, len)?;
@@ -177,7 +190,7 @@ impl Twin {
         Ok(())
     }
 
-    /// Shows a part of a file at the address of the program.
+    /// Shows a part of a file at the address of the program. `start` and `len` have been checked.
     fn show(&self, file: &OwnedFd, start: usize, len: usize) -> Result<(), Errno> {
         let place = self.program.as_ptr().wrapping_byte_add(start);
         let access = ProtFlags::READ | ProtFlags::WRITE;
@@ -274,6 +287,20 @@ mod tests {
         // The stand-ins take no memory any more.
         let spare = rustix::fs::fstat(&twin.files.as_ref().unwrap().spare);
         assert_eq!(spare.unwrap().st_blocks, 0);
+    }
+
+    #[test]
+    fn nothing_behind_the_memory_is_touched() {
+        let page = rustix::param::page_size();
+        let pages = Pages::shared(4 * page).unwrap();
+        let twin = Twin::new(&pages, 3 * page).unwrap();
+        write(&twin, 3 * page, b'o');
+        for (start, len) in [(3 * page, page), (2 * page, 2 * page), (page, usize::MAX)] {
+            assert_eq!(twin.unmap(start, len), Err(Errno::INVAL));
+            assert_eq!(twin.depart(start, len), Err(Errno::INVAL));
+            assert_eq!(twin.return_home(start, len), Err(Errno::INVAL));
+        }
+        assert_eq!(bytes(twin.program(), 4 * page)[3 * page], b'o');
     }
 
     #[test]

@@ -55,19 +55,20 @@ struct Row {
 }
 
 impl Row {
-    /// Pages that are cleared at once, so that the others do not wait long.
-    const MOST: usize = 512;
-
-    /// The pages to be cleared after a write to the first of them was stopped, of `pages` that there
-    /// are.
-    fn grow(&mut self, index: usize, pages: usize) -> Range<usize> {
+    /// The pages to be cleared after a write to the first of them was stopped, `most` at the most, of
+    /// `pages` that there are.
+    fn grow(&mut self, index: usize, most: usize, pages: usize) -> Range<usize> {
         let more = if index == self.next { self.len * 2 } else { 0 };
-        let end = index + more.clamp(1, Self::MOST);
+        let end = index + more.clamp(1, most);
         self.next = end;
         self.len = end - index;
         index..end.min(pages)
     }
 }
+
+/// Bytes that are cleared at once: the thread that polls the NIC waits for that, some 200 µs in small
+/// pages.
+const MOST: usize = 2 << 20;
 
 /// What is done about pages that are lent when somebody wants to write to them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -227,9 +228,17 @@ impl Watch {
     /// Makes these bytes writable, with as much patience as there is where they are lent; says
     /// whether they are. What is lent is wanted.
     pub(crate) fn open(&self, shared: &Shared, bytes: &Range<usize>, patience: Patience) -> bool {
+        let pages = self.pages(bytes);
+        let mut first = pages.start;
+        // In pieces, between which others have their turn. What somebody lends meanwhile is seen below.
+        while pages.end.saturating_sub(first) > self.most() {
+            let piece = first..first + self.most();
+            first = piece.end;
+            lock(&self.state).book.open(piece, &mut self.hands(shared));
+        }
         let mut state = lock(&self.state);
         loop {
-            let pages = self.pages(bytes);
+            let pages = pages.clone();
             let hands = &mut self.hands(shared);
             let mut shut = state.book.open(pages.clone(), hands);
             if shut {
@@ -245,6 +254,11 @@ impl Watch {
             }
             state = self.sleep(state);
         }
+    }
+
+    /// Pages that are cleared at once.
+    fn most(&self) -> usize {
+        (MOST / self.page).max(1)
     }
 
     fn sleep<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -298,6 +312,16 @@ impl Watch {
         }
     }
 
+    /// The first of these bytes in a row that are lent and that somebody has tried to write.
+    pub(crate) fn first_wanted(&self, bytes: &Range<usize>) -> Option<Range<usize>> {
+        if !self.has_wanted() {
+            return None;
+        }
+        let run = lock(&self.state).book.first_wanted(self.pages(bytes))?;
+        let (start, end) = (run.start * self.page, run.end * self.page);
+        Some(start.max(bytes.start)..end.min(bytes.end))
+    }
+
     /// Whether something of these bytes is lent.
     pub(crate) fn is_lent(&self, bytes: &Range<usize>) -> bool {
         lock(&self.state).book.is_lent(self.pages(bytes))
@@ -343,7 +367,8 @@ impl Watch {
 
     /// What is done about a write to a page that was stopped.
     fn fault(&self, state: &mut State, shared: &Shared, index: usize, polls: bool) -> Verdict {
-        let row = state.row.grow(index, self.twin.len() / self.page);
+        let all = self.twin.len() / self.page;
+        let row = state.row.grow(index, self.most(), all);
         let hands = &mut self.hands(shared);
         state.book.fault_in_row(row, polls, hands)
     }
