@@ -11,6 +11,7 @@ use pagewire_hal::{DmaMemory, Instant, LendError, TxPort, TxQueue};
 use crate::congestion::NewReno;
 use crate::connection_loss::Loss;
 use crate::flight::Flight;
+use crate::headers::Headers;
 use crate::lending::{Explanation, Lender};
 use crate::receive::Receiver;
 use crate::rtt::RttEstimator;
@@ -162,6 +163,8 @@ pub(crate) struct Connection {
     pub(crate) scaling: bool,
     pub(crate) buffer: SendBuffer,
     pub(crate) flight: Flight,
+    /// Of the segment posted last.
+    pub(crate) headers: Headers,
     pub(crate) congestion: NewReno,
     pub(crate) rtt: RttEstimator,
     /// The next round trip is measured with an ACK beyond this position: one per window.
@@ -236,6 +239,7 @@ impl Connection {
             scaling: false,
             buffer: SendBuffer::new(),
             flight: Flight::default(),
+            headers: Headers::EMPTY,
             congestion: NewReno::new(segment_len),
             rtt: RttEstimator::new(config.min_rto, config.max_rto),
             rtt_mark: 0,

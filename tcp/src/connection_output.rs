@@ -9,12 +9,11 @@ use pagewire_hal::{DmaMemory, FrameId, Instant, MacAddress, TxPort, TxQueue};
 use crate::connection::{Connection, State};
 use crate::connection_loss::Mode;
 use crate::flight::Segment;
+use crate::headers::{Envelope, Headers, NETWORK_END};
 use crate::plan::{Plan, Reason, Request};
 use crate::segmentation::Segmenting;
 use crate::stack_config::{Limits, StackConfig};
-use crate::transmit::{
-    Blocked, Device, Envelope, NETWORK_END, Outgoing, Posted, request_budget, transmit,
-};
+use crate::transmit::{Blocked, Device, Outgoing, Posted, request_budget, transmit};
 use crate::wire::{TcpFlags, TcpHeader, TcpOptions, Timestamps};
 
 /// What a connection needs to send.
@@ -378,24 +377,23 @@ impl Connection {
         if out.quota == 0 {
             return Err(Turn::More);
         }
-        let header = self.header(out, position, flags);
-        let envelope = Envelope {
-            source_mac: out.config.mac,
-            destination_mac: out.next_hop,
-            source: *self.endpoints.local.ip(),
-            destination: *self.endpoints.remote.ip(),
-            identification: *out.identification,
+        self.prepare_headers(out, position, flags);
+        // Almost always one, without a division.
+        let segments = if len <= self.segment_len {
+            1
+        } else {
+            len.div_ceil(self.segment_len.max(1))
         };
-        let segments = len.div_ceil(self.segment_len.max(1)).max(1);
         let segment_len = if segments > 1 { self.segment_len } else { 0 };
         let outgoing = Outgoing {
             device: out.device,
-            envelope: &envelope,
-            header: &header,
+            headers: &self.headers,
+            identification: *out.identification,
             payload: self.buffer.parts(position, len as usize),
             len: len as usize,
             // It follows from MSS options and MTU, which have 16 bits.
             segment_len: segment_len as u16,
+            segments,
             has_copies: self.buffer.has_copies(),
         };
         let posted = transmit(out.port, &outgoing, &mut self.stats)?;
@@ -441,6 +439,47 @@ impl Connection {
             account.from_pool += pool as u64;
             account.shared += (rest.len() - pool) as u64;
         });
+    }
+
+    /// The headers of the next segment: those of the last one, with other numbers, where no options
+    /// differ.
+    #[inline]
+    fn prepare_headers<Q: TxQueue, M: DmaMemory>(
+        &mut self,
+        out: &Output<'_, Q, M>,
+        position: u64,
+        flags: TcpFlags,
+    ) {
+        if flags.contains(TcpFlags::SYN) || !self.headers.is_template_for(out.next_hop) {
+            return self.new_headers(out, position, flags);
+        }
+        let window = self.receive.offer(true);
+        let timestamps = self.echo(out.now);
+        self.headers.set(
+            self.seq(position),
+            self.receive.next(),
+            flags | TcpFlags::ACK,
+            window,
+            timestamps,
+        );
+    }
+
+    #[cold]
+    fn new_headers<Q: TxQueue, M: DmaMemory>(
+        &mut self,
+        out: &Output<'_, Q, M>,
+        position: u64,
+        flags: TcpFlags,
+    ) {
+        let envelope = Envelope {
+            source_mac: out.config.mac,
+            destination_mac: out.next_hop,
+            source: *self.endpoints.local.ip(),
+            destination: *self.endpoints.remote.ip(),
+        };
+        let header = self.header(out, position, flags);
+        let is_template = !flags.contains(TcpFlags::SYN);
+        self.headers = Headers::new(&envelope, &header, is_template);
     }
 
     fn header<Q: TxQueue, M: DmaMemory>(

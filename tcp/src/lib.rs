@@ -43,6 +43,7 @@ mod connection_input;
 mod connection_loss;
 mod connection_output;
 mod flight;
+mod headers;
 mod lending;
 mod receive;
 mod segmentation;

@@ -46,7 +46,7 @@ use pagewire_hal::{Capabilities, ChecksumOffload, Instant};
 
 use crate::connection::Connection;
 use crate::connection_output::Allowed;
-use crate::transmit::NETWORK_END;
+use crate::headers::NETWORK_END;
 use crate::wire::Ipv4Header;
 
 /// A request is at most the window divided by this.

@@ -7,11 +7,12 @@ use pagewire_hal::{DmaMemory, Instant, MacAddress, QueueError, TxQueue};
 
 use crate::connection::{Connection, State};
 use crate::connection_output::{Output, Turn};
+use crate::headers::{Envelope, Headers};
 use crate::neighbour::{ArpRequest, Lookup};
 use crate::send_buffer::SendBuffer;
 use crate::stack::{PendingReset, Stack};
 use crate::stats::ConnectionStats;
-use crate::transmit::{Envelope, Outgoing, transmit};
+use crate::transmit::{Outgoing, transmit};
 use crate::wire::{ArpOperation, ArpPacket, ETHERTYPE_ARP, EthernetHeader};
 
 /// Segments that a connection may post before it is the next one's turn. A request for
@@ -283,15 +284,15 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
                 destination_mac: next_hop,
                 source: self.config.address,
                 destination: reset.destination,
-                identification: self.identification,
             };
             let out = Outgoing {
                 device: &self.device,
-                envelope: &envelope,
-                header: &reset.header,
+                headers: &Headers::new(&envelope, &reset.header, false),
+                identification: self.identification,
                 payload: nothing.parts(0, 0),
                 len: 0,
                 segment_len: 0,
+                segments: 1,
                 has_copies: false,
             };
             let stats: &mut ConnectionStats = &mut self.stats.connections;

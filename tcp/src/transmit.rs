@@ -11,7 +11,7 @@
 //! | 4d. mark the user pages, this pins them down | [`lend_and_attach_pieces`] |
 //! | 4e. a small buffer for building the headers | [`header_buffer`] |
 //! | 4f. attach the pointers to the user data | [`lend_and_attach_pieces`] |
-//! | 4g. build the TCP header, let the device checksum or checksum the packet | [`build_headers`], [`checksum`] |
+//! | 4g. build the TCP header, let the device checksum or checksum the packet | [`Headers`], [`checksum`] |
 //! | 4h. send it off | [`hand_to_device`] |
 //! | 5. else a traditional buffer, copy all the data and build the header in there | [`copy_all`] |
 //!
@@ -23,28 +23,21 @@
 //! in between, they have been lent since `send` (rule 3). And a device without checksum offload
 //! shares all the same (rule 5): the CPU then sums the program's pages in place.
 
-use core::net::Ipv4Addr;
 use core::ops::Range;
 
 use pagewire_hal::{
     Capabilities, ChecksumOffload, DmaMemory, FrameBuffer, FrameBuilder, FrameId, Ledger,
-    MacAddress, Offload, PortError, PostError, Run, Runs, TxPort, TxQueue,
+    LendError, Offload, PortError, PostError, Run, Runs, TxPort, TxQueue,
 };
 
-use crate::checksum::{Sum, pseudo_header};
+use crate::checksum::Sum;
+use crate::headers::{Headers, NETWORK_END, Told, put_tcp_checksum};
 use crate::plan::{Budget, Plan, Reason, Request, plan, request};
 use crate::segmentation::Segmenting;
 use crate::send_buffer::{Part, Parts};
 use crate::stack_config::StackConfig;
 use crate::stats::ConnectionStats;
-use crate::wire::{
-    ChecksumBy, ETHERTYPE_IPV4, EthernetHeader, Ipv4Header, PROTOCOL_TCP, TcpHeader,
-};
-
-/// RFC 1700 and its successors at IANA recommend 64.
-const TTL: u8 = 64;
-/// Where the TCP header begins in a frame.
-pub(crate) const NETWORK_END: usize = EthernetHeader::LEN + Ipv4Header::LEN;
+use crate::wire::{ChecksumBy, EthernetHeader, Ipv4Header, TcpHeader};
 
 /// What the device can do for a sender (step 2): computed once, the same for every frame.
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +117,7 @@ impl Device {
         }
         Offload {
             // At most 60 bytes.
-            l4_len: out.header.header_len() as u8,
+            l4_len: out.headers.tcp_len() as u8,
             segment_len: out.segment_len,
             ..plain
         }
@@ -141,24 +134,14 @@ impl Device {
     }
 }
 
-/// The headers below TCP.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Envelope {
-    pub(crate) source_mac: MacAddress,
-    pub(crate) destination_mac: MacAddress,
-    pub(crate) source: Ipv4Addr,
-    pub(crate) destination: Ipv4Addr,
-    pub(crate) identification: u16,
-}
-
 /// A segment on its way out, or a request for segmentation: then the header is a template, whose
 /// sequence number and identification are those of the first segment, and whose FIN and PSH the
 /// device leaves to the last.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing<'a> {
     pub(crate) device: &'a Device,
-    pub(crate) envelope: &'a Envelope,
-    pub(crate) header: &'a TcpHeader,
+    pub(crate) headers: &'a Headers,
+    pub(crate) identification: u16,
     /// Where the payload is.
     pub(crate) payload: Parts<'a>,
     /// Bytes of payload.
@@ -166,36 +149,26 @@ pub(crate) struct Outgoing<'a> {
     /// Bytes of payload in each segment if the device is to cut it; 0 if it is one segment.
     /// What is to be cut has been through [`request_budget`], and fits.
     pub(crate) segment_len: u16,
+    /// Segments on the wire.
+    pub(crate) segments: u32,
     /// Some of the payload may be copies in the pool.
     pub(crate) has_copies: bool,
 }
 
 impl Outgoing<'_> {
+    /// What the headers tell of lengths: 0 in a template, where the device wants it so. `None` for
+    /// what no packet can be as long as.
     #[inline]
-    fn header_len(&self) -> usize {
-        NETWORK_END + self.header.header_len()
-    }
-
-    /// Segments on the wire.
-    #[inline]
-    fn segments(&self) -> u64 {
-        match self.segment_len {
-            0 => 1,
-            segment_len => self.len.div_ceil(usize::from(segment_len)) as u64,
+    fn told(&self) -> Option<Told> {
+        if self.segment_len > 0 && self.device.segmenting.is_some_and(|s| !s.seed_has_length()) {
+            return Some(Told { packet: 0, tcp: 0 });
         }
-    }
-
-    /// Lengths that the headers tell: of the IP packet, and of TCP header and payload, for the
-    /// pseudo-header. Both are 0 in a template, where the device wants it so.
-    #[inline]
-    fn told_lengths(&self) -> Option<(u16, u16)> {
-        let has_length = self.device.segmenting.is_none_or(|s| s.seed_has_length());
-        if self.segment_len > 0 && !has_length {
-            return Some((0, 0));
-        }
-        let tcp = self.header.header_len() + self.len;
-        let ip = u16::try_from(Ipv4Header::LEN + tcp).ok()?;
-        Some((ip, ip - Ipv4Header::LEN as u16))
+        let tcp = self.headers.tcp_len() + self.len;
+        let packet = u16::try_from(Ipv4Header::LEN + tcp).ok()?;
+        Some(Told {
+            packet,
+            tcp: packet - Ipv4Header::LEN as u16,
+        })
     }
 }
 
@@ -238,48 +211,81 @@ pub(crate) fn transmit<Q: TxQueue, M: DmaMemory>(
         stats.ring_full += 1;
         return Err(Blocked::Full);
     }
-    let plan = if out.segment_len > 0 {
+    let (plan, posted) = match decide(port.ledger(), out) {
+        Plan::Share => match share(port, out, 0) {
+            // What fits almost always is tried, and counted only if it does not.
+            Err(PortError::TooManyPieces) if out.segment_len == 0 => {
+                let plan = page_budget(port.ledger(), out);
+                (plan, follow(port, out, plan))
+            }
+            posted => (Plan::Share, posted),
+        },
+        plan => (plan, follow(port, out, plan)),
+    };
+    match posted {
+        Ok((frame, fragments)) => {
+            count(stats, out, plan);
+            Ok(Posted {
+                frame,
+                plan,
+                fragments,
+            })
+        }
+        Err(error) => {
+            let blocked = Blocked::from(error);
+            match blocked {
+                Blocked::Full => stats.ring_full += 1,
+                Blocked::Refused => stats.refused_posts += 1,
+            }
+            Err(blocked)
+        }
+    }
+}
+
+/// Whether there is anything against sharing but too many pieces.
+#[inline]
+fn decide(ledger: &Ledger, out: &Outgoing<'_>) -> Plan {
+    if out.segment_len > 0 {
         Plan::Share
     } else if !out.device.gathers() {
         Plan::Copy(Reason::NoGather)
-    } else if out.header_len() + out.len < out.device.min_frame_len {
+    } else if out.headers.len() + out.len < out.device.min_frame_len {
         Plan::Copy(Reason::TooShort)
-    } else if must_be_summed_live(port.ledger(), out) {
+    } else if out.device.sums_tcp() {
+        Plan::Share
+    } else if must_be_summed_live(ledger, out) {
         Plan::Copy(Reason::Live)
     } else {
-        page_budget(port.ledger(), out)
-    };
-    let posted = match plan {
+        // Counted before, as a frame that does not fit would be summed for nothing.
+        page_budget(ledger, out)
+    }
+}
+
+/// Steps 4d to 5, as planned.
+fn follow<Q: TxQueue, M: DmaMemory>(
+    port: &mut TxPort<Q, M>,
+    out: &Outgoing<'_>,
+    plan: Plan,
+) -> Result<(FrameId, usize), PortError> {
+    match plan {
         Plan::Share => share(port, out, 0),
         Plan::Rescue { prefix } => share(port, out, prefix),
         Plan::Copy(_) => copy_all(port, out),
-    };
-    match posted {
-        Ok(_) => count(stats, out, plan),
-        Err(Blocked::Full) => stats.ring_full += 1,
-        Err(Blocked::Refused) => stats.refused_posts += 1,
     }
-    posted.map(|(frame, fragments)| Posted {
-        frame,
-        plan,
-        fragments,
-    })
 }
 
 /// Whether the CPU would have to sum bytes that can change before the device reads them: then the
 /// sum would be wrong, and they are copied and summed in one pass.
 #[inline]
 fn must_be_summed_live(ledger: &Ledger, out: &Outgoing<'_>) -> bool {
-    ledger.has_live()
-        && !out.device.sums_tcp()
-        && out.payload.clone().any(|part| ledger.is_live(part.loan))
+    ledger.has_live() && out.payload.clone().any(|part| ledger.is_live(part.loan))
 }
 
 /// Step 4b: see if the pieces of the payload do not exceed what the device can gather less the
 /// header.
 #[inline]
 fn page_budget(ledger: &Ledger, out: &Outgoing<'_>) -> Plan {
-    let budget = out.device.budget(out.header_len());
+    let budget = out.device.budget(out.headers.len());
     plan(&budget, PayloadRuns::new(ledger, out.payload.clone()))
 }
 
@@ -339,13 +345,13 @@ fn share<Q: TxQueue, M: DmaMemory>(
     port: &mut TxPort<Q, M>,
     out: &Outgoing<'_>,
     prefix: usize,
-) -> Result<(FrameId, usize), Blocked> {
-    let len = out.header_len() + prefix;
+) -> Result<(FrameId, usize), PortError> {
+    let len = out.headers.len() + prefix;
     let mut buffer = header_buffer(port, len)?;
     let (frame, ledger) = port.bytes_and_ledger(&mut buffer);
     if build(frame, ledger, out, prefix).is_none() {
         port.put_buffer(buffer);
-        return Err(Blocked::Refused);
+        return Err(PortError::Lend(LendError::OutOfRange));
     }
     let mut frame = port.frame(buffer, len);
     lend_and_attach_pieces(&mut frame, out.payload.clone().skip_bytes(prefix));
@@ -357,14 +363,14 @@ fn share<Q: TxQueue, M: DmaMemory>(
 fn copy_all<Q: TxQueue, M: DmaMemory>(
     port: &mut TxPort<Q, M>,
     out: &Outgoing<'_>,
-) -> Result<(FrameId, usize), Blocked> {
-    let len = out.header_len() + out.len;
+) -> Result<(FrameId, usize), PortError> {
+    let len = out.headers.len() + out.len;
     let padded = len.max(out.device.min_frame_len);
     let mut buffer = header_buffer(port, padded)?;
     let (frame, ledger) = port.bytes_and_ledger(&mut buffer);
     if build(frame, ledger, out, out.len).is_none() {
         port.put_buffer(buffer);
-        return Err(Blocked::Refused);
+        return Err(PortError::Lend(LendError::OutOfRange));
     }
     if let Some(padding) = frame.get_mut(len..padded) {
         padding.fill(0);
@@ -378,86 +384,49 @@ fn copy_all<Q: TxQueue, M: DmaMemory>(
 fn header_buffer<Q: TxQueue, M: DmaMemory>(
     port: &mut TxPort<Q, M>,
     len: usize,
-) -> Result<FrameBuffer, Blocked> {
-    port.buffer(len).ok_or(Blocked::Full)
+) -> Result<FrameBuffer, PortError> {
+    port.buffer(len).ok_or(PortError::Post(PostError::Full))
 }
 
 /// Fills the buffer: headers, the first `copied` bytes of the payload, checksum. `None` if the
 /// buffer is too short or the payload not there, which cannot be.
 #[inline]
 fn build(frame: &mut [u8], ledger: &Ledger, out: &Outgoing<'_>, copied: usize) -> Option<()> {
-    build_headers(frame, out)?;
-    let (headers, target) = frame.split_at_mut_checked(out.header_len())?;
-    let target = target.get_mut(..copied)?;
-    let copied = out.payload.clone().take_bytes(copied);
-    let tcp = headers.get_mut(NETWORK_END..)?;
-    let (_, tcp_len) = out.told_lengths()?;
-    let sum = pseudo_header(
-        out.envelope.source,
-        out.envelope.destination,
-        PROTOCOL_TCP,
-        tcp_len,
-    );
-    let field = if out.device.sums_tcp() {
-        copy(ledger, copied, target)?;
-        sum.fold()
-    } else {
-        checksum(ledger, out, sum, tcp, target)?
-    };
-    tcp.get_mut(TcpHeader::CHECKSUM_OFFSET..)?
-        .first_chunk_mut::<2>()?
-        .copy_from_slice(&field.to_be_bytes());
-    Some(())
-}
-
-/// Step 4g, first half: build the headers. The TCP checksum field is left zero.
-#[inline]
-fn build_headers(frame: &mut [u8], out: &Outgoing<'_>) -> Option<()> {
-    let Envelope {
-        source_mac,
-        destination_mac,
-        source,
-        destination,
-        identification,
-    } = *out.envelope;
-    let ethernet = EthernetHeader {
-        destination: destination_mac,
-        source: source_mac,
-        ethertype: ETHERTYPE_IPV4,
-    };
-    ethernet.emit(frame)?;
-    let network = frame.get_mut(EthernetHeader::LEN..)?;
-    let (total_len, _) = out.told_lengths()?;
-    let ip = Ipv4Header {
-        source,
-        destination,
-        protocol: PROTOCOL_TCP,
-        total_len,
-        identification,
-        ttl: TTL,
-        dont_fragment: true,
-    };
+    let told = out.told()?;
     let by = if out.device.sums_ipv4() {
         ChecksumBy::Device
     } else {
         ChecksumBy::Cpu
     };
-    ip.emit(network, by)?;
-    out.header.emit(network.get_mut(Ipv4Header::LEN..)?)?;
-    Some(())
+    out.headers.write(frame, told, out.identification, by)?;
+    let sum = out.headers.pseudo_header(told);
+    let field = if out.device.sums_tcp() {
+        if copied > 0 {
+            let target = frame.get_mut(out.headers.len()..)?.get_mut(..copied)?;
+            copy(ledger, out.payload.clone().take_bytes(copied), target)?;
+        }
+        sum
+    } else {
+        let (headers, target) = frame.split_at_mut_checked(out.headers.len())?;
+        let tcp = headers.get(NETWORK_END..)?;
+        checksum(ledger, out, sum, tcp, target.get_mut(..copied)?)?
+    };
+    put_tcp_checksum(frame, field)
 }
 
 /// Step 4g, second half: "if device can do the outgoing checksum then indicate […] else checksum
 /// the packet". What is copied is summed in the same pass, what is shared is summed where it
-/// lies. `sum` is that of the pseudo-header, `tcp` the header; returns the checksum.
+/// lies. `tcp` is the header; returns the checksum.
 #[inline]
 fn checksum(
     ledger: &Ledger,
     out: &Outgoing<'_>,
-    mut sum: Sum,
+    pseudo_header: u16,
     tcp: &[u8],
     mut target: &mut [u8],
 ) -> Option<u16> {
+    let mut sum = Sum::default();
+    sum.add_u16(pseudo_header);
     sum.add(tcp);
     let copied = target.len();
     for part in out.payload.clone().take_bytes(copied) {
@@ -526,7 +495,7 @@ fn lend_and_attach_pieces<Q: TxQueue, M: DmaMemory>(
 fn hand_to_device<Q: TxQueue, M: DmaMemory>(
     frame: FrameBuilder<'_, Q, M>,
     out: &Outgoing<'_>,
-) -> Result<(FrameId, usize), Blocked> {
+) -> Result<(FrameId, usize), PortError> {
     let fragments = frame.fragments();
     Ok((frame.post(out.device.offload(out))?, fragments))
 }
@@ -534,7 +503,7 @@ fn hand_to_device<Q: TxQueue, M: DmaMemory>(
 /// Takes note of what was posted.
 #[inline]
 fn count(stats: &mut ConnectionStats, out: &Outgoing<'_>, plan: Plan) {
-    let segments = out.segments();
+    let segments = u64::from(out.segments);
     let sums = &mut stats.checksums;
     if out.device.sums_tcp() {
         sums.tcp_device += segments;
