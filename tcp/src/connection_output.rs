@@ -29,6 +29,9 @@ pub(crate) struct Output<'a, Q: TxQueue, M: DmaMemory> {
     /// Segments that this connection may still post in this turn; the last request may be of
     /// more.
     pub(crate) quota: usize,
+    /// The connection's headers are those of a segment of this turn: acknowledgment, window and
+    /// timestamps are the same for all of them.
+    pub(crate) prepared: bool,
 }
 
 /// How a turn ended.
@@ -250,12 +253,29 @@ impl Connection {
 
     /// Step 4a: the usual TCP algorithms. `pipe` is what is in the network, `most` the longest
     /// request that the device takes, 0 if none. `None` if nothing may go now.
+    #[inline]
     fn how_much_may_go(&self, now: Instant, pipe: u32, nagle: bool, most: u32) -> Option<Allowed> {
+        if most == 0 && self.more_than_one_may_go(pipe) {
+            return Some(Allowed {
+                len: self.segment_len,
+                fin: false,
+                worth_waiting: 0,
+            });
+        }
         let one = self.segment_may_go(pipe, nagle)?;
         if one.len < self.segment_len || one.fin || most < 2 * self.segment_len {
             return Some(one);
         }
         Some(self.request_may_go(now, pipe, nagle, most))
+    }
+
+    /// Whether there is more than one full segment, and both windows have room for one: the way of
+    /// almost all segments, without the questions that the last ones raise.
+    #[inline]
+    fn more_than_one_may_go(&self, pipe: u32) -> bool {
+        let room = self.window.saturating_sub(self.flight_size());
+        let congestion = self.congestion_window().saturating_sub(pipe);
+        self.unsent() > u64::from(self.segment_len) && room.min(congestion) >= self.segment_len
     }
 
     /// Step 4a for one segment.
@@ -404,6 +424,7 @@ impl Connection {
         // The device counts the identification on from segment to segment.
         *out.identification = out.identification.wrapping_add(segments as u16);
         out.quota = out.quota.saturating_sub(segments as usize);
+        self.buffer.sent_up_to(position + u64::from(len));
         self.told = self.receive.next();
         self.ack_due = false;
         Ok(frame)
@@ -446,22 +467,21 @@ impl Connection {
     #[inline]
     fn prepare_headers<Q: TxQueue, M: DmaMemory>(
         &mut self,
-        out: &Output<'_, Q, M>,
+        out: &mut Output<'_, Q, M>,
         position: u64,
         flags: TcpFlags,
     ) {
         if flags.contains(TcpFlags::SYN) || !self.headers.is_template_for(out.next_hop) {
             return self.new_headers(out, position, flags);
         }
-        let window = self.receive.offer(true);
-        let timestamps = self.echo(out.now);
-        self.headers.set(
-            self.seq(position),
-            self.receive.next(),
-            flags | TcpFlags::ACK,
-            window,
-            timestamps,
-        );
+        if !out.prepared {
+            out.prepared = true;
+            let window = self.receive.offer(true);
+            let timestamps = self.echo(out.now);
+            self.headers
+                .set_turn(self.receive.next(), window, timestamps);
+        }
+        self.headers.set(self.seq(position), flags | TcpFlags::ACK);
     }
 
     #[cold]

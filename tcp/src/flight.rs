@@ -146,7 +146,7 @@ impl Flight {
             if in_flight(segment.frame) {
                 self.draining.push_back(segment);
             } else {
-                lent.add(now.saturating_since(segment.first_sent));
+                lent.add(segment.first_sent, now);
             }
         }
         if let Some(partly) = self.unacked.front().filter(|s| s.start < una) {
@@ -165,7 +165,7 @@ impl Flight {
         lent: &mut LentTimes,
     ) {
         while let Some(segment) = self.draining.front().filter(|s| !in_flight(s.frame)) {
-            lent.add(now.saturating_since(segment.first_sent));
+            lent.add(segment.first_sent, now);
             self.draining.pop_front();
         }
     }
@@ -204,7 +204,7 @@ impl Flight {
             if in_flight(segment.frame) {
                 self.draining.push_back(segment);
             } else {
-                lent.add(now.saturating_since(segment.first_sent));
+                lent.add(segment.first_sent, now);
             }
         }
     }

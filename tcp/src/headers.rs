@@ -114,20 +114,17 @@ impl Headers {
         self.template_for == Some(neighbour)
     }
 
-    /// Writes what differs from segment to segment of a connection. Timestamps are left out if the
-    /// template has none.
+    /// Writes what differs from segment to segment of a connection, …
     #[inline]
-    pub(crate) fn set(
-        &mut self,
-        seq: SeqNumber,
-        ack: SeqNumber,
-        flags: TcpFlags,
-        window: u16,
-        timestamps: Option<Timestamps>,
-    ) {
+    pub(crate) fn set(&mut self, seq: SeqNumber, flags: TcpFlags) {
         put(&mut self.bytes, SEQ, seq.0.to_be_bytes());
-        put(&mut self.bytes, ACK, ack.0.to_be_bytes());
         put(&mut self.bytes, FLAGS, [flags.bits()]);
+    }
+
+    /// … and what differs from turn to turn. Timestamps are left out if the template has none.
+    #[inline]
+    pub(crate) fn set_turn(&mut self, ack: SeqNumber, window: u16, timestamps: Option<Timestamps>) {
+        put(&mut self.bytes, ACK, ack.0.to_be_bytes());
         put(&mut self.bytes, WINDOW, window.to_be_bytes());
         if let Some(Timestamps { value, echo }) = timestamps
             && self.len > FIXED_END
@@ -300,13 +297,8 @@ mod tests {
             };
             let mut headers = Headers::new(&envelope, &header(0), true);
             let second = header(1);
-            headers.set(
-                second.seq,
-                second.ack,
-                second.flags,
-                second.window,
-                second.options.timestamps,
-            );
+            headers.set(second.seq, second.flags);
+            headers.set_turn(second.ack, second.window, second.options.timestamps);
             prop_assert_eq!(headers.tcp_len(), second.header_len());
             let (.., identification, len) = numbers[1];
             let told = Told { packet: len, tcp: len.wrapping_sub(20) };

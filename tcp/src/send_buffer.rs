@@ -103,6 +103,8 @@ pub(crate) struct Part<'a> {
 #[derive(Debug)]
 pub(crate) struct SendBuffer {
     slices: VecDeque<Accepted>,
+    /// The slice in which what was posted last ends, if it is still there: a place to look first.
+    last: usize,
     calls: VecDeque<Call>,
     /// Position of the first byte that is not acknowledged.
     start: u64,
@@ -122,6 +124,7 @@ impl SendBuffer {
     pub(crate) const fn new() -> Self {
         Self {
             slices: VecDeque::new(),
+            last: 0,
             calls: VecDeque::new(),
             start: 1,
             end: 1,
@@ -363,6 +366,7 @@ impl SendBuffer {
         let position = position.clamp(self.start, self.end);
         while self.slices.front().is_some_and(|s| s.end <= position) {
             if let Some(slice) = self.slices.pop_front() {
+                self.last = self.last.saturating_sub(1);
                 self.forget(&slice);
                 ledger.give_back(slice.loan);
             }
@@ -386,13 +390,36 @@ impl SendBuffer {
     /// The parts of `len` bytes from `position`; they end where the buffer does.
     #[inline]
     pub(crate) fn parts(&self, position: u64, len: usize) -> Parts<'_> {
-        let first = self.slices.partition_point(|slice| slice.end <= position);
+        let first = self.index_of(position);
         let mut slices = self.slices.range(first..);
         Parts {
             slice: slices.next(),
             behind: slices,
             position,
             left: len,
+        }
+    }
+
+    /// The slice in which the byte at a position lies. What is sent in order is found at once.
+    #[inline]
+    fn index_of(&self, position: u64) -> usize {
+        let ends_before = |index: usize| self.slices.get(index).is_some_and(|s| s.end <= position);
+        let here = self.slices.get(self.last).is_some_and(|s| s.end > position);
+        if here && (self.last == 0 || ends_before(self.last - 1)) {
+            return self.last;
+        }
+        self.slices.partition_point(|slice| slice.end <= position)
+    }
+
+    /// What is before a position was posted: what is behind it comes next.
+    #[inline]
+    pub(crate) fn sent_up_to(&mut self, position: u64) {
+        while self
+            .slices
+            .get(self.last)
+            .is_some_and(|s| s.end <= position)
+        {
+            self.last += 1;
         }
     }
 

@@ -257,6 +257,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
                 next_hop,
                 identification,
                 quota: QUOTA,
+                prepared: false,
             }),
             Lookup::SendRequest | Lookup::Wait => {
                 await_neighbour(connection, index, awaiting);

@@ -47,7 +47,8 @@ pub(crate) struct Device {
     max_fragment_len: usize,
     min_frame_len: usize,
     share_min: usize,
-    checksum: ChecksumOffload,
+    /// What the device is asked to do with a segment.
+    offload: Offload,
     segmenting: Option<Segmenting>,
 }
 
@@ -69,7 +70,7 @@ impl Device {
             max_fragment_len: capabilities.max_fragment_len as usize,
             min_frame_len: capabilities.min_frame_len as usize,
             share_min: config.share_min,
-            checksum: transport | offered & ChecksumOffload::IPV4_HEADER,
+            offload: offload(transport | offered & ChecksumOffload::IPV4_HEADER),
             segmenting: config
                 .segmentation
                 .then(|| Segmenting::new(capabilities))
@@ -91,35 +92,25 @@ impl Device {
 
     #[inline]
     const fn sums_tcp(&self) -> bool {
-        self.checksum.intersects(ChecksumOffload::TRANSPORT)
+        self.offload.checksum.intersects(ChecksumOffload::TRANSPORT)
     }
 
     #[inline]
     const fn sums_ipv4(&self) -> bool {
-        self.checksum.contains(ChecksumOffload::IPV4_HEADER)
+        self.offload.checksum.contains(ChecksumOffload::IPV4_HEADER)
     }
 
     /// What the device is asked to do with a frame.
     #[inline]
     fn offload(&self, out: &Outgoing<'_>) -> Offload {
-        if self.checksum.is_empty() {
-            return Offload::NONE;
-        }
-        let plain = Offload {
-            checksum: self.checksum,
-            l2_len: EthernetHeader::LEN as u8,
-            l3_len: Ipv4Header::LEN as u16,
-            checksum_offset: TcpHeader::CHECKSUM_OFFSET as u8,
-            ..Offload::NONE
-        };
         if out.segment_len == 0 {
-            return plain;
+            return self.offload;
         }
         Offload {
             // At most 60 bytes.
             l4_len: out.headers.tcp_len() as u8,
             segment_len: out.segment_len,
-            ..plain
+            ..self.offload
         }
     }
 
@@ -131,6 +122,20 @@ impl Device {
             header_len,
             share_min: self.share_min,
         }
+    }
+}
+
+/// The request for checksums of a segment whose headers are as `Headers` writes them.
+const fn offload(checksum: ChecksumOffload) -> Offload {
+    if checksum.is_empty() {
+        return Offload::NONE;
+    }
+    Offload {
+        checksum,
+        l2_len: EthernetHeader::LEN as u8,
+        l3_len: Ipv4Header::LEN as u16,
+        checksum_offset: TcpHeader::CHECKSUM_OFFSET as u8,
+        ..Offload::NONE
     }
 }
 
