@@ -76,7 +76,8 @@ pub fn check() -> Result<(), CallgrindError> {
 }
 
 /// Builds binary `name` of this package for [`TARGET_CPU`], in a folder of its own, and returns
-/// where it is.
+/// where it is. In one codegen unit: with several, what is inlined where depends on code that has
+/// nothing to do with it.
 ///
 /// # Errors
 /// [`CallgrindError`].
@@ -90,6 +91,7 @@ pub fn build(name: &str) -> Result<PathBuf, CallgrindError> {
         .args(["--package", env!("CARGO_PKG_NAME"), "--bin", name])
         .arg("--target-dir")
         .arg(&target)
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("RUSTFLAGS", format!("-C target-cpu={TARGET_CPU}"))
         .current_dir(&root)
         .status()

@@ -9,4 +9,5 @@
 
 pub mod callgrind;
 pub mod frames;
+pub mod guard;
 pub mod platform;

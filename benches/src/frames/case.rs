@@ -167,3 +167,19 @@ pub fn selected(only: &[String]) -> Vec<Case> {
     });
     cases
 }
+
+/// Cases of the guard that have one of `only` in their name (all, if that is empty).
+#[must_use]
+pub fn guarded(only: &[String]) -> Vec<Case> {
+    let mut cases = selected(only);
+    cases.retain(|case| match (case.layer, case.asked, case.burst) {
+        (Layer::Receive, _, _) => true,
+        (Layer::Port, Asked::Nothing, 32) => case.fragments == 0,
+        (Layer::Port, Asked::Same, 32) => matches!(case.fragments, 1 | 4),
+        (Layer::Port, Asked::Same, 1) | (Layer::Raw | Layer::Port, Asked::Changing, 32) => {
+            case.fragments == 1
+        }
+        _ => false,
+    });
+    cases
+}

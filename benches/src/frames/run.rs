@@ -25,7 +25,9 @@ const RUNS: usize = 15;
 const SEED: u64 = 0x5eed;
 
 /// A case, and its cost per frame by part.
-pub type Costs = Vec<(Case, BTreeMap<String, f64>)>;
+pub type Cost = (Case, BTreeMap<String, f64>);
+/// Those of several cases.
+pub type Costs = Vec<Cost>;
 
 /// How cases are run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,18 +51,16 @@ struct Runner<'c> {
 pub fn run(cases: &[Case], mode: Mode) -> Result<Costs, String> {
     let mut costs = Costs::new();
     for kind in Kind::ALL {
-        for layer in [Layer::Raw, Layer::Port, Layer::Receive] {
-            let same = |case: &&Case| case.kind == kind && case.layer == layer;
-            let chosen: Vec<Case> = cases.iter().filter(same).copied().collect();
-            if !chosen.is_empty() {
-                let runner = Runner {
-                    cases: &chosen,
-                    mode,
-                    costs: Costs::new(),
-                };
-                let run = open(kind, runner);
-                costs.extend(run.map_err(|error| format!("{}: {error}", kind.name()))?);
-            }
+        let same = |case: &&Case| case.kind == kind;
+        let chosen: Vec<Case> = cases.iter().filter(same).copied().collect();
+        if !chosen.is_empty() {
+            let runner = Runner {
+                cases: &chosen,
+                mode,
+                costs: Costs::new(),
+            };
+            let run = open(kind, runner);
+            costs.extend(run.map_err(|error| format!("{}: {error}", kind.name()))?);
         }
     }
     Ok(costs)
@@ -78,30 +78,31 @@ impl Visitor for Runner<'_> {
         let (mut tx, mut rx) = nic.take_queues(0).ok_or("there are no queues")?;
         let capabilities = *nic.capabilities();
         let table = |case: &Case| draw(case.fragments, case.asked, &capabilities, SEED);
-        match self.cases.first().map(|case| case.layer) {
-            Some(Layer::Raw) => {
-                let headers = Raw::<N::Tx>::headers(&mut nic)?;
-                for case in self.cases {
-                    let mut raw = Raw::new(&mut tx, &headers, &table(case), &regions);
-                    self.bursts(case, &mut device, &mut raw)?;
-                }
-            }
-            Some(Layer::Port) => {
-                let mut port = Port::new(&mut nic, tx, &regions)?;
-                for case in self.cases {
-                    self.bursts(case, &mut device, &mut port.with(&table(case)))?;
-                }
-            }
-            Some(Layer::Receive) => {
-                let lens = draw_lengths(SEED);
-                for case in self.cases {
-                    self.measure(case, &mut |range, meter| {
-                        let lens = lens.get(range).unwrap_or_default();
-                        receive::round(&mut rx, lens, &mut device, meter)
-                    })?;
-                }
-            }
-            None => {}
+        let of = |layer: Layer| self.cases.iter().filter(move |case| case.layer == layer);
+        let headers = Raw::<N::Tx>::headers(&mut nic)?;
+        for case in of(Layer::Raw) {
+            let mut raw = Raw::new(&mut tx, &headers, &table(case), &regions);
+            self.costs
+                .extend(measure(case, self.mode, &mut |range, meter| {
+                    raw.round(range, &mut device, meter)
+                })?);
+        }
+        let mut port = Port::new(&mut nic, tx, &regions)?;
+        for case in of(Layer::Port) {
+            let frames = table(case);
+            let mut port = port.with(&frames);
+            self.costs
+                .extend(measure(case, self.mode, &mut |range, meter| {
+                    port.round(range, &mut device, meter)
+                })?);
+        }
+        let lens = draw_lengths(SEED);
+        for case in of(Layer::Receive) {
+            self.costs
+                .extend(measure(case, self.mode, &mut |range, meter| {
+                    let lens = lens.get(range).unwrap_or_default();
+                    receive::round(&mut rx, lens, &mut device, meter)
+                })?);
         }
         Ok(self.costs)
     }
@@ -135,56 +136,37 @@ impl Meter for AnyMeter {
     }
 }
 
-impl Runner<'_> {
-    fn bursts<T: Transmit, D: Device>(
-        &mut self,
-        case: &Case,
-        device: &mut D,
-        transmit: &mut T,
-    ) -> Result<(), String> {
-        self.measure(case, &mut |range, meter| {
-            transmit.round(range, device, meter)
-        })
+/// What a case costs, unless callgrind counts.
+fn measure(case: &Case, mode: Mode, round: Round<'_>) -> Result<Option<Cost>, String> {
+    let mut frames = |count: usize, meter: &mut AnyMeter| {
+        for first in (0..count).step_by(case.burst) {
+            let first = first % FRAMES;
+            round(first..first + case.burst, meter).map_err(|what| format!("{case}: {what}"))?;
+        }
+        Ok::<(), String>(())
+    };
+    if mode == Mode::Counted {
+        let meter = &mut AnyMeter::Untimed(Untimed);
+        frames(FRAMES, meter)?;
+        callgrind::case_begins();
+        frames(COUNTED, meter)?;
+        callgrind::case_over();
+        return Ok(None);
     }
-
-    fn measure(&mut self, case: &Case, round: Round<'_>) -> Result<(), String> {
-        let mut frames = |count: usize, meter: &mut AnyMeter| {
-            for first in (0..count).step_by(case.burst) {
-                let first = first % FRAMES;
-                round(first..first + case.burst, meter)
-                    .map_err(|what| format!("{case}: {what}"))?;
-            }
-            Ok::<(), String>(())
-        };
-        match self.mode {
-            Mode::Counted => {
-                let meter = &mut AnyMeter::Untimed(Untimed);
-                frames(FRAMES, meter)?;
-                callgrind::case_begins();
-                frames(COUNTED, meter)?;
-                callgrind::case_over();
-            }
-            Mode::Timed => {
-                let mut runs: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-                for _ in 0..=RUNS {
-                    let mut meter = AnyMeter::Timed(Timed::default());
-                    frames(TIMED, &mut meter)?;
-                    let AnyMeter::Timed(mut timed) = meter else {
-                        continue;
-                    };
-                    for (part, nanos) in timed.take() {
-                        runs.entry(part).or_default().push(nanos / TIMED as f64);
-                    }
-                }
-                let median = |(part, mut runs): (&str, Vec<f64>)| {
-                    runs.sort_unstable_by(f64::total_cmp);
-                    let middle = runs.get(runs.len() / 2).copied();
-                    (part.to_owned(), middle.unwrap_or(f64::NAN))
-                };
-                let costs = runs.into_iter().map(median).collect();
-                self.costs.push((*case, costs));
+    let mut runs: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for _ in 0..=RUNS {
+        let mut meter = AnyMeter::Timed(Timed::default());
+        frames(TIMED, &mut meter)?;
+        if let AnyMeter::Timed(timed) = &mut meter {
+            for (part, nanos) in timed.take() {
+                runs.entry(part).or_default().push(nanos / TIMED as f64);
             }
         }
-        Ok(())
     }
+    let median = |(part, mut runs): (&str, Vec<f64>)| {
+        runs.sort_unstable_by(f64::total_cmp);
+        let middle = runs.get(runs.len() / 2).copied();
+        (part.to_owned(), middle.unwrap_or(f64::NAN))
+    };
+    Ok(Some((*case, runs.into_iter().map(median).collect())))
 }
