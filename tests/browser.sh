@@ -95,6 +95,10 @@ whole = {line["target"] for line in requests if line["status"] == 200 and line["
 print(f"{len(requests)} requests, {sum(line['delivered'] for line in requests)} bytes")
 if parts - whole:
     sys.exit(f"browser.sh: not shown: {parts - whole}")
+end = lines[-1]
+print(f"{end['shared_bytes']} bytes shared, {end['copied_bytes']} copied")
+if end["copied_bytes"] != 0 or end["shared_bytes"] < end["bytes"]:
+    sys.exit("browser.sh: the page says that every byte came from its file")
 PYTHON
 cp "$place/picture.png" "$picture"
 echo "wrote $picture"

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pagewire::outbox::Done;
+use pagewire::tcp::Explanation;
 use serde::Serialize;
 
 use crate::demo::{grouped, part};
@@ -84,6 +85,7 @@ impl FileReport {
         };
         let early = whole.copied_early;
         let of_lent = done.copied.min(whole.lent);
+        let (shared, from_copies) = fetched(whole, done.copied, done.delivered);
         self.taken = Taken {
             lent: whole.lent - of_lent,
             copied_as_asked: early.asked.saturating_sub(done.copied - of_lent),
@@ -93,8 +95,8 @@ impl FileReport {
             read: done.copied,
         };
         self.sent = Sent {
-            shared: whole.shared.saturating_sub(of_lent),
-            from_copies: whole.from_pool + of_lent.min(whole.shared),
+            shared,
+            from_copies,
             copied_no_gather: whole.no_gather,
             copied_over_budget: whole.over_budget,
             copied_too_short: whole.too_short,
@@ -198,6 +200,38 @@ impl Report {
     }
 }
 
+/// Bytes that the NIC fetched from the file, and from a copy, of a message of which `read` bytes had been
+/// read and `delivered` have arrived.
+fn fetched(whole: &Explanation, read: u64, delivered: u64) -> (u64, u64) {
+    let copied = whole.no_gather + whole.over_budget + whole.too_short + whole.live;
+    let posted = whole.shared + whole.from_pool + copied;
+    let mut of_copies = read.min(whole.lent);
+    if read > 0 {
+        // Whatever was sent again may have been of what was read.
+        of_copies += posted.saturating_sub(delivered);
+    }
+    let of_copies = of_copies.min(whole.shared);
+    (whole.shared - of_copies, whole.from_pool + of_copies)
+}
+
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a message of 300 bytes of which 100 were read, and 50 were sent twice.
+    #[test]
+    fn what_was_read_is_not_called_fetched_from_the_file_when_it_is_sent_again() {
+        let mut whole = Explanation::default();
+        (whole.lent, whole.shared) = (300, 350);
+        assert_eq!(fetched(&whole, 0, 300), (350, 0));
+        assert_eq!(fetched(&whole, 100, 300), (200, 150));
+        assert_eq!(fetched(&whole, 300, 300), (0, 350));
+        // Copied where it had been read to, as that was asked for.
+        (whole.lent, whole.shared, whole.from_pool) = (0, 0, 350);
+        assert_eq!(fetched(&whole, 300, 300), (0, 350));
+    }
 }

@@ -171,9 +171,15 @@ impl<H: Home> Server<H> {
         let stats = self.endpoint.stack.stats().connections;
         let files = self.endpoint.outbox.counters();
         let totals = &mut self.journal.totals;
-        // What was copied was lent from where it had been copied to.
-        totals.shared_bytes = stats.shared_bytes.saturating_sub(files.copied);
-        totals.copied_bytes = stats.copied.total().bytes + stats.rescued.bytes + files.copied;
+        // What was copied was lent from where it had been copied to. If something was, whatever was
+        // sent again may have been of that.
+        let mut from_copies = files.copied;
+        if files.copied > 0 {
+            from_copies += stats.fast_retransmits.bytes + stats.timeout_retransmits.bytes;
+        }
+        let from_copies = from_copies.min(stats.shared_bytes);
+        totals.shared_bytes = stats.shared_bytes - from_copies;
+        totals.copied_bytes = stats.copied.total().bytes + stats.rescued.bytes + from_copies;
         totals.most_locked_bytes = files.most_mapped as u64;
     }
 }
