@@ -11,3 +11,4 @@ pub mod callgrind;
 pub mod frames;
 pub mod guard;
 pub mod platform;
+pub mod sender;

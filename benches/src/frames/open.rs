@@ -36,15 +36,51 @@ pub trait Visitor {
     ) -> Result<Self::Output, String>;
 }
 
+/// How a driver is opened, and what memory there is to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// Longest packet in bytes, for Intel's devices.
+    pub mtu: u16,
+    /// Whether Intel's devices offer checksums and segmentation.
+    pub checksum: bool,
+    /// Regions.
+    pub regions: usize,
+    /// Bytes of each.
+    pub region_len: usize,
+}
+
+impl Default for Opening {
+    fn default() -> Self {
+        Self {
+            mtu: 1500,
+            checksum: true,
+            regions: REGIONS,
+            region_len: REGION_LEN,
+        }
+    }
+}
+
 /// Opens the driver of `kind` and calls `visitor` with it.
 ///
 /// # Errors
 /// What the driver, the model or the visitor said.
 pub fn open<V: Visitor>(kind: Kind, visitor: V) -> Result<V::Output, String> {
+    open_with(kind, &Opening::default(), visitor)
+}
+
+/// As [`open`], in another way.
+///
+/// # Errors
+/// What the driver, the model or the visitor said.
+pub fn open_with<V: Visitor>(
+    kind: Kind,
+    opening: &Opening,
+    visitor: V,
+) -> Result<V::Output, String> {
     let host = Host::new(HostConfig::default());
     let mut regions: Vec<Arc<dyn Region>> = Vec::new();
-    for _ in 0..REGIONS {
-        let region = host.register(vec![0u8; REGION_LEN]);
+    for _ in 0..opening.regions {
+        let region = host.register(vec![0u8; opening.region_len]);
         regions.push(region.map_err(|error| error.to_string())?);
     }
     match kind {
@@ -56,6 +92,7 @@ pub fn open<V: Visitor>(kind: Kind, visitor: V) -> Result<V::Output, String> {
             let device = ixgbe::Ixgbe82599::new(model, Box::new(Silent::new()));
             let (platform, freezer) = FrozenPlatform::new(host.attach(device).platform);
             let mut config = pagewire_ixgbe::Config::default();
+            (config.mtu, config.checksum_offload) = (opening.mtu, opening.checksum);
             (config.tx_descriptors, config.rx_descriptors) = (RING, RING);
             let nic = Ixgbe::open(platform, &config).map_err(|error| error.to_string())?;
             freezer.freeze();
@@ -69,6 +106,7 @@ pub fn open<V: Visitor>(kind: Kind, visitor: V) -> Result<V::Output, String> {
             let device = e1000e::E1000e82574::new(model, Box::new(Silent::new()));
             let (platform, freezer) = FrozenPlatform::new(host.attach(device).platform);
             let mut config = pagewire_e1000e::Config::default();
+            (config.mtu, config.checksum_offload) = (opening.mtu, opening.checksum);
             (config.tx_descriptors, config.rx_descriptors) = (RING, RING);
             let nic = E1000e::open(platform, &config).map_err(|error| error.to_string())?;
             freezer.freeze();
