@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use crate::port::{NONE, give_back, keep};
+use crate::ledger_hold::HoldError;
 use crate::{
     DmaMemory, FrameBuffer, FrameId, LendError, Loan, Offload, PortError, PostError, Token,
     TxFrame, TxPort, TxQueue,
@@ -15,7 +15,6 @@ pub struct FrameBuilder<'a, Q: TxQueue, M: DmaMemory> {
     port: &'a mut TxPort<Q, M>,
     buffer: Option<FrameBuffer>,
     first: Option<NonNull<u8>>,
-    loans: u32,
     buffer_bytes: u64,
     shared_bytes: u64,
     failed: Option<PortError>,
@@ -25,6 +24,7 @@ impl<'a, Q: TxQueue, M: DmaMemory> FrameBuilder<'a, Q, M> {
     #[inline]
     pub(crate) fn new(port: &'a mut TxPort<Q, M>, buffer: FrameBuffer, len: usize) -> Self {
         port.gather.clear();
+        port.pending.forget();
         let run = port.pool.run(&buffer, len);
         let failed = match run {
             _ if len == 0 => Some(PortError::Lend(LendError::Empty)),
@@ -39,7 +39,6 @@ impl<'a, Q: TxQueue, M: DmaMemory> FrameBuilder<'a, Q, M> {
             port,
             buffer: Some(buffer),
             first: run.map(|(_, pointer)| pointer),
-            loans: NONE,
             buffer_bytes: len as u64,
             shared_bytes: 0,
             failed,
@@ -61,47 +60,17 @@ impl<'a, Q: TxQueue, M: DmaMemory> FrameBuilder<'a, Q, M> {
 
     #[inline]
     fn try_attach(&mut self, loan: &Loan, start: usize, len: usize) -> Result<(), PortError> {
-        let TxPort {
-            queue,
-            ledger,
-            address_bits,
-            gather,
-            lent,
-            vacant_lent,
-            ..
-        } = &mut *self.port;
-        // `TxPort::ledger_mut` lets anyone put other books in the place of the port's.
-        if ledger.domain() != queue.domain() {
-            return Err(PortError::Lend(LendError::OtherDomain));
+        let port = &mut *self.port;
+        if port.ledger.id != port.books {
+            port.check_books().map_err(PortError::Lend)?;
         }
-        if ledger.address_bits() > *address_bits {
-            return Err(PortError::Lend(LendError::OutOfReach));
-        }
-        let second = ledger
-            .lend_again(loan, start, len)
-            .map_err(PortError::Lend)?;
-        let mut translated = 0;
-        let mut result = Ok(());
-        for run in ledger.runs(&second, start, len).into_iter().flatten() {
-            translated += run.len;
-            if gather.push(run).is_err() {
-                result = Err(PortError::TooManyPieces);
-                break;
-            }
-        }
-        // A translation that ends early would put other bytes on the wire.
-        if result.is_ok() && translated != len {
-            result = Err(PortError::Lend(LendError::OutOfRange));
-        }
-        match keep(lent, vacant_lent, second, self.loans) {
-            Ok(first) => self.loans = first,
-            Err(second) => {
-                ledger.give_back(second);
-                return Err(PortError::Lend(LendError::TooMany));
-            }
-        }
+        let lists = (&mut port.pending, &mut port.gather);
+        let held = port.ledger.hold(loan, start, len, lists);
         self.shared_bytes += len as u64;
-        result
+        held.map_err(|error| match error {
+            HoldError::Lend(error) => PortError::Lend(error),
+            HoldError::Full => PortError::TooManyPieces,
+        })
     }
 
     /// Pieces so far, those of the buffer included.
@@ -131,7 +100,8 @@ impl<'a, Q: TxQueue, M: DmaMemory> FrameBuilder<'a, Q, M> {
         };
         // The slot has them before the driver runs: if that unwinds, they stay out.
         slot.buffer = self.buffer.take();
-        slot.loans = core::mem::replace(&mut self.loans, NONE);
+        slot.books = port.books;
+        port.pending.move_to(&mut slot.holds);
         let frame = TxFrame {
             fragments: port.gather.as_slice(),
             offload,
@@ -148,7 +118,7 @@ impl<'a, Q: TxQueue, M: DmaMemory> FrameBuilder<'a, Q, M> {
         port.interrupted = false;
         if let Err(error) = posted {
             self.buffer = slot.buffer.take();
-            self.loans = core::mem::replace(&mut slot.loans, NONE);
+            slot.holds.move_to(&mut port.pending);
             port.vacant_slots.push(index);
             return Err(PortError::Post(error));
         }
@@ -171,12 +141,12 @@ impl<Q: TxQueue, M: DmaMemory> Drop for FrameBuilder<'_, Q, M> {
         if let Some(buffer) = self.buffer.take() {
             let TxPort {
                 ledger,
-                lent,
-                vacant_lent,
+                pending,
                 pool,
                 ..
             } = &mut *self.port;
-            give_back(ledger, lent, vacant_lent, self.loans);
+            // The port is borrowed since the first of them was lent: so the ledger is the same.
+            ledger.let_go(pending);
             pool.put(buffer);
         }
     }

@@ -15,7 +15,7 @@ use core::ops::Range;
 
 use crate::address::unique;
 use crate::apart;
-use crate::ledger_entry::{Entry, Kind, counts, longer};
+use crate::ledger_entry::{Entry, Kind, longer, pages};
 use crate::{DomainId, Granule, Refused, Region, Runs, Sharing};
 
 /// Names a region that is registered with one [`Ledger`]; never names another one later.
@@ -33,10 +33,10 @@ pub struct RegionId {
 #[derive(Debug)]
 #[must_use = "a loan that is dropped is never given back: its region leaks"]
 pub struct Loan {
-    ledger: NonZeroUsize,
-    index: u32,
-    start: usize,
-    len: usize,
+    pub(crate) ledger: NonZeroUsize,
+    pub(crate) index: u32,
+    pub(crate) start: usize,
+    pub(crate) len: usize,
 }
 
 impl Loan {
@@ -132,18 +132,18 @@ pub struct LedgerCounters {
 /// one share (`Arc`) of each region for as long as that is registered or lent. Dropped while
 /// loans are out, it leaks the regions that they are of, and says so in the log.
 pub struct Ledger {
-    id: NonZeroUsize,
+    pub(crate) id: NonZeroUsize,
     domain: DomainId,
     address_bits: u8,
     page: Granule,
-    entries: Vec<Entry>,
+    pub(crate) entries: Vec<Entry>,
     vacant: Vec<u32>,
     released: VecDeque<(RegionId, Arc<dyn Region>)>,
     /// Those with a watcher: few, and each is asked now and then whether somebody waits.
     watched: Vec<RegionId>,
     /// Regions whose bytes can change while they are lent.
     live: u32,
-    counters: LedgerCounters,
+    pub(crate) counters: LedgerCounters,
 }
 
 impl fmt::Debug for Ledger {
@@ -182,10 +182,9 @@ impl Ledger {
     /// # Errors
     /// [`LendError::OtherDomain`], [`LendError::Empty`], [`LendError::OutOfRange`] (its
     /// translation is not as long as the region), [`LendError::OutOfReach`] or
-    /// [`LendError::TooMany`] (no memory for a count of 4 bytes per page).
+    /// [`LendError::TooMany`] (no memory for 16 bytes per page).
     pub fn register(&mut self, region: Arc<dyn Region>) -> Result<RegionId, LendError> {
         self.check(&*region)?;
-        let len = region.len();
         let (kind, page) = match region.sharing() {
             Sharing::Owned => (Kind::Owned, self.page),
             Sharing::Live(_) => (Kind::Live, self.page),
@@ -193,8 +192,7 @@ impl Ledger {
             Sharing::Watched(watch) => (Kind::Watched, longer(self.page, watch.page())),
         };
         let lead = region.base().as_ptr().addr() & (page.bytes() - 1);
-        let last = lead.checked_add(len - 1).ok_or(LendError::OutOfRange)?;
-        let pages = counts((last >> page.log2()) + 1)?;
+        let pages = pages(&*region, page, lead)?;
         let index = self.vacancy()?;
         let entry = self
             .entries
@@ -202,14 +200,15 @@ impl Ledger {
             .ok_or(LendError::TooMany)?;
         let generation = entry.generation.wrapping_add(1);
         *entry = Entry {
+            pages,
+            lead,
             region: Some(region),
             generation,
             loans: 0,
-            closing: false,
-            kind,
+            pinned: 0,
             page,
-            lead,
-            pages,
+            kind,
+            closing: false,
         };
         let id = RegionId {
             ledger: self.id,
@@ -288,14 +287,28 @@ impl Ledger {
     /// [`LendError`]; nothing has been lent.
     #[inline]
     pub fn lend_again(&mut self, loan: &Loan, start: usize, len: usize) -> Result<Loan, LendError> {
-        if loan.ledger != self.id {
-            return Err(LendError::UnknownRegion);
-        }
-        let range = loan.range();
-        if start < range.start || start.checked_add(len).is_none_or(|end| end > range.end) {
-            return Err(LendError::OutOfRange);
-        }
+        self.check_inside(loan, start, len)?;
         self.take(loan.index, start, len)
+    }
+
+    /// Whether bytes of a region, at least one, lie inside a loan of this ledger.
+    #[inline]
+    pub(crate) fn check_inside(
+        &self,
+        loan: &Loan,
+        start: usize,
+        len: usize,
+    ) -> Result<(), LendError> {
+        let range = loan.range();
+        if loan.ledger != self.id {
+            Err(LendError::UnknownRegion)
+        } else if start < range.start || start.checked_add(len).is_none_or(|end| end > range.end) {
+            Err(LendError::OutOfRange)
+        } else if len == 0 {
+            Err(LendError::Empty)
+        } else {
+            Ok(())
+        }
     }
 
     #[inline]
@@ -305,28 +318,14 @@ impl Ledger {
         }
         let entry = self
             .entries
-            .get_mut(index as usize)
+            .get(index as usize)
             .ok_or(LendError::UnknownRegion)?;
-        // A page has at most as many loans as its region, so only the region's can overflow.
         let loans = entry.loans.checked_add(1).ok_or(LendError::TooMany)?;
-        if entry.kind == Kind::Watched {
-            entry.begin_watch(start, len)?;
-        }
-        entry.loans = loans;
-        let mut pinned = 0;
-        for page in entry.touched(start, len) {
-            pinned += u64::from(*page == 0);
-            *page += 1;
-        }
-        if entry.kind == Kind::Watched {
-            pinned <<= entry.page.log2() - self.page.log2();
+        self.pin(index, start, len)?;
+        if let Some(entry) = self.entries.get_mut(index as usize) {
+            entry.loans = loans;
         }
         self.counters.loans += 1;
-        self.counters.pinned_pages += pinned;
-        self.counters.pinned_pages_peak = self
-            .counters
-            .pinned_pages_peak
-            .max(self.counters.pinned_pages);
         Ok(Loan {
             ledger: self.id,
             index,
@@ -350,9 +349,7 @@ impl Ledger {
             return;
         };
         entry.loans = entry.loans.saturating_sub(1);
-        if entry.loans == 0 && entry.closing {
-            self.retire(loan.index);
-        }
+        self.retire_if_idle(loan.index);
     }
 
     /// Gives back the first `len` bytes of a loan (all of it if it has fewer); the rest stays
@@ -382,23 +379,6 @@ impl Ledger {
         }
     }
 
-    #[inline]
-    fn unpin(&mut self, index: u32, start: usize, len: usize) {
-        let Some(entry) = self.entries.get_mut(index as usize) else {
-            return;
-        };
-        let mut unpinned = 0;
-        for page in entry.touched(start, len) {
-            unpinned += u64::from(*page == 1);
-            *page = page.saturating_sub(1);
-        }
-        if entry.kind == Kind::Watched && unpinned > 0 {
-            entry.end_watch(start, len);
-            unpinned <<= entry.page.log2() - self.page.log2();
-        }
-        self.counters.pinned_pages = self.counters.pinned_pages.saturating_sub(unpinned);
-    }
-
     /// Releases a region: nothing more of it is lent, and when the last loan has come back the
     /// ledger's share of it is handed out by [`take_released`](Self::take_released).
     ///
@@ -406,17 +386,15 @@ impl Ledger {
     /// [`LendError::UnknownRegion`].
     pub fn release(&mut self, id: RegionId) -> Result<(), LendError> {
         let entry = self.entry(id).filter(|entry| !entry.closing);
-        let idle = entry.ok_or(LendError::UnknownRegion)?.loans == 0;
+        entry.ok_or(LendError::UnknownRegion)?;
         if let Some(entry) = self.entries.get_mut(id.index as usize) {
             entry.closing = true;
         }
-        if idle {
-            self.retire(id.index);
-        }
+        self.retire_if_idle(id.index);
         Ok(())
     }
 
-    fn retire(&mut self, index: u32) {
+    pub(crate) fn retire(&mut self, index: u32) {
         let Some(entry) = self.entries.get_mut(index as usize) else {
             return;
         };
@@ -551,7 +529,7 @@ impl Drop for Ledger {
     fn drop(&mut self) {
         let mut leaked = 0usize;
         for entry in &mut self.entries {
-            if entry.loans > 0
+            if entry.is_lent()
                 && let Some(region) = entry.region.take()
             {
                 core::mem::forget(region);

@@ -121,6 +121,8 @@ mod ledger;
 #[cfg(feature = "alloc")]
 mod ledger_entry;
 #[cfg(feature = "alloc")]
+mod ledger_hold;
+#[cfg(feature = "alloc")]
 mod ledger_read;
 mod mmio;
 mod nic;

@@ -5,14 +5,16 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
+use core::num::NonZeroUsize;
 
 use crate::address::unique;
 use crate::apart;
 use crate::ledger::highest;
+use crate::ledger_hold::Holds;
 use crate::pool::Pool;
 use crate::{
-    Capabilities, DmaMemory, FrameBuffer, FrameBuilder, GatherList, Ledger, LendError, Loan,
-    MAX_GATHER, Nic, NicError, PoolLayout, PostError, QueueError, Token, TxQueue,
+    Capabilities, DmaMemory, FrameBuffer, FrameBuilder, GatherList, Ledger, LendError, MAX_GATHER,
+    Nic, NicError, PoolLayout, PostError, QueueError, Token, TxQueue,
 };
 
 /// Names a posted frame of one port; never names another frame of it later.
@@ -64,22 +66,14 @@ pub struct PortCounters {
     pub stray_tokens: u64,
 }
 
-pub(crate) const NONE: u32 = u32::MAX;
-
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) generation: u64,
     /// The frame's own buffer while it is posted.
     pub(crate) buffer: Option<FrameBuffer>,
-    /// First of its loans in `lent`, or `NONE`.
-    pub(crate) loans: u32,
-}
-
-#[derive(Debug)]
-pub(crate) struct Lent {
-    pub(crate) loan: Option<Loan>,
-    /// The frame's next one, or the next vacant place, or `NONE`.
-    pub(crate) next: u32,
+    /// What it was lent, and by which ledger.
+    pub(crate) holds: Holds,
+    pub(crate) books: NonZeroUsize,
 }
 
 const TOO_LONG: NicError = NicError::Config {
@@ -106,8 +100,10 @@ pub struct TxPort<Q: TxQueue, M: DmaMemory> {
     pub(crate) gather: GatherList,
     pub(crate) slots: Vec<Slot>,
     pub(crate) vacant_slots: Vec<u32>,
-    pub(crate) lent: Vec<Lent>,
-    pub(crate) vacant_lent: u32,
+    /// What the frame under construction was lent.
+    pub(crate) pending: Holds,
+    /// The ledger that was found to be for this queue: the program may put another in its place.
+    pub(crate) books: NonZeroUsize,
     pub(crate) counters: PortCounters,
     /// Set while the driver runs: still set afterwards if that unwound. The driver may then hand
     /// back a token once more, so none is given to another frame before a reset.
@@ -171,16 +167,17 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
         let head_room = usize::from(capabilities.head_room);
         let pool = Pool::new(unique(), layout, head_room, small, large).ok_or(TOO_LONG)?;
         let max_fragments = usize::from(capabilities.max_fragments);
+        let ledger = Ledger::new(queue.domain(), address_bits, layout.page);
         Ok(Self {
             gather: GatherList::new(max_fragments, capabilities.max_fragment_len),
-            ledger: Ledger::new(queue.domain(), address_bits, layout.page),
+            pending: Holds::default(),
+            books: ledger.id,
+            ledger,
             address_bits,
             queue,
             pool,
             slots: Vec::new(),
             vacant_slots: Vec::new(),
-            lent: Vec::new(),
-            vacant_lent: NONE,
             counters: PortCounters {
                 by_fragments: vec![0; MAX_GATHER + 1 + apart::spare::<u64>()].into_boxed_slice(),
                 ..PortCounters::default()
@@ -332,12 +329,26 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
         let slot = Slot {
             generation: 0,
             buffer: None,
-            loans: NONE,
+            holds: Holds::default(),
+            books: self.books,
         };
         apart::push(&mut self.slots, slot);
         // Completions then push without looking: it is empty now, and never has more than these.
         apart::make_room(&mut self.vacant_slots, self.slots.len());
         Ok(index)
+    }
+
+    /// Whether the ledger, which may be another than before, lends what the queue's device reaches.
+    #[cold]
+    pub(crate) fn check_books(&mut self) -> Result<(), LendError> {
+        if self.ledger.domain() != self.queue.domain() {
+            return Err(LendError::OtherDomain);
+        }
+        if self.ledger.address_bits() > self.address_bits {
+            return Err(LendError::OutOfReach);
+        }
+        self.books = self.ledger.id;
+        Ok(())
     }
 
     #[inline]
@@ -347,8 +358,6 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
             pool: &mut self.pool,
             slots: &mut self.slots,
             vacant_slots: &mut self.vacant_slots,
-            lent: &mut self.lent,
-            vacant_lent: &mut self.vacant_lent,
             counters: &mut self.counters,
         };
         (&mut self.queue, books)
@@ -361,56 +370,12 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
     }
 }
 
-/// Puts a loan before the chain that begins at `next`; returns where it is, or the loan if there
-/// are too many.
-#[inline]
-pub(crate) fn keep(
-    lent: &mut Vec<Lent>,
-    vacant: &mut u32,
-    loan: Loan,
-    next: u32,
-) -> Result<u32, Loan> {
-    let index = *vacant;
-    if let Some(place) = lent.get_mut(index as usize) {
-        *vacant = place.next;
-        *place = Lent {
-            loan: Some(loan),
-            next,
-        };
-        return Ok(index);
-    }
-    match u32::try_from(lent.len()) {
-        Ok(index) if index != NONE => {
-            let loan = Some(loan);
-            apart::push(lent, Lent { loan, next });
-            Ok(index)
-        }
-        _ => Err(loan),
-    }
-}
-
-/// Gives back a chain of loans, and their places in `lent`.
-#[inline]
-pub(crate) fn give_back(ledger: &mut Ledger, lent: &mut [Lent], vacant: &mut u32, first: u32) {
-    let mut index = first;
-    while let Some(place) = lent.get_mut(index as usize) {
-        let next = core::mem::replace(&mut place.next, *vacant);
-        *vacant = index;
-        if let Some(loan) = place.loan.take() {
-            ledger.give_back(loan);
-        }
-        index = next;
-    }
-}
-
 /// The parts of a port that a completion changes, apart from the queue that reports it.
 struct Books<'a, M: DmaMemory> {
     ledger: &'a mut Ledger,
     pool: &'a mut Pool<M>,
     slots: &'a mut Vec<Slot>,
     vacant_slots: &'a mut Vec<u32>,
-    lent: &'a mut Vec<Lent>,
-    vacant_lent: &'a mut u32,
     counters: &'a mut PortCounters,
 }
 
@@ -428,10 +393,13 @@ impl<M: DmaMemory> Books<'_, M> {
             generation: slot.generation,
         };
         slot.generation = slot.generation.wrapping_add(1);
-        let loans = core::mem::replace(&mut slot.loans, NONE);
         self.pool.put(buffer);
         self.vacant_slots.push(token.0);
-        give_back(self.ledger, self.lent, self.vacant_lent, loans);
+        if slot.books == self.ledger.id {
+            self.ledger.let_go(&mut slot.holds);
+        } else {
+            slot.holds.strand(self.ledger);
+        }
         Some(frame)
     }
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fake_nic::{FakeNic, FakeQueue, FakeRx, Ring, layout};
 use crate::test_support::{HeapMemory, HeapRegion, World, config, pattern, seed};
-use crate::{Offload, PortPair, PostError, Region, RegionId, release, restart};
+use crate::{Loan, Offload, PortPair, PostError, Region, RegionId, release, restart};
 
 #[derive(Clone, Debug)]
 enum Step {

@@ -11,7 +11,7 @@ pub const REGIONS: usize = 16;
 /// Bytes of each.
 pub const REGION_LEN: usize = 64 * 1024;
 /// No fragment reaches across the end of such a page, so that each is one piece for the device.
-const PAGE: usize = 4096;
+pub const PAGE: usize = 4096;
 /// Ethernet, IPv4, and TCP with time stamps.
 const HEADER_LEN: usize = 66;
 /// What fragments share.

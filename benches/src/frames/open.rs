@@ -11,7 +11,7 @@ use pagewire_virtio::{Features, VirtioNet};
 
 use super::Device;
 use super::case::Kind;
-use super::draw::{REGION_LEN, REGIONS};
+use super::draw::{PAGE, REGION_LEN, REGIONS};
 use super::intel::Intel;
 use super::virtio::Virtio;
 use crate::platform::{FrozenPlatform, NotedMemory};
@@ -60,6 +60,13 @@ impl Default for Opening {
     }
 }
 
+/// Bytes of a region, which begins with a page: so no fragment lies in two.
+fn pages(len: usize) -> &'static [u8] {
+    let bytes: &[u8] = vec![0u8; len + PAGE].leak();
+    let first = bytes.as_ptr().align_offset(PAGE);
+    bytes.get(first..first + len).unwrap_or_default()
+}
+
 /// Opens the driver of `kind` and calls `visitor` with it.
 ///
 /// # Errors
@@ -80,7 +87,7 @@ pub fn open_with<V: Visitor>(
     let host = Host::new(HostConfig::default());
     let mut regions: Vec<Arc<dyn Region>> = Vec::new();
     for _ in 0..opening.regions {
-        let region = host.register(vec![0u8; opening.region_len]);
+        let region = host.register(pages(opening.region_len));
         regions.push(region.map_err(|error| error.to_string())?);
     }
     match kind {
