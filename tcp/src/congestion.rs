@@ -93,6 +93,7 @@ impl NewReno {
     /// window that no path has proven (RFC 5681 does not say so, RFC 7661 does). Used means here:
     /// at least half of it was in flight. A stricter rule fails where segments of a whole TSO
     /// burst wait for room together.
+    #[inline]
     pub fn on_ack(&mut self, acked: u32, flight_before: u32) {
         if self.in_recovery() {
             return;
@@ -229,6 +230,7 @@ impl NewReno {
         self.initial = false;
     }
 
+    #[inline]
     fn set_window(&mut self, window: u32) {
         self.window = window.clamp(self.mss, MAX_WINDOW);
     }

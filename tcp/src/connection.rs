@@ -91,6 +91,7 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
+    #[inline]
     pub(crate) const fn deadline(self) -> Option<Instant> {
         match self {
             Self::Off => None,
@@ -452,6 +453,7 @@ impl Connection {
 
     /// Sets the timer to what is waited for. `blocked`: there is something to send and no room,
     /// or no next hop.
+    #[inline]
     pub(crate) fn set_timer(&mut self, now: Instant, blocked: bool) {
         match self.timer {
             Timer::TimeWait(_) => {}

@@ -62,6 +62,7 @@ impl Connection {
     }
 
     /// SND.WND, unless the segment is older than the one that told it last.
+    #[inline]
     fn update_window(&mut self, header: &TcpHeader) {
         let newer = self.window_seq.is_before(header.seq)
             || (self.window_seq == header.seq && self.window_ack.is_at_or_before(header.ack));
@@ -86,6 +87,7 @@ impl Connection {
     }
 
     /// Bytes that the peer newly says to hold.
+    #[inline]
     fn take_sack(&mut self, header: &TcpHeader) -> u32 {
         if !self.sack || header.options.sack.is_empty() {
             return 0;
@@ -129,6 +131,7 @@ impl Connection {
 
     /// A round trip, once per window: exactly, by a segment that was sent once; else by the
     /// timestamp echoed (RFC 7323 section 4).
+    #[inline]
     fn measure_round_trip(&mut self, now: Instant, header: &TcpHeader, sent: Option<Instant>) {
         if self.una <= self.rtt_mark {
             return;

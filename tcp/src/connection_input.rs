@@ -273,6 +273,7 @@ impl Connection {
     }
 
     /// PAWS (RFC 7323 section 5.3): a segment with an older timestamp is an old duplicate.
+    #[inline]
     fn passes_timestamp(&self, now: Instant, header: &TcpHeader) -> bool {
         let (Some(recent), Some(theirs)) = (self.timestamps, header.options.timestamps) else {
             return true;
@@ -284,6 +285,7 @@ impl Connection {
 
     /// RFC 7323 section 4.3: the timestamp to echo is that of the earliest segment that is not
     /// acknowledged.
+    #[inline]
     fn take_timestamp(&mut self, now: Instant, header: &TcpHeader, seq: SeqNumber) {
         if let (Some(recent), Some(theirs)) = (&mut self.timestamps, header.options.timestamps)
             && seq.is_at_or_before(self.told)

@@ -42,6 +42,7 @@ pub(crate) struct Loss {
 impl Connection {
     /// Bytes taken to be in the network ("pipe" of RFC 6675 section 4; without SACK all that is
     /// in flight).
+    #[inline]
     pub(crate) fn pipe(&self) -> u32 {
         match self.loss.mode {
             Mode::Open => self.flight_size().saturating_sub(self.board.sacked_bytes()),
@@ -68,6 +69,7 @@ impl Connection {
 
     /// The congestion window, with what limited transmit adds (RFC 3042): each of the first two
     /// duplicate ACKs lets one more segment go. With SACK `pipe` says the same by itself.
+    #[inline]
     pub(crate) fn congestion_window(&self) -> u32 {
         let window = self.congestion.window();
         if self.loss.mode == Mode::Open && !self.sack {
@@ -77,6 +79,7 @@ impl Connection {
     }
 
     /// An ACK for `acked` new sequence numbers; `una` has been moved.
+    #[inline]
     pub(crate) fn loss_on_new_ack(&mut self, acked: u32, flight_before: u32) {
         self.loss.duplicates = 0;
         self.loss.resend = self.loss.resend.max(self.una);
@@ -131,6 +134,7 @@ impl Connection {
     }
 
     /// Whether nothing hints at a loss: what is in flight will be acknowledged, and let more go.
+    #[inline]
     pub(crate) fn all_seems_well(&self) -> bool {
         self.loss.mode == Mode::Open && self.loss.duplicates == 0 && self.board.sacked_bytes() == 0
     }

@@ -279,6 +279,7 @@ impl Connection {
     }
 
     /// Step 4a for one segment.
+    #[inline]
     fn segment_may_go(&self, pipe: u32, nagle: bool) -> Option<Allowed> {
         let unsent = self.unsent();
         if unsent == 0 && !self.fin_due() {
@@ -471,10 +472,11 @@ impl Connection {
         position: u64,
         flags: TcpFlags,
     ) {
-        if flags.contains(TcpFlags::SYN) || !self.headers.is_template_for(out.next_hop) {
-            return self.new_headers(out, position, flags);
-        }
-        if !out.prepared {
+        if !out.prepared || flags.contains(TcpFlags::SYN) {
+            out.prepared = false;
+            if flags.contains(TcpFlags::SYN) || !self.headers.is_template_for(out.next_hop) {
+                return self.new_headers(out, position, flags);
+            }
             out.prepared = true;
             let window = self.receive.offer(true);
             let timestamps = self.echo(out.now);
@@ -553,6 +555,7 @@ impl Connection {
         }
     }
 
+    #[inline]
     fn echo(&self, now: Instant) -> Option<Timestamps> {
         self.timestamps.map(|recent| Timestamps {
             value: self.timestamp(now),

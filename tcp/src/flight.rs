@@ -137,7 +137,10 @@ impl Flight {
         lent: &mut LentTimes,
     ) -> Option<Instant> {
         let mut sent = None;
-        while let Some(segment) = self.unacked.front().copied().filter(|s| s.end() <= una) {
+        while let Some(front) = self.unacked.front()
+            && front.end() <= una
+        {
+            let segment = *front;
             self.unacked.pop_front();
             sent = (!segment.retransmitted).then_some(segment.first_sent);
             if segment.len == 0 {

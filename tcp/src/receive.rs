@@ -85,6 +85,7 @@ impl Receiver {
 
     /// The window field of a segment that is being sent, which the peer will remember. `scaled`
     /// is false for a SYN.
+    #[inline]
     pub(crate) fn offer(&mut self, scaled: bool) -> u16 {
         let shift = if scaled { self.scale } else { 0 };
         let free = (self.capacity - self.len) as u32;
@@ -103,6 +104,7 @@ impl Receiver {
     }
 
     /// Whether the window could be opened by a step worth telling the peer.
+    #[inline]
     pub(crate) fn window_update_due(&self) -> bool {
         let told = self.edge.distance(self.next).max(0).cast_unsigned();
         let free = (self.capacity - self.len) as u32;
@@ -110,12 +112,14 @@ impl Receiver {
     }
 
     /// The smallest step of the right edge: half the buffer, or a usual segment.
+    #[inline]
     fn step(&self) -> u32 {
         (self.capacity as u32 / 2).clamp(1, 1460)
     }
 
     /// RFC 9293 section 3.10.7.4, first check: whether a segment of `len` sequence numbers from
     /// `seq` touches the window.
+    #[inline]
     pub(crate) fn acceptable(&self, seq: SeqNumber, len: u32) -> bool {
         let window = self.window();
         let inside = |at: SeqNumber| {

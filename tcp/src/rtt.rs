@@ -21,6 +21,8 @@ pub struct RttEstimator {
     estimate: Option<Estimate>,
     /// How often the timeout is doubled.
     back_off: u32,
+    /// What follows from the others: it is asked for with every acknowledgment.
+    timeout: Duration,
 }
 
 /// SRTT and RTTVAR.
@@ -36,13 +38,16 @@ impl RttEstimator {
     /// wins if it is the smaller one.
     #[must_use]
     pub const fn new(minimum: Duration, maximum: Duration) -> Self {
-        Self {
+        let mut estimator = Self {
             minimum,
             maximum,
             initial: INITIAL,
             estimate: None,
             back_off: 0,
-        }
+            timeout: INITIAL,
+        };
+        estimator.timeout = estimator.compute();
+        estimator
     }
 
     /// Takes the measured round-trip time `rtt`, and ends the back-off: what was measured is
@@ -69,26 +74,41 @@ impl RttEstimator {
         };
         self.estimate = Some(estimate);
         self.back_off = 0;
+        self.timeout = self.compute();
     }
 
     /// The retransmission timeout, back-off applied.
     #[must_use]
-    pub fn rto(&self) -> Duration {
+    #[inline]
+    pub const fn rto(&self) -> Duration {
+        self.timeout
+    }
+
+    const fn compute(&self) -> Duration {
         let base = match self.estimate {
             None => self.initial,
             Some(Estimate {
                 smoothed,
                 variation,
-            }) => smoothed.saturating_add(variation.saturating_mul(4).max(GRANULARITY)),
+            }) => smoothed.saturating_add(longer(variation.saturating_mul(4), GRANULARITY)),
         };
-        base.max(self.minimum)
-            .saturating_mul(1 << self.back_off.min(MAX_BACK_OFF))
-            .min(self.maximum)
+        let back_off = if self.back_off < MAX_BACK_OFF {
+            self.back_off
+        } else {
+            MAX_BACK_OFF
+        };
+        let timeout = longer(base, self.minimum).saturating_mul(1 << back_off);
+        if timeout.as_nanos() < self.maximum.as_nanos() {
+            timeout
+        } else {
+            self.maximum
+        }
     }
 
     /// Doubles the timeout, up to the maximum: the timer has expired (RFC 6298, rule 5.5).
     pub fn back_off(&mut self) {
         self.back_off = (self.back_off + 1).min(MAX_BACK_OFF);
+        self.timeout = self.compute();
     }
 
     /// Ends the back-off without a measurement. The RFC keeps it until the next
@@ -96,6 +116,7 @@ impl RttEstimator {
     /// that was answered.
     pub fn reset_back_off(&mut self) {
         self.back_off = 0;
+        self.timeout = self.compute();
     }
 
     /// To be called when a connection is established whose SYN was sent more than once: without
@@ -104,12 +125,22 @@ impl RttEstimator {
     pub fn handshake_retransmitted(&mut self) {
         self.initial = INITIAL_AFTER_LOST_SYN;
         self.back_off = 0;
+        self.timeout = self.compute();
     }
 
     /// The smoothed round-trip time, SRTT, once something was measured.
     #[must_use]
     pub fn smoothed(&self) -> Option<Duration> {
         self.estimate.map(|e| e.smoothed)
+    }
+}
+
+/// The longer of two.
+const fn longer(one: Duration, other: Duration) -> Duration {
+    if one.as_nanos() < other.as_nanos() {
+        other
+    } else {
+        one
     }
 }
 

@@ -18,6 +18,7 @@ struct Range {
 }
 
 impl Range {
+    #[inline]
     fn len(self) -> u32 {
         self.end.distance(self.start).max(0).cast_unsigned()
     }
@@ -69,7 +70,14 @@ impl Scoreboard {
     ///
     /// A range that begins exactly there, or before it and reaches over it, is forgotten too: the
     /// peer said that it had those bytes, and now acknowledges less. It must have dropped them.
+    #[inline]
     pub fn advance(&mut self, una: SeqNumber) {
+        if self.count > 0 {
+            self.forget_below(una);
+        }
+    }
+
+    fn forget_below(&mut self, una: SeqNumber) {
         let kept = self
             .as_slice()
             .partition_point(|range| range.start.is_at_or_before(una));
@@ -117,6 +125,7 @@ impl Scoreboard {
 
     /// Bytes that the peer holds beyond its cumulative acknowledgment.
     #[must_use]
+    #[inline]
     pub fn sacked_bytes(&self) -> u32 {
         self.as_slice().iter().map(|range| range.len()).sum()
     }
@@ -170,6 +179,7 @@ impl Scoreboard {
         self.ignored
     }
 
+    #[inline]
     fn as_slice(&self) -> &[Range] {
         self.ranges.get(..self.count).unwrap_or_default()
     }

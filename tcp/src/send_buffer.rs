@@ -10,7 +10,7 @@
 //! rule 2, "done is not acknowledged, acknowledged is not done".
 
 use alloc::boxed::Box;
-use alloc::collections::{VecDeque, vec_deque};
+use alloc::collections::VecDeque;
 
 use pagewire_hal::{DmaMemory, Granule, Instant, Ledger, LendError, Loan, RegionId};
 
@@ -390,11 +390,9 @@ impl SendBuffer {
     /// The parts of `len` bytes from `position`; they end where the buffer does.
     #[inline]
     pub(crate) fn parts(&self, position: u64, len: usize) -> Parts<'_> {
-        let first = self.index_of(position);
-        let mut slices = self.slices.range(first..);
         Parts {
-            slice: slices.next(),
-            behind: slices,
+            slices: &self.slices,
+            index: self.index_of(position),
             position,
             left: len,
         }
@@ -528,9 +526,9 @@ fn split<M: DmaMemory>(
 /// Iterator over the parts of a range of the stream.
 #[derive(Clone, Debug)]
 pub(crate) struct Parts<'a> {
+    slices: &'a VecDeque<Accepted>,
     /// The slice in which the rest begins.
-    slice: Option<&'a Accepted>,
-    behind: vec_deque::Iter<'a, Accepted>,
+    index: usize,
     position: u64,
     left: usize,
 }
@@ -555,8 +553,12 @@ impl Parts<'_> {
     #[inline]
     fn move_on(&mut self, len: usize) {
         self.position += len as u64;
-        while self.slice.is_some_and(|slice| slice.end <= self.position) {
-            self.slice = self.behind.next();
+        while self
+            .slices
+            .get(self.index)
+            .is_some_and(|slice| slice.end <= self.position)
+        {
+            self.index += 1;
         }
     }
 }
@@ -569,13 +571,15 @@ impl<'a> Iterator for Parts<'a> {
         if self.left == 0 {
             return None;
         }
-        let slice = self.slice?;
+        let slice = self.slices.get(self.index)?;
         // From the end, as the front of the loan moves with acknowledgments.
         let behind = usize::try_from(slice.end.checked_sub(self.position)?).ok()?;
         let start = slice.loan.range().end.checked_sub(behind)?;
         let len = behind.min(self.left);
         self.left -= len;
-        self.move_on(len);
+        self.position += len as u64;
+        // Slices have at least one byte each.
+        self.index += usize::from(len == behind);
         Some(Part {
             loan: &slice.loan,
             start,

@@ -54,6 +54,7 @@ pub(crate) struct Listener {
 }
 
 /// A four-tuple without the address of the stack: remote address, remote port, local port.
+#[inline]
 pub(crate) fn key(remote: SocketAddrV4, local_port: u16) -> u64 {
     u64::from(remote.ip().to_bits()) << 32 | u64::from(remote.port()) << 16 | u64::from(local_port)
 }
@@ -509,6 +510,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
         stats
     }
 
+    #[inline]
     pub(crate) fn at(&mut self, index: u32) -> Option<&mut Connection> {
         self.places
             .get_mut(index as usize)?
@@ -531,6 +533,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
 }
 
 /// The connection of an id. Not a method, as the port is often needed beside it.
+#[inline]
 pub(crate) fn find(places: &mut [Place], id: ConnectionId) -> Option<&mut Connection> {
     places
         .get_mut(id.index as usize)

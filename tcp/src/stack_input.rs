@@ -19,7 +19,7 @@ const PROTOCOL_ICMP: u8 = 1;
 struct Received<'a> {
     mac: MacAddress,
     source: Ipv4Addr,
-    header: TcpHeader,
+    header: &'a TcpHeader,
     payload: &'a [u8],
 }
 
@@ -141,7 +141,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
             &Received {
                 mac,
                 source,
-                header,
+                header: &header,
                 payload,
             },
         );
@@ -180,7 +180,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
             config,
             limits,
             port,
-            header: &received.header,
+            header: received.header,
             payload: received.payload,
         });
         if before == State::SynReceived && connection.is_synchronised() && connection.pending {
@@ -230,7 +230,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
         }
         let endpoints = self.endpoints(now, received.remote(), port, next_hop);
         let mut connection = Connection::new(endpoints, State::SynReceived, &self.config);
-        connection.take_syn(now, &received.header, &self.limits);
+        connection.take_syn(now, received.header, &self.limits);
         match self.insert(connection) {
             Some(id) => self.enqueue(id.index),
             None => self.stats.dropped.backlog += 1,
@@ -239,7 +239,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
 
     /// RFC 9293 section 3.10.7.1: the RST takes its number from the segment that it answers.
     fn answer_with_reset(&mut self, received: &Received<'_>) {
-        let theirs = &received.header;
+        let theirs = received.header;
         let mut header = TcpHeader {
             source_port: theirs.destination_port,
             destination_port: theirs.source_port,

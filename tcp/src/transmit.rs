@@ -12,7 +12,7 @@
 //! | 4e. a small buffer for building the headers | [`header_buffer`] |
 //! | 4f. attach the pointers to the user data | [`lend_and_attach_pieces`] |
 //! | 4g. build the TCP header, let the device checksum or checksum the packet | [`Headers`], [`checksum`] |
-//! | 4h. send it off | [`hand_to_device`] |
+//! | 4h. send it off | [`share`] |
 //! | 5. else a traditional buffer, copy all the data and build the header in there | [`copy_all`] |
 //!
 //! A request for segmentation takes the same path. It has been through step 4b before
@@ -43,6 +43,9 @@ use crate::wire::{ChecksumBy, EthernetHeader, Ipv4Header, TcpHeader};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Device {
     gathers: bool,
+    /// It gathers and sums: nothing is against sharing but a frame that is too short, or too many
+    /// pieces.
+    shares: bool,
     max_fragments: usize,
     max_fragment_len: usize,
     min_frame_len: usize,
@@ -66,6 +69,7 @@ impl Device {
         };
         Self {
             gathers: capabilities.gathers(),
+            shares: capabilities.gathers() && !transport.is_empty(),
             max_fragments,
             max_fragment_len: capabilities.max_fragment_len as usize,
             min_frame_len: capabilities.min_frame_len as usize,
@@ -206,16 +210,12 @@ impl From<PortError> for Blocked {
 
 /// Sends one segment: decides, builds, posts. Nothing has happened if it fails. The device sees
 /// it with the next doorbell.
-#[inline]
+#[inline(always)]
 pub(crate) fn transmit<Q: TxQueue, M: DmaMemory>(
     port: &mut TxPort<Q, M>,
     out: &Outgoing<'_>,
     stats: &mut ConnectionStats,
 ) -> Result<Posted, Blocked> {
-    if !port.has_room(1) {
-        stats.ring_full += 1;
-        return Err(Blocked::Full);
-    }
     let (plan, posted) = match decide(port.ledger(), out) {
         Plan::Share => match share(port, out, 0) {
             // What fits almost always is tried, and counted only if it does not.
@@ -248,16 +248,21 @@ pub(crate) fn transmit<Q: TxQueue, M: DmaMemory>(
 }
 
 /// Whether there is anything against sharing but too many pieces.
-#[inline]
+#[inline(always)]
 fn decide(ledger: &Ledger, out: &Outgoing<'_>) -> Plan {
-    if out.segment_len > 0 {
+    let too_short = out.headers.len() + out.len < out.device.min_frame_len;
+    if out.device.shares && !too_short {
         Plan::Share
-    } else if !out.device.gathers() {
+    } else {
+        decide_otherwise(ledger, out, too_short)
+    }
+}
+
+fn decide_otherwise(ledger: &Ledger, out: &Outgoing<'_>, too_short: bool) -> Plan {
+    if !out.device.gathers() {
         Plan::Copy(Reason::NoGather)
-    } else if out.headers.len() + out.len < out.device.min_frame_len {
+    } else if too_short {
         Plan::Copy(Reason::TooShort)
-    } else if out.device.sums_tcp() {
-        Plan::Share
     } else if must_be_summed_live(ledger, out) {
         Plan::Copy(Reason::Live)
     } else {
@@ -345,7 +350,7 @@ impl Iterator for PayloadRuns<'_> {
 }
 
 /// Steps 4d to 4h: the payload but for its first `prefix` bytes stays where it is.
-#[inline]
+#[inline(always)]
 fn share<Q: TxQueue, M: DmaMemory>(
     port: &mut TxPort<Q, M>,
     out: &Outgoing<'_>,
@@ -360,7 +365,9 @@ fn share<Q: TxQueue, M: DmaMemory>(
     }
     let mut frame = port.frame(buffer, len);
     lend_and_attach_pieces(&mut frame, out.payload.clone().skip_bytes(prefix));
-    hand_to_device(frame, out)
+    // Step 4h: send it off. The doorbell follows once per burst.
+    let fragments = frame.fragments();
+    Ok((frame.post(out.device.offload(out))?, fragments))
 }
 
 /// Step 5: a traditional buffer; all the data is copied, the header built in there. What is
@@ -380,7 +387,9 @@ fn copy_all<Q: TxQueue, M: DmaMemory>(
     if let Some(padding) = frame.get_mut(len..padded) {
         padding.fill(0);
     }
-    hand_to_device(port.frame(buffer, padded), out)
+    let frame = port.frame(buffer, padded);
+    let fragments = frame.fragments();
+    Ok((frame.post(out.device.offload(out))?, fragments))
 }
 
 /// Step 4e: a small buffer for the headers and what is copied behind them; a large one where
@@ -395,7 +404,7 @@ fn header_buffer<Q: TxQueue, M: DmaMemory>(
 
 /// Fills the buffer: headers, the first `copied` bytes of the payload, checksum. `None` if the
 /// buffer is too short or the payload not there, which cannot be.
-#[inline]
+#[inline(always)]
 fn build(frame: &mut [u8], ledger: &Ledger, out: &Outgoing<'_>, copied: usize) -> Option<()> {
     let told = out.told()?;
     let by = if out.device.sums_ipv4() {
@@ -485,7 +494,7 @@ fn bytes<'a>(ledger: &'a Ledger, part: &Part<'a>) -> Option<&'a [u8]> {
 /// Steps 4d and 4f: lends the pages to the device, which pins them until it has completed, and
 /// attaches them behind the header. (With owned buffers there is nothing to mark copy-on-write:
 /// the program cannot write.)
-#[inline]
+#[inline(always)]
 fn lend_and_attach_pieces<Q: TxQueue, M: DmaMemory>(
     frame: &mut FrameBuilder<'_, Q, M>,
     parts: Parts<'_>,
@@ -495,18 +504,8 @@ fn lend_and_attach_pieces<Q: TxQueue, M: DmaMemory>(
     }
 }
 
-/// Step 4h: send it off. The doorbell follows once per burst.
-#[inline]
-fn hand_to_device<Q: TxQueue, M: DmaMemory>(
-    frame: FrameBuilder<'_, Q, M>,
-    out: &Outgoing<'_>,
-) -> Result<(FrameId, usize), PortError> {
-    let fragments = frame.fragments();
-    Ok((frame.post(out.device.offload(out))?, fragments))
-}
-
 /// Takes note of what was posted.
-#[inline]
+#[inline(always)]
 fn count(stats: &mut ConnectionStats, out: &Outgoing<'_>, plan: Plan) {
     let segments = u64::from(out.segments);
     let sums = &mut stats.checksums;

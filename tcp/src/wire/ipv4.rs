@@ -53,6 +53,7 @@ impl Ipv4Header {
     /// [`Truncated`](WireError::Truncated), [`Version`](WireError::Version),
     /// [`HeaderLength`](WireError::HeaderLength), [`TotalLength`](WireError::TotalLength),
     /// [`Checksum`](WireError::Checksum); for a fragment [`Fragment`](WireError::Fragment).
+    #[inline(always)]
     pub fn parse(packet: &[u8], verified: bool) -> Result<(Self, &[u8]), WireError> {
         let fixed = packet
             .first_chunk::<{ Self::LEN }>()

@@ -88,6 +88,7 @@ impl TcpHeader {
     ///
     /// # Errors
     /// [`WireError::Truncated`], [`WireError::HeaderLength`], [`WireError::OptionLength`].
+    #[inline(always)]
     pub fn parse(segment: &[u8]) -> Result<(Self, &[u8]), WireError> {
         let fixed = segment
             .first_chunk::<{ Self::LEN }>()

@@ -186,7 +186,21 @@ impl TcpOptions {
     ///
     /// # Errors
     /// [`WireError::OptionLength`]: no way to tell where the next option begins.
-    pub fn parse(mut options: &[u8]) -> Result<Self, WireError> {
+    #[inline]
+    pub fn parse(options: &[u8]) -> Result<Self, WireError> {
+        // What almost all segments have, as RFC 7323 appendix A lays it out.
+        match options {
+            [] => Ok(Self::default()),
+            [NOP, NOP, TIMESTAMPS, 10, values @ ..] if values.len() == 8 => {
+                let mut parsed = Self::default();
+                parsed.read(TIMESTAMPS, values);
+                Ok(parsed)
+            }
+            _ => Self::parse_each(options),
+        }
+    }
+
+    fn parse_each(mut options: &[u8]) -> Result<Self, WireError> {
         let mut parsed = Self::default();
         loop {
             match options {
@@ -204,6 +218,7 @@ impl TcpOptions {
     }
 
     /// Takes note of one option; `data` is what follows kind and length.
+    #[inline]
     fn read(&mut self, kind: u8, data: &[u8]) {
         match (kind, data.len()) {
             (MSS, 2) => self.mss = u16_at(data, 0),
