@@ -8,6 +8,7 @@
 //! here all cases run in one valgrind, and counts are kept per frame in a file of the repository.
 
 pub mod callgrind;
+pub mod copy;
 pub mod frames;
 pub mod guard;
 pub mod platform;

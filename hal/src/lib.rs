@@ -97,7 +97,7 @@
 
 #[cfg(feature = "alloc")]
 extern crate alloc;
-#[cfg(any(test, feature = "audit", feature = "fake"))]
+#[cfg(any(test, feature = "audit", feature = "fake", feature = "std"))]
 extern crate std;
 
 mod address;
@@ -138,6 +138,7 @@ mod region;
 mod reset;
 mod ring;
 mod sharing;
+pub mod sum;
 #[cfg(all(test, feature = "alloc"))]
 mod test_support;
 mod translation;

@@ -4,8 +4,8 @@
 use core::net::Ipv4Addr;
 
 use pagewire_hal::MacAddress;
+use pagewire_hal::sum::fold;
 
-use crate::checksum::fold;
 use crate::seq::SeqNumber;
 use crate::wire::{
     ChecksumBy, ETHERTYPE_IPV4, EthernetHeader, Ipv4Header, PROTOCOL_TCP, TcpFlags, TcpHeader,
