@@ -203,6 +203,9 @@ impl Connection {
         let mut pipe = self.pipe();
         let segmenting = out.device.segmenting();
         let most = segmenting.map_or(0, |s: &Segmenting| s.most(self.tcp_header_len()));
+        if most == 0 {
+            pipe = self.send_full_segments(out, pipe)?;
+        }
         while let Some(allowed) = self.how_much_may_go(out.now, pipe, out.config.nagle, most) {
             if out.quota == 0 {
                 return Err(Turn::More);
@@ -251,31 +254,54 @@ impl Connection {
         Ok(())
     }
 
+    /// Sends full segments as long as more data follows: almost all of them, without the questions
+    /// that the last one raises. Returns what is in the network then.
+    fn send_full_segments<Q: TxQueue, M: DmaMemory>(
+        &mut self,
+        out: &mut Output<'_, Q, M>,
+        mut pipe: u32,
+    ) -> Result<u32, Turn> {
+        let len = self.segment_len;
+        let offered = self.window.saturating_sub(self.flight_size());
+        let congestion = self.congestion_window().saturating_sub(pipe);
+        let mut room = offered.min(congestion);
+        let mut unsent = self.unsent();
+        while room >= len && unsent > u64::from(len) {
+            if out.quota == 0 {
+                return Err(Turn::More);
+            }
+            let start = self.next;
+            let frame = self.post(out, start, len, TcpFlags::empty())?;
+            if self.flight.is_empty() {
+                self.retries = 0;
+            }
+            self.flight.push(Segment {
+                start,
+                len,
+                syn: false,
+                fin: false,
+                retransmitted: false,
+                frame,
+                first_sent: out.now,
+            });
+            self.next = start + u64::from(len);
+            self.forced = false;
+            pipe += len;
+            room -= len;
+            unsent -= u64::from(len);
+        }
+        Ok(pipe)
+    }
+
     /// Step 4a: the usual TCP algorithms. `pipe` is what is in the network, `most` the longest
     /// request that the device takes, 0 if none. `None` if nothing may go now.
     #[inline]
     fn how_much_may_go(&self, now: Instant, pipe: u32, nagle: bool, most: u32) -> Option<Allowed> {
-        if most == 0 && self.more_than_one_may_go(pipe) {
-            return Some(Allowed {
-                len: self.segment_len,
-                fin: false,
-                worth_waiting: 0,
-            });
-        }
         let one = self.segment_may_go(pipe, nagle)?;
         if one.len < self.segment_len || one.fin || most < 2 * self.segment_len {
             return Some(one);
         }
         Some(self.request_may_go(now, pipe, nagle, most))
-    }
-
-    /// Whether there is more than one full segment, and both windows have room for one: the way of
-    /// almost all segments, without the questions that the last ones raise.
-    #[inline]
-    fn more_than_one_may_go(&self, pipe: u32) -> bool {
-        let room = self.window.saturating_sub(self.flight_size());
-        let congestion = self.congestion_window().saturating_sub(pipe);
-        self.unsent() > u64::from(self.segment_len) && room.min(congestion) >= self.segment_len
     }
 
     /// Step 4a for one segment.
@@ -405,15 +431,24 @@ impl Connection {
         } else {
             len.div_ceil(self.segment_len.max(1))
         };
-        let segment_len = if segments > 1 { self.segment_len } else { 0 };
+        let request;
+        let offload = if segments == 1 {
+            out.device.offload()
+        } else {
+            // It follows from MSS options and MTU, which have 16 bits.
+            let segment_len = self.segment_len as u16;
+            request = out
+                .device
+                .request_offload(self.headers.tcp_len(), segment_len);
+            &request
+        };
         let outgoing = Outgoing {
             device: out.device,
             headers: &self.headers,
             identification: *out.identification,
             payload: self.buffer.parts(position, len as usize),
             len: len as usize,
-            // It follows from MSS options and MTU, which have 16 bits.
-            segment_len: segment_len as u16,
+            offload,
             segments,
             has_copies: self.buffer.has_copies(),
         };

@@ -20,7 +20,7 @@ pub(crate) const NETWORK_END: usize = EthernetHeader::LEN + Ipv4Header::LEN;
 const FIXED_END: usize = NETWORK_END + TcpHeader::LEN;
 /// Room for the longest headers, rounded up to a multiple of 32: copied as a whole, as a copy of a
 /// length known to the compiler is a few instructions.
-const ROOM: usize = (NETWORK_END + TcpHeader::MAX_LEN).next_multiple_of(32);
+pub(crate) const HEADERS_ROOM: usize = (NETWORK_END + TcpHeader::MAX_LEN).next_multiple_of(32);
 
 // Places in a frame whose IPv4 header has no options (RFC 791 section 3.1, RFC 9293 section 3.1).
 const TOTAL_LEN: usize = EthernetHeader::LEN + 2;
@@ -55,7 +55,7 @@ pub(crate) struct Told {
 /// Headers, complete but for lengths, identification and checksums.
 #[derive(Clone, Debug)]
 pub(crate) struct Headers {
-    bytes: [u8; ROOM],
+    bytes: [u8; HEADERS_ROOM],
     len: usize,
     /// The neighbour for which they are a template, see [`is_template_for`](Self::is_template_for).
     template_for: Option<MacAddress>,
@@ -68,7 +68,7 @@ pub(crate) struct Headers {
 impl Headers {
     /// No headers yet.
     pub(crate) const EMPTY: Self = Self {
-        bytes: [0; ROOM],
+        bytes: [0; HEADERS_ROOM],
         len: 0,
         template_for: None,
         network_sum: 0,
@@ -148,7 +148,7 @@ impl Headers {
 
     /// Writes them to the front of `frame`, with what is told of lengths, the identification and
     /// the checksum of the IPv4 header where the CPU computes it. The TCP checksum is left zero.
-    /// Up to [`ROOM`] bytes of `frame` may be overwritten. `None` if it is too short.
+    /// Up to [`HEADERS_ROOM`] bytes of `frame` may be overwritten. `None` if it is too short.
     #[inline]
     pub(crate) fn write(
         &self,
@@ -157,7 +157,7 @@ impl Headers {
         identification: u16,
         checksum: ChecksumBy,
     ) -> Option<()> {
-        match frame.first_chunk_mut::<ROOM>() {
+        match frame.first_chunk_mut::<HEADERS_ROOM>() {
             Some(front) => *front = self.bytes,
             None => frame
                 .get_mut(..self.len)?

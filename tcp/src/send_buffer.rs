@@ -105,6 +105,8 @@ pub(crate) struct SendBuffer {
     slices: VecDeque<Accepted>,
     /// The slice in which what was posted last ends, if it is still there: a place to look first.
     last: usize,
+    /// Position of its first byte, if it is not the first.
+    last_start: u64,
     calls: VecDeque<Call>,
     /// Position of the first byte that is not acknowledged.
     start: u64,
@@ -125,6 +127,7 @@ impl SendBuffer {
         Self {
             slices: VecDeque::new(),
             last: 0,
+            last_start: 1,
             calls: VecDeque::new(),
             start: 1,
             end: 1,
@@ -401,9 +404,9 @@ impl SendBuffer {
     /// The slice in which the byte at a position lies. What is sent in order is found at once.
     #[inline]
     fn index_of(&self, position: u64) -> usize {
-        let ends_before = |index: usize| self.slices.get(index).is_some_and(|s| s.end <= position);
-        let here = self.slices.get(self.last).is_some_and(|s| s.end > position);
-        if here && (self.last == 0 || ends_before(self.last - 1)) {
+        let here = self.slices.get(self.last);
+        let ends_behind = here.is_some_and(|slice| slice.end > position);
+        if ends_behind && (self.last == 0 || self.last_start <= position) {
             return self.last;
         }
         self.slices.partition_point(|slice| slice.end <= position)
@@ -412,11 +415,10 @@ impl SendBuffer {
     /// What is before a position was posted: what is behind it comes next.
     #[inline]
     pub(crate) fn sent_up_to(&mut self, position: u64) {
-        while self
-            .slices
-            .get(self.last)
-            .is_some_and(|s| s.end <= position)
+        while let Some(slice) = self.slices.get(self.last)
+            && slice.end <= position
         {
+            self.last_start = slice.end;
             self.last += 1;
         }
     }
@@ -545,8 +547,10 @@ impl Parts<'_> {
     #[inline]
     pub(crate) fn skip_bytes(mut self, len: usize) -> Self {
         let len = len.min(self.left);
-        self.left -= len;
-        self.move_on(len);
+        if len > 0 {
+            self.left -= len;
+            self.move_on(len);
+        }
         self
     }
 

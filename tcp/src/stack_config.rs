@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use pagewire_hal::{Capabilities, Granule, LendError, MacAddress, PoolLayout};
 
+use crate::headers::HEADERS_ROOM;
 use crate::lending::Thresholds;
 use crate::route::RouteError;
 use crate::wire::{EthernetHeader, Ipv4Header, TcpHeader};
@@ -110,7 +111,7 @@ impl StackConfig {
     ) -> PoolLayout {
         let gathers = capabilities.gathers();
         PoolLayout {
-            small_len: MAX_HEADERS,
+            small_len: HEADERS_ROOM,
             small_count: if gathers { frames } else { 1 },
             large_len: usize::from(self.mtu) + EthernetHeader::LEN,
             large_count: if gathers {

@@ -292,7 +292,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
                 identification: self.identification,
                 payload: nothing.parts(0, 0),
                 len: 0,
-                segment_len: 0,
+                offload: self.device.offload(),
                 segments: 1,
                 has_copies: false,
             };

@@ -104,16 +104,18 @@ impl Device {
         self.offload.checksum.contains(ChecksumOffload::IPV4_HEADER)
     }
 
-    /// What the device is asked to do with a frame.
+    /// What the device is asked to do with a segment.
     #[inline]
-    fn offload(&self, out: &Outgoing<'_>) -> Offload {
-        if out.segment_len == 0 {
-            return self.offload;
-        }
+    pub(crate) const fn offload(&self) -> &Offload {
+        &self.offload
+    }
+
+    /// What it is asked to do with a request for segmentation, with a TCP header of so many bytes
+    /// (at most 60) and segments with so many bytes of payload.
+    pub(crate) const fn request_offload(&self, tcp_header_len: usize, segment_len: u16) -> Offload {
         Offload {
-            // At most 60 bytes.
-            l4_len: out.headers.tcp_len() as u8,
-            segment_len: out.segment_len,
+            l4_len: tcp_header_len as u8,
+            segment_len,
             ..self.offload
         }
     }
@@ -155,9 +157,9 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) payload: Parts<'a>,
     /// Bytes of payload.
     pub(crate) len: usize,
-    /// Bytes of payload in each segment if the device is to cut it; 0 if it is one segment.
-    /// What is to be cut has been through [`request_budget`], and fits.
-    pub(crate) segment_len: u16,
+    /// What the device is asked to do. What it is to cut into segments has been through
+    /// [`request_budget`], and fits.
+    pub(crate) offload: &'a Offload,
     /// Segments on the wire.
     pub(crate) segments: u32,
     /// Some of the payload may be copies in the pool.
@@ -169,7 +171,9 @@ impl Outgoing<'_> {
     /// what no packet can be as long as.
     #[inline]
     fn told(&self) -> Option<Told> {
-        if self.segment_len > 0 && self.device.segmenting.is_some_and(|s| !s.seed_has_length()) {
+        if self.offload.segment_len > 0
+            && self.device.segmenting.is_some_and(|s| !s.seed_has_length())
+        {
             return Some(Told { packet: 0, tcp: 0 });
         }
         let tcp = self.headers.tcp_len() + self.len;
@@ -219,7 +223,7 @@ pub(crate) fn transmit<Q: TxQueue, M: DmaMemory>(
     let (plan, posted) = match decide(port.ledger(), out) {
         Plan::Share => match share(port, out, 0) {
             // What fits almost always is tried, and counted only if it does not.
-            Err(PortError::TooManyPieces) if out.segment_len == 0 => {
+            Err(PortError::TooManyPieces) if out.offload.segment_len == 0 => {
                 let plan = page_budget(port.ledger(), out);
                 (plan, follow(port, out, plan))
             }
@@ -367,7 +371,7 @@ fn share<Q: TxQueue, M: DmaMemory>(
     lend_and_attach_pieces(&mut frame, out.payload.clone().skip_bytes(prefix));
     // Step 4h: send it off. The doorbell follows once per burst.
     let fragments = frame.fragments();
-    Ok((frame.post(out.device.offload(out))?, fragments))
+    Ok((frame.post(*out.offload)?, fragments))
 }
 
 /// Step 5: a traditional buffer; all the data is copied, the header built in there. What is
@@ -389,7 +393,7 @@ fn copy_all<Q: TxQueue, M: DmaMemory>(
     }
     let frame = port.frame(buffer, padded);
     let fragments = frame.fragments();
-    Ok((frame.post(out.device.offload(out))?, fragments))
+    Ok((frame.post(*out.offload)?, fragments))
 }
 
 /// Step 4e: a small buffer for the headers and what is copied behind them; a large one where
@@ -515,7 +519,7 @@ fn count(stats: &mut ConnectionStats, out: &Outgoing<'_>, plan: Plan) {
         sums.tcp_cpu += segments;
     }
     // Each segment of a request gets a header of its own, and the device sums it.
-    if out.device.sums_ipv4() || out.segment_len > 0 {
+    if out.device.sums_ipv4() || out.offload.segment_len > 0 {
         sums.ipv4_device += segments;
     } else {
         sums.ipv4_cpu += segments;
@@ -525,7 +529,7 @@ fn count(stats: &mut ConnectionStats, out: &Outgoing<'_>, plan: Plan) {
         return;
     }
     stats.data.add_segments(segments, out.len);
-    if out.segment_len > 0 {
+    if out.offload.segment_len > 0 {
         stats.segmented.requests += 1;
         stats.segmented.segments += segments;
         stats.segmented.bytes += out.len as u64;

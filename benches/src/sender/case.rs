@@ -154,6 +154,11 @@ fn all() -> Vec<Case> {
                 connections,
                 // As many as a peer's window lets go before the pool is full.
                 flight: if connections == 1 { 64 } else { 4 },
+                slice: if connections == 1 || bytes == Bytes::Owned {
+                    ixgbe.slice
+                } else {
+                    16 << 10
+                },
                 ..ixgbe
             };
             for sums in [Sums::Device, Sums::Cpu] {

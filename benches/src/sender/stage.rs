@@ -19,7 +19,7 @@ use crate::platform::NotedMemory;
 /// Our first port.
 const FIRST_PORT: u16 = 2000;
 /// Bytes of the copy pool.
-const POOL: usize = 32 << 20;
+const POOL: usize = 64 << 20;
 /// Between two rounds.
 const ROUND: Duration = Duration::from_micros(40);
 
@@ -94,6 +94,7 @@ impl<Q: TxQueue> Stage<Q> {
                 live: 0,
             },
             segmentation: case.size == Size::Tso,
+            copy_limit: Some(POOL / case.connections),
             ..StackConfig::default()
         };
         let layout = config.pool_layout(queue.capabilities(), RING.into(), page);
@@ -189,7 +190,7 @@ impl<Q: TxQueue> Stage<Q> {
         let (wanted, slack) = (self.window(), self.slack());
         for _ in 0..10_000 {
             for index in 0..self.clients.len() {
-                self.supply(index, 2 * wanted);
+                self.supply(index, wanted + self.case.size.payload());
                 let client = &mut self.clients[index];
                 if client.flight > 0 && client.flight < wanted {
                     let more = client.flight.min(2 * self.case.size.payload());
@@ -306,7 +307,10 @@ impl<Q: TxQueue> Stage<Q> {
                 round.ids.push(client.id);
             }
             // As much again as is let go, and more than a request may look ahead for.
-            let ahead = more + 2 * 65536;
+            let ahead = match self.case.size {
+                Size::Tso => more + 2 * 65536,
+                Size::Mtu1500 | Size::Mtu9000 => more + self.case.size.payload() + 1,
+            };
             while self.clients[index].waiting < ahead {
                 let slice = self.next_slice();
                 let client = &mut self.clients[index];
@@ -363,7 +367,7 @@ impl<Q: TxQueue> Stage<Q> {
     /// What did not, for the user.
     pub fn check(&self) -> Result<(), String> {
         let sent = self.segments()?;
-        let slack = self.slack() / self.case.size.payload();
+        let slack = self.slack() / self.case.size.payload() * self.clients.len();
         if sent.abs_diff(self.expected) <= slack as u64 {
             return Ok(());
         }
