@@ -1,8 +1,9 @@
 //! The transmit queue.
 //!
-//! Each frame takes one data descriptor per fragment, and before them a context descriptor if a
-//! checksum is asked for: the device remembers one context, and to write it anew for each such
-//! frame is the simplest correct use of it.
+//! Each frame takes one data descriptor per fragment, and before them a context descriptor if it
+//! asks for other checksums than the frame before: the device remembers one context, "the last
+//! context used regardless of queue" (82574 datasheet 7.2.6 by `nics.md`), and this is the only
+//! queue.
 //!
 //! Descriptors are reclaimed by DD in descriptors that asked for a report (RS), never by TDH,
 //! which may run ahead of what has been fetched (Intel's datasheet of the 82599 warns of it). A report covers all frames since
@@ -47,14 +48,17 @@ pub struct E1000eTx<P: Platform> {
     registers: Bar<P::Registers>,
     ring: TxRing<P::Memory, P::Slots, TxDescriptor>,
     report_every: u32,
+    /// Command and options of a frame that asks for what the [ring](TxRing::remember) remembers: its
+    /// context is there.
+    command: u64,
     /// Index of the first descriptor of the group that has no report yet.
     group: u32,
     /// Descriptors in that group.
     group_len: u32,
     /// The last descriptor that was written, to ask for a report after all.
     last: TxDescriptor,
-    /// While a completed group is handed back: the index of its last descriptor.
-    done_through: Option<u32>,
+    /// While a completed group is handed back: descriptors of it that are still to come.
+    done: u32,
 }
 
 impl<P: Platform> core::fmt::Debug for E1000eTx<P> {
@@ -80,16 +84,18 @@ impl<P: Platform> E1000eTx<P> {
             registers,
             ring: TxRing::new(platform, capabilities, count, RING_ALIGN, GAP)?,
             report_every: REPORT_EVERY.min(u32::from(count) / 4),
+            command: 0,
             group: 0,
             group_len: 0,
             last: TxDescriptor::default(),
-            done_through: None,
+            done: 0,
         })
     }
 
     /// Tells the device, which is reset and stopped, of the empty ring.
     pub(crate) fn program(&mut self) {
         self.forget_groups();
+        self.ring.forget();
         self.ring.prepare();
         let address = self.ring.address().0;
         for (register, value) in [
@@ -107,7 +113,7 @@ impl<P: Platform> E1000eTx<P> {
 
     fn forget_groups(&mut self) {
         self.group_len = 0;
-        self.done_through = None;
+        self.done = 0;
     }
 
     /// Remembers that descriptor `index` reports for the group, and begins the next group.
@@ -117,38 +123,80 @@ impl<P: Platform> E1000eTx<P> {
         self.group_len = 0;
     }
 
-    /// Whether the oldest group is done; if so, sets [`done_through`](Self::done_through).
+    /// Whether the oldest group is done: then its descriptors are [to be handed back](Self::done).
     #[inline]
     fn find_done(&mut self) -> Result<bool, QueueError> {
-        let note = self.ring.oldest_note();
+        let note = self.ring.oldest().note();
         if note & NOTE_REPORTED == 0 {
             return Ok(false);
         }
         let index = u32::from(note & NOTE_REPORT_MASK);
-        let distance = self.ring.distance(self.ring.head(), index);
-        if !self.ring.is_done(index, distance)? {
+        if !self.ring.is_done(index) {
             return Ok(false);
         }
-        self.done_through = Some(index);
+        let distance = self.ring.distance(self.ring.head(), index);
+        if distance >= self.ring.published() {
+            return Err(self.ring.marked_too_early(index));
+        }
+        self.done = distance + 1;
         Ok(true)
+    }
+
+    /// Posts a frame that asks for something else than the one before.
+    #[cold]
+    #[inline(never)]
+    fn post_other(&mut self, frame: &TxFrame<'_>, token: Token) -> Result<(), PostError> {
+        self.ring.check(frame)?;
+        let context = if frame.offload.checksum.is_empty() {
+            None
+        } else {
+            let refused = PostError::Refused(FrameError::OffloadLayout);
+            Some(TxDescriptor::context(&frame.offload).ok_or(refused)?)
+        };
+        let len = frame.fragments.len() as u32 + u32::from(context.is_some());
+        let first = self.ring.begin(len, token).ok_or(PostError::Full)?;
+        let mut index = first;
+        if let Some(context) = context {
+            index = self.ring.write(index, context);
+        }
+        self.command = data_command(frame.offload.checksum);
+        self.ring.remember(frame.offload);
+        self.write_frame(frame, (first, index), len);
+        Ok(())
+    }
+
+    /// Writes the data descriptors of a frame of `len` descriptors, of which the first is at
+    /// `first`, and those of data begin at `index`.
+    #[inline(always)]
+    fn write_frame(&mut self, frame: &TxFrame<'_>, (first, index): (u32, u32), len: u32) {
+        if self.group_len == 0 {
+            self.group = first;
+        }
+        self.group_len += len;
+        let report = self.group_len >= self.report_every;
+        let index = self.write_data(frame, index, report);
+        if report {
+            self.close_group(index);
+        }
+        self.ring.finish(len);
     }
 
     /// Writes the data descriptors of a frame from `index` on. The last one ends the frame, and
     /// reports if `report` says so. Returns its index.
     #[inline(always)]
-    fn write_data(&mut self, frame: &TxFrame<'_>, mut index: u32, report: bool) -> u32 {
-        let command = data_command(frame.offload.checksum);
+    fn write_data(&mut self, frame: &TxFrame<'_>, index: u32, report: bool) -> u32 {
+        let command = self.command;
         let Some((last, before)) = frame.fragments.split_last() else {
             return index;
         };
-        for fragment in before {
-            let descriptor = TxDescriptor::data(fragment.address, fragment.len, command);
-            index = self.ring.write(index, descriptor);
-        }
+        let before = before
+            .iter()
+            .map(|fragment| TxDescriptor::data(fragment.address, fragment.len, command));
+        let index = self.ring.write_all(index, before);
         let end = TX_EOP | if report { TX_RS } else { 0 };
         self.last = TxDescriptor::data(last.address, last.len, command | end);
         self.ring.write(index, self.last);
-        index
+        self.ring.after(index, 0)
     }
 }
 
@@ -161,6 +209,7 @@ impl<P: Platform> TransmitHalf for E1000eTx<P> {
         // SAFETY: the caller's promise.
         unsafe { self.ring.drain(released) };
         self.forget_groups();
+        self.ring.forget();
     }
 
     unsafe fn set_quiet(&mut self) {
@@ -186,31 +235,14 @@ unsafe impl<P: Platform> TxQueue for E1000eTx<P> {
         self.ring.domain()
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn post(&mut self, frame: &TxFrame<'_>, token: Token) -> Result<(), PostError> {
-        self.ring.check(frame)?;
-        let context = if frame.offload.checksum.is_empty() {
-            None
-        } else {
-            let refused = PostError::Refused(FrameError::OffloadLayout);
-            Some(TxDescriptor::context(&frame.offload).ok_or(refused)?)
-        };
-        let len = frame.fragments.len() as u32 + u32::from(context.is_some());
+        if self.ring.check_again(frame).is_none() {
+            return self.post_other(frame, token);
+        }
+        let len = frame.fragments.len() as u32;
         let first = self.ring.begin(len, token).ok_or(PostError::Full)?;
-        if self.group_len == 0 {
-            self.group = first;
-        }
-        self.group_len += len;
-        let mut index = first;
-        if let Some(context) = context {
-            index = self.ring.write(index, context);
-        }
-        let report = self.group_len >= self.report_every;
-        let index = self.write_data(frame, index, report);
-        if report {
-            self.close_group(index);
-        }
-        self.ring.finish(len);
+        self.write_frame(frame, (first, first), len);
         Ok(())
     }
 
@@ -239,16 +271,12 @@ unsafe impl<P: Platform> TxQueue for E1000eTx<P> {
             return Err(QueueError::Down);
         }
         let mut count = 0;
-        while !self.ring.is_empty() {
-            if self.done_through.is_none() && !self.find_done()? {
-                break;
-            }
-            let (token, last) = self.ring.consume();
-            if self.done_through == Some(last) {
-                self.done_through = None;
-            }
+        while !self.ring.is_empty() && (self.done > 0 || self.find_done()?) {
+            let frame = self.ring.oldest();
+            self.done = self.done.saturating_sub(frame.len());
+            self.ring.consume(frame);
             count += 1;
-            done(token);
+            done(frame.token());
         }
         Ok(count)
     }

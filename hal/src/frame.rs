@@ -41,6 +41,7 @@ pub struct Token(pub u32);
 /// differs by device: [`seed_has_length`](crate::Segmentation::seed_has_length). The IP header's
 /// own length field goes with it: that of the request, or zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
 pub struct Offload {
     /// `IPV4_HEADER`, at most one of [`ChecksumOffload::TRANSPORT`], both, or nothing.
     pub checksum: ChecksumOffload,
@@ -59,6 +60,18 @@ pub struct Offload {
 }
 
 impl Offload {
+    /// All of it in one number, to be compared at once: as it lies in memory, where the lower bytes
+    /// come first.
+    #[inline(always)]
+    const fn word(&self) -> u64 {
+        self.checksum.bits() as u64
+            | (self.l2_len as u64) << 8
+            | (self.l3_len as u64) << 16
+            | (self.l4_len as u64) << 32
+            | (self.checksum_offset as u64) << 40
+            | (self.segment_len as u64) << 48
+    }
+
     /// Nothing is asked for.
     pub const NONE: Self = Self {
         checksum: ChecksumOffload::empty(),
@@ -89,6 +102,18 @@ impl Offload {
     }
 
     fn check(&self, frame_len: u32, capabilities: &Capabilities) -> Result<(), FrameError> {
+        let (shortest, longest) = self.lengths(capabilities)?;
+        if frame_len < shortest {
+            return Err(FrameError::OffloadLayout);
+        }
+        if frame_len > longest {
+            return Err(FrameError::FrameTooLong { len: frame_len });
+        }
+        Ok(())
+    }
+
+    /// Bytes of the shortest and of the longest frame that may ask for this, which is not nothing.
+    fn lengths(&self, capabilities: &Capabilities) -> Result<(u32, u32), FrameError> {
         if !capabilities.tx_checksum.contains(self.checksum) {
             return Err(FrameError::OffloadNotOffered);
         }
@@ -107,24 +132,18 @@ impl Offload {
             (false, true) => 40,
             (false, false) => 0,
         };
-        if transport.bits().count_ones() > 1
-            || self.l2_len < 14
-            || self.l3_len < shortest_l3
-            || needed > frame_len
-        {
+        if transport.bits().count_ones() > 1 || self.l2_len < 14 || self.l3_len < shortest_l3 {
             return Err(FrameError::OffloadLayout);
         }
-        if self.segment_len != 0 {
-            self.check_segmentation(frame_len, capabilities)?;
+        if self.segment_len == 0 {
+            return Ok((needed, u32::MAX));
         }
-        Ok(())
+        let (shortest, longest) = self.request_lengths(capabilities)?;
+        Ok((needed.max(shortest), longest))
     }
 
-    fn check_segmentation(
-        &self,
-        frame_len: u32,
-        capabilities: &Capabilities,
-    ) -> Result<(), FrameError> {
+    /// The same of what is to be segmented.
+    fn request_lengths(&self, capabilities: &Capabilities) -> Result<(u32, u32), FrameError> {
         let limits = capabilities
             .segmentation
             .ok_or(FrameError::OffloadNotOffered)?;
@@ -134,17 +153,50 @@ impl Offload {
             return Err(FrameError::OffloadNotOffered);
         }
         let header_len = u32::from(self.l2_len) + u32::from(self.l3_len) + u32::from(self.l4_len);
-        if !(ipv4 || ipv6)
-            || self.l4_len < 20
-            || header_len > u32::from(limits.max_header_len)
-            || header_len >= frame_len
-        {
+        if !(ipv4 || ipv6) || self.l4_len < 20 || header_len > u32::from(limits.max_header_len) {
             return Err(FrameError::OffloadLayout);
         }
-        if frame_len - header_len > limits.max_payload_len {
-            return Err(FrameError::FrameTooLong { len: frame_len });
+        let longest = header_len.saturating_add(limits.max_payload_len);
+        Ok((header_len + 1, longest))
+    }
+}
+
+/// What the checks of an offload come to: frames that ask for the same as one before are checked
+/// against this.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lengths {
+    offload: u64,
+    /// Bytes of the shortest frame that may ask for it.
+    shortest: u64,
+    /// How much longer the longest is.
+    more: u64,
+}
+
+impl Lengths {
+    /// No frame is like this.
+    pub(crate) const NONE: Self = Self {
+        offload: Offload::NONE.word(),
+        shortest: u64::MAX,
+        more: 0,
+    };
+
+    /// Frames that ask for `offload`, which one has that [`TxFrame::check`] has passed.
+    pub(crate) fn of(offload: Offload, capabilities: &Capabilities) -> Result<Self, FrameError> {
+        let (mut shortest, mut longest) = match offload {
+            Offload::NONE => (0, u32::MAX),
+            _ => offload.lengths(capabilities)?,
+        };
+        shortest = shortest.max(capabilities.min_frame_len);
+        if offload.segment_len == 0 {
+            longest = longest.min(capabilities.max_frame_len);
         }
-        Ok(())
+        // None is long enough and short enough.
+        let more = longest.checked_sub(shortest);
+        Ok(Self {
+            offload: offload.word(),
+            shortest: shortest.into(),
+            more: more.ok_or(FrameError::OffloadLayout)?.into(),
+        })
     }
 }
 
@@ -211,6 +263,34 @@ impl TxFrame<'_> {
             return Err(FrameError::NoHeadRoom);
         }
         Ok(total)
+    }
+}
+
+impl TxFrame<'_> {
+    /// The length of the frame in bytes if it passes [`check`](Self::check), but for its head room,
+    /// and asks for what `lengths` are of. `None` where that is not so: `check` says what is.
+    #[inline(always)]
+    pub(crate) fn check_again(
+        &self,
+        lengths: &Lengths,
+        capabilities: &Capabilities,
+    ) -> Option<u32> {
+        let count = self.fragments.len().wrapping_sub(1);
+        if count >= usize::from(capabilities.max_fragments)
+            || self.offload.word() != lengths.offload
+        {
+            return None;
+        }
+        // So many 32-bit lengths are no more than 48 bits.
+        let mut total = 0u64;
+        for fragment in self.fragments {
+            if fragment.len.wrapping_sub(1) >= capabilities.max_fragment_len {
+                return None;
+            }
+            total += u64::from(fragment.len);
+        }
+        let more = total.wrapping_sub(lengths.shortest);
+        (more <= lengths.more).then_some(total as u32)
     }
 }
 

@@ -33,6 +33,22 @@ fn check(lens: &[u32], offload: Offload, capabilities: &Capabilities) -> Result<
     frame.check(capabilities)
 }
 
+/// The same for a frame that asks for what was asked for before.
+fn again(lens: &[u32], offload: Offload, capabilities: &Capabilities) -> Option<u32> {
+    let fragments = fragments(lens);
+    let frame = TxFrame {
+        fragments: &fragments,
+        offload,
+        first: None,
+    };
+    let lengths = Lengths::of(offload, capabilities).ok()?;
+    assert_eq!(frame.check_again(&Lengths::NONE, capabilities), None);
+    let has_room = capabilities.head_room == 0;
+    frame
+        .check_again(&lengths, capabilities)
+        .filter(|_| has_room)
+}
+
 fn asks(checksum: ChecksumOffload, l3_len: u16) -> Offload {
     Offload {
         checksum,
@@ -284,7 +300,9 @@ proptest! {
         let offload = Offload {
             checksum, l2_len, l3_len, l4_len, checksum_offset, segment_len,
         };
-        let Ok(len) = check(&lens, offload, &capabilities) else { return Ok(()) };
+        let checked = check(&lens, offload, &capabilities);
+        prop_assert_eq!(again(&lens, offload, &capabilities), checked.ok(), "seed {}", seed());
+        let Ok(len) = checked else { return Ok(()) };
         let sum: u64 = lens.iter().map(|l| u64::from(*l)).sum();
         prop_assert_eq!(u64::from(len), sum, "seed {}", seed());
         prop_assert!(lens.len() <= 4 && !lens.contains(&0), "seed {}", seed());
@@ -301,5 +319,34 @@ proptest! {
                 + u32::from(offload.transport_checksum_offset());
             prop_assert!(field + 2 <= len, "seed {}", seed());
         }
+    }
+
+    /// Of a frame like one before no more is known, and no less.
+    #[test]
+    fn what_is_checked_again_passes_as_it_does_the_first_time(
+        lens in prop::collection::vec(1u32..1000, 1..5), checksum in 0usize..6,
+        l2_len in 14u8..19, l3_len in 20u16..61, segment_len in prop_oneof![Just(0u16), 1u16..1500],
+        max_payload_len in 100u32..3000, max_frame_len in 590u32..3000, min_frame_len in 14u32..61,
+        head_room in 0u16..2,
+    ) {
+        let mut capabilities = capabilities();
+        capabilities.max_frame_len = max_frame_len;
+        capabilities.min_frame_len = min_frame_len;
+        capabilities.head_room = head_room;
+        let mut limits = Segmentation::new(max_payload_len, 128);
+        (limits.ipv4, limits.ipv6) = (true, true);
+        capabilities.segmentation = Some(limits);
+        let checksum = [
+            ChecksumOffload::empty(), ChecksumOffload::IPV4_HEADER, ChecksumOffload::TCP_IPV4,
+            ChecksumOffload::UDP_IPV4, ChecksumOffload::TCP_IPV6, ChecksumOffload::GENERIC,
+        ][checksum];
+        let mut offload = Offload::NONE;
+        if !checksum.is_empty() {
+            offload = Offload {
+                checksum, l2_len, l3_len, l4_len: 20, checksum_offset: 30, segment_len,
+            };
+        }
+        let checked = check(&lens, offload, &capabilities);
+        prop_assert_eq!(again(&lens, offload, &capabilities), checked.ok(), "seed {}", seed());
     }
 }

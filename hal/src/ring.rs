@@ -135,6 +135,24 @@ impl<M: DmaMemory, D: FromBytes + IntoBytes + Immutable + Copy> DescriptorRing<M
         crate::barrier::audit::stored();
     }
 
+    /// Writes descriptors from `index` on, one behind the other around the end of the ring, as
+    /// [`write`](Self::write) does, and returns the index behind the last, not yet taken modulo the
+    /// length.
+    #[inline(always)]
+    pub fn write_all(&mut self, index: u32, descriptors: impl Iterator<Item = D>) -> u32 {
+        let (base, mask) = (self.memory.memory().pointer().cast::<D>(), self.mask);
+        let mut next = index;
+        for descriptor in descriptors {
+            // SAFETY: as in `descriptor`.
+            let pointer = unsafe { base.add((next & mask) as usize) };
+            // SAFETY: as there.
+            unsafe { VolatilePtr::new(pointer) }.write(descriptor);
+            crate::barrier::audit::stored();
+            next = next.wrapping_add(1);
+        }
+        next
+    }
+
     /// Reads descriptor `index`, taken modulo the length of the ring. Its parts are read in no
     /// particular order: what a done bit covers is valid in a copy that was read after
     /// [`observe`](crate::barrier::observe), which follows the one that had the bit.
@@ -246,6 +264,20 @@ impl RingCounters {
     #[inline(always)]
     pub const fn head(&self) -> u32 {
         self.consumed & self.mask
+    }
+
+    /// The producer's counter, free-running.
+    #[must_use]
+    #[inline(always)]
+    pub const fn produced(&self) -> u32 {
+        self.produced
+    }
+
+    /// Descriptors from the oldest in use to where the producer's counter was `produced`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn since_consumed(&self, produced: u32) -> u32 {
+        produced.wrapping_sub(self.consumed)
     }
 
     /// Takes note of `count` descriptors produced; at most [`free`](Self::free) are.

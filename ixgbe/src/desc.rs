@@ -200,7 +200,13 @@ pub(crate) const fn first_command(offload: &Offload, len: u32, index: u8) -> u64
         }
         payload = len.saturating_sub(header_len(offload));
     }
-    command | (index as u64) << TX_IDX_SHIFT | (payload as u64) << TX_PAYLEN_SHIFT
+    with_payload(command | (index as u64) << TX_IDX_SHIFT, payload)
+}
+
+/// A command for a frame of which `len` bytes are payload: all that is not to be segmented.
+#[inline(always)]
+pub(crate) const fn with_payload(command: u64, len: u32) -> u64 {
+    command | (len as u64) << TX_PAYLEN_SHIFT
 }
 
 /// Bytes of all headers of a frame to be segmented.

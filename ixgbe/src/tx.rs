@@ -15,12 +15,14 @@
 
 use pagewire_hal::driver::{QueueId, TransmitHalf, TxRing};
 use pagewire_hal::{
-    Capabilities, DomainId, FrameError, NicError, Offload, Platform, PostError, QueueError, Token,
-    TxFrame, TxQueue,
+    Capabilities, DomainId, Fragment, FrameError, NicError, Offload, Platform, PostError,
+    QueueError, Token, TxFrame, TxQueue,
 };
 
 use crate::bits::{DcaTxctrl, Txdctl};
-use crate::desc::{Context, RING_ALIGN, TX_EOP, TX_RS, TxDescriptor, first_command, header_len};
+use crate::desc::{
+    Context, RING_ALIGN, TX_EOP, TX_RS, TxDescriptor, first_command, header_len, with_payload,
+};
 use crate::regs::{Bar, DCA_TXCTRL, PerQueue, TDBAH, TDBAL, TDH, TDLEN, TDT, TDWBAL, TXDCTL};
 
 /// Descriptors that always stay free, as in the driver of the 82574: head and tail must not meet
@@ -83,6 +85,9 @@ pub struct IxgbeTx<P: Platform> {
     registers: Bar<P::Registers>,
     ring: TxRing<P::Memory, P::Slots, TxDescriptor, SLOT_MARGIN>,
     contexts: Contexts,
+    /// Command and options of a frame that asks for what the [ring](TxRing::remember) remembers, but
+    /// for its length: its context is there.
+    command: u64,
     /// The device has said that the queue is on: the tail may be written.
     enabled: bool,
 }
@@ -111,8 +116,15 @@ impl<P: Platform> IxgbeTx<P> {
             registers,
             ring: TxRing::new(platform, capabilities, count, RING_ALIGN, GAP)?,
             contexts: Contexts::default(),
+            command: 0,
             enabled: false,
         })
+    }
+
+    /// The device has no context any more.
+    fn forget_contexts(&mut self) {
+        self.contexts = Contexts::default();
+        self.ring.forget();
     }
 
     /// Tells the device, which is reset and stopped, of the empty ring (82599 datasheet 4.6.8, as
@@ -120,7 +132,7 @@ impl<P: Platform> IxgbeTx<P> {
     /// moved it since: so it is written (as Linux `ixgbe_configure_tx_ring` does). Other values are
     /// not written before the queue is on (4.6.8).
     pub(crate) fn program(&mut self) {
-        self.contexts = Contexts::default();
+        self.forget_contexts();
         self.ring.prepare();
         let address = self.ring.address().0;
         for (register, value) in [
@@ -160,30 +172,55 @@ impl<P: Platform> IxgbeTx<P> {
         self.enabled
     }
 
-    /// Whether the oldest frame is done.
-    #[inline]
-    fn is_oldest_done(&mut self) -> Result<bool, QueueError> {
-        let distance = self.ring.oldest_len() - 1;
-        let last = self.ring.after(self.ring.head(), distance);
-        self.ring.is_done(last, distance)
-    }
-
     /// Writes the data descriptors of a frame from `index` on. `first` is what the first one
     /// says; the last one ends the frame and reports.
     #[inline(always)]
-    fn write_data(&mut self, frame: &TxFrame<'_>, mut index: u32, first: u64) {
-        let Some((last, before)) = frame.fragments.split_last() else {
-            return;
+    fn write_data(&mut self, frame: &TxFrame<'_>, index: u32, first: u64) {
+        const END: u64 = TX_EOP | TX_RS;
+        let data = |fragment: &Fragment, command| {
+            TxDescriptor::data(fragment.address, fragment.len, command)
         };
-        let mut command = first;
-        for fragment in before {
-            let descriptor = TxDescriptor::data(fragment.address, fragment.len, command);
-            index = self.ring.write(index, descriptor);
-            command = 0;
+        match frame.fragments {
+            [] => {}
+            [only] => {
+                self.ring.write(index, data(only, first | END));
+            }
+            [head, middle @ .., last] => {
+                let index = self.ring.write(index, data(head, first));
+                let middle = middle.iter().map(|fragment| data(fragment, 0));
+                let index = self.ring.write_all(index, middle);
+                self.ring.write(index, data(last, END));
+            }
         }
-        let end = command | TX_EOP | TX_RS;
-        let descriptor = TxDescriptor::data(last.address, last.len, end);
-        self.ring.write(index, descriptor);
+    }
+
+    /// Posts a frame that asks for something else than the one before, or is to be segmented.
+    #[cold]
+    #[inline(never)]
+    fn post_other(&mut self, frame: &TxFrame<'_>, token: Token) -> Result<(), PostError> {
+        let bytes = self.ring.check(frame)?;
+        let (slot_index, context) = self
+            .choose_context(frame, bytes)
+            .map_err(PostError::Refused)?;
+        let len = frame.fragments.len() as u32 + u32::from(context.is_some());
+        let mut index = self.ring.begin(len, token).ok_or(PostError::Full)?;
+        if let Some(context) = context {
+            index = self.ring.write(index, context.descriptor(slot_index));
+            self.contexts.put(slot_index, context);
+        } else if !frame.offload.checksum.is_empty() {
+            self.contexts.last = slot_index;
+        }
+        let first = first_command(&frame.offload, bytes, slot_index);
+        self.write_data(frame, index, first);
+        self.ring.finish(len);
+        // What is to be segmented is checked each time for its header.
+        if frame.offload.segment_len == 0 {
+            self.command = first_command(&frame.offload, 0, slot_index);
+            self.ring.remember(frame.offload);
+        } else {
+            self.ring.forget();
+        }
+        Ok(())
     }
 
     /// Checks what [`TxFrame::check`] does not of a frame of `len` bytes that asks for something:
@@ -229,7 +266,7 @@ impl<P: Platform> TransmitHalf for IxgbeTx<P> {
     unsafe fn drain(&mut self, released: &mut dyn FnMut(Token)) {
         // SAFETY: the caller's promise.
         unsafe { self.ring.drain(released) };
-        self.contexts = Contexts::default();
+        self.forget_contexts();
     }
 
     unsafe fn set_quiet(&mut self) {
@@ -258,22 +295,14 @@ unsafe impl<P: Platform> TxQueue for IxgbeTx<P> {
         self.ring.domain()
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn post(&mut self, frame: &TxFrame<'_>, token: Token) -> Result<(), PostError> {
-        let bytes = self.ring.check(frame)?;
-        let (slot_index, context) = self
-            .choose_context(frame, bytes)
-            .map_err(PostError::Refused)?;
-        let len = frame.fragments.len() as u32 + u32::from(context.is_some());
-        let mut index = self.ring.begin(len, token).ok_or(PostError::Full)?;
-        if let Some(context) = context {
-            index = self.ring.write(index, context.descriptor(slot_index));
-            self.contexts.put(slot_index, context);
-        } else if !frame.offload.checksum.is_empty() {
-            self.contexts.last = slot_index;
-        }
-        let first = first_command(&frame.offload, bytes, slot_index);
-        self.write_data(frame, index, first);
+        let Some(bytes) = self.ring.check_again(frame) else {
+            return self.post_other(frame, token);
+        };
+        let len = frame.fragments.len() as u32;
+        let index = self.ring.begin(len, token).ok_or(PostError::Full)?;
+        self.write_data(frame, index, with_payload(self.command, bytes));
         self.ring.finish(len);
         Ok(())
     }
@@ -299,10 +328,21 @@ unsafe impl<P: Platform> TxQueue for IxgbeTx<P> {
             return Err(QueueError::Down);
         }
         let mut count = 0;
-        while !self.ring.is_empty() && self.is_oldest_done()? {
-            let (token, _) = self.ring.consume();
+        // Descriptors that the device has been told of: whole frames.
+        let mut published = self.ring.published();
+        while !self.ring.is_empty() {
+            let frame = self.ring.oldest();
+            let last = self.ring.after(self.ring.head(), frame.len() - 1);
+            if !self.ring.is_done(last) {
+                break;
+            }
+            if published == 0 {
+                return Err(self.ring.marked_too_early(last));
+            }
+            published = published.saturating_sub(frame.len());
+            self.ring.consume(frame);
             count += 1;
-            done(token);
+            done(frame.token());
         }
         if !self.enabled {
             self.doorbell();

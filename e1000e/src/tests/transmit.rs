@@ -1,5 +1,6 @@
 //! The transmit queue: the descriptors that `post` writes, reports, doorbells, reclaim.
 
+use pagewire_hal::fake::lifecycle::{make_quiet, restart};
 use pagewire_hal::{ChecksumOffload, FrameError, Nic, Offload, PostError, QueueError, TxQueue};
 use std::vec;
 use std::vec::Vec;
@@ -193,12 +194,15 @@ fn the_largest_frame_always_fits_an_empty_ring() {
         let (fake, nic, mut tx, _rx) = open_with(&config);
         let most = usize::from(nic.capabilities().max_fragments);
         assert_eq!(most, usize::from(tx_descriptors - 3).min(64));
+        // Each needs a context of its own.
         let tcp = offload(ChecksumOffload::TCP_IPV4, 20);
+        let udp = offload(ChecksumOffload::UDP_IPV4, 20);
         // 64 fragments of 100 bytes are more than a frame: 20 each will do.
         let mut list = fragments(most);
         list.iter_mut().for_each(|fragment| fragment.len = 20);
         for round in 0..40 {
-            let posted = post_list(&mut tx, &list, tcp, round);
+            let asked = if round % 2 == 0 { tcp } else { udp };
+            let posted = post_list(&mut tx, &list, asked, round);
             assert_eq!(posted, Ok(()), "round {round}");
             tx.doorbell();
             assert_eq!(fake.complete(u32::MAX), most as u32 + 1);
@@ -361,4 +365,61 @@ fn frames_are_refused_by_their_limits() {
     let error = refused(post_list(&mut tx, &short, Offload::NONE, 0));
     assert_eq!(error, FrameError::FrameTooShort { len: 16 });
     assert_eq!(tx.outstanding(), 0);
+}
+
+#[test]
+fn a_context_is_written_where_another_frame_came_before_and_after_a_reset() {
+    let (_fake, mut nic, mut tx, mut rx) = open();
+    let tcp = offload(ChecksumOffload::TCP_IPV4, 20);
+    let longer = offload(ChecksumOffload::TCP_IPV4, 24);
+    // A descriptor with the extension bit whose type is not that of data.
+    let is_context = |tx: &E1000eTx<Fake>, index| {
+        let high = word(&bytes(tx, index), 8);
+        high >> 29 & 1 == 1 && high >> 20 & 0xF == 0
+    };
+    let asked = [tcp, tcp, Offload::NONE, tcp, longer, longer, tcp];
+    for (token, offload) in asked.into_iter().enumerate() {
+        assert_eq!(post(&mut tx, 1, offload, token as u32), Ok(()));
+    }
+    let written: Vec<_> = (0..11).map(|index| is_context(&tx, index)).collect();
+    let (context, data) = (true, false);
+    let expected = [
+        context, data, data, data, context, data, context, data, data, context, data,
+    ];
+    assert_eq!(written, expected);
+    make_quiet(&mut nic);
+    assert_eq!(restart(&mut nic, &mut tx, &mut rx).0, Ok(()));
+    assert_eq!(post(&mut tx, 1, tcp, 9), Ok(()));
+    assert!(is_context(&tx, 0), "the device has forgotten it");
+}
+
+#[test]
+fn a_frame_like_the_one_before_is_refused_by_the_same_limits() {
+    let (_fake, nic, mut tx, _rx) = open();
+    let most = nic.capabilities().max_frame_len;
+    let tcp = offload(ChecksumOffload::TCP_IPV4, 20);
+    for asked in [Offload::NONE, tcp] {
+        assert_eq!(post(&mut tx, 2, asked, 0), Ok(()));
+        let mut list = fragments(2);
+        for (lens, error) in [
+            ([most - 10, 11], FrameError::FrameTooLong { len: most + 1 }),
+            ([60, 0], FrameError::EmptyFragment { index: 1 }),
+            ([7, 6], FrameError::FrameTooShort { len: 13 }),
+        ] {
+            list.iter_mut()
+                .zip(lens)
+                .for_each(|(one, len)| one.len = len);
+            let refused = post_list(&mut tx, &list, asked, 1);
+            assert_eq!(refused, Err(PostError::Refused(error)), "{lens:?}");
+        }
+        let none = post_list(&mut tx, &[], asked, 1);
+        assert_eq!(none, Err(PostError::Refused(FrameError::NoFragment)));
+    }
+    // Long enough for a frame, too short for a checksum at byte 50.
+    let mut list = fragments(1);
+    list[0].len = 51;
+    let refused = post_list(&mut tx, &list, tcp, 1);
+    assert_eq!(refused, Err(PostError::Refused(FrameError::OffloadLayout)));
+    list[0].len = 52;
+    assert_eq!(post_list(&mut tx, &list, tcp, 1), Ok(()));
 }

@@ -32,7 +32,7 @@ pub use pairs::{Pairs, QueueId, ReceiveHalf, TransmitHalf};
 pub use receive::{ReceiveDescriptor, RxRing};
 pub use registers::{Bar, Register, RingRegister};
 pub use state::{HANG_INTERVAL, HangWatch, State, Step};
-pub use transmit::{TransmitDescriptor, TxRing};
+pub use transmit::{Remembered, TransmitDescriptor, TxRing};
 pub use vectors::Vectors;
 pub use wait::wait_until;
 

@@ -5,8 +5,9 @@ use core::marker::PhantomData;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::frame::Lengths;
 use crate::{
-    Capabilities, DescriptorRing, DeviceAddress, DmaMemory, DomainId, NicError, Platform,
+    Capabilities, DescriptorRing, DeviceAddress, DmaMemory, DomainId, NicError, Offload, Platform,
     PostError, QueueError, RingCounters, Token, TxFrame, barrier,
 };
 
@@ -21,6 +22,40 @@ pub trait TransmitDescriptor: FromBytes + IntoBytes + Immutable + Copy {
 const SLOT_NOTE_SHIFT: u32 = 32;
 /// Descriptors of the frame, in bits 63:48.
 const SLOT_LEN_SHIFT: u32 = 48;
+
+/// What a ring remembers of a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Remembered(u64);
+
+impl Remembered {
+    /// What it was posted with.
+    #[must_use]
+    #[inline(always)]
+    pub const fn token(self) -> Token {
+        Token(self.0 as u32)
+    }
+
+    /// The note that was [added](TxRing::add_note), or 0.
+    #[must_use]
+    #[inline(always)]
+    pub const fn note(self) -> u16 {
+        (self.0 >> SLOT_NOTE_SHIFT) as u16
+    }
+
+    /// Descriptors of the frame, at least 1.
+    #[must_use]
+    #[inline(always)]
+    pub const fn len(self) -> u32 {
+        let len = (self.0 >> SLOT_LEN_SHIFT) as u32;
+        if len == 0 { 1 } else { len }
+    }
+
+    /// Never.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        false
+    }
+}
 
 /// A transmit ring whose device processes the descriptors in turn and marks those that were asked
 /// to report. Which ask, and which report covers which frame, is the driver's affair.
@@ -39,9 +74,12 @@ pub struct TxRing<M: DmaMemory, S, D, const MARGIN: usize = 0> {
     counters: RingCounters,
     slots: S,
     capabilities: Capabilities,
+    /// Of frames that ask for the same as the last one that was [remembered](Self::remember); none
+    /// while the ring is down.
+    lengths: Lengths,
     domain: DomainId,
-    /// Descriptors written since the last doorbell.
-    unpublished: u32,
+    /// The producer's counter at the last doorbell.
+    published: u32,
     outstanding: usize,
     down: bool,
     /// `Cell` is not `Sync`: a queue has one user at a time.
@@ -82,8 +120,9 @@ where
             counters,
             slots,
             capabilities,
+            lengths: Lengths::NONE,
             domain: platform.domain(),
-            unpublished: 0,
+            published: 0,
             outstanding: 0,
             down: true,
             not_sync: PhantomData,
@@ -102,7 +141,12 @@ where
 
     fn empty(&mut self) {
         self.counters.reset();
-        self.unpublished = 0;
+        self.published = 0;
+    }
+
+    fn put_down(&mut self) {
+        self.down = true;
+        self.forget();
     }
 
     /// Hands back the tokens of all frames in the ring, in the order in which they were posted.
@@ -111,10 +155,11 @@ where
     /// # Safety
     /// The device is quiet: bus mastering is off and nothing is pending.
     pub unsafe fn drain(&mut self, released: &mut dyn FnMut(Token)) {
-        self.down = true;
+        self.put_down();
         while self.counters.used() > 0 {
-            let (token, _) = self.consume();
-            released(token);
+            let frame = self.oldest();
+            self.consume(frame);
+            released(frame.token());
         }
         self.empty();
     }
@@ -153,6 +198,25 @@ where
         frame.check(&self.capabilities).map_err(PostError::Refused)
     }
 
+    /// Takes note that frames follow which ask for the same as one that has passed
+    /// [`check`](Self::check), for [`check_again`](Self::check_again).
+    pub fn remember(&mut self, offload: Offload) {
+        let lengths = Lengths::of(offload, &self.capabilities);
+        self.lengths = lengths.unwrap_or(Lengths::NONE);
+    }
+
+    /// Forgets what was remembered: every frame has to pass [`check`](Self::check) again.
+    pub fn forget(&mut self) {
+        self.lengths = Lengths::NONE;
+    }
+
+    /// The bytes of a frame that asks for what was [remembered](Self::remember) last, if it passes
+    /// [`check`](Self::check), which is to be asked otherwise.
+    #[inline(always)]
+    pub fn check_again(&self, frame: &TxFrame<'_>) -> Option<u32> {
+        frame.check_again(&self.lengths, &self.capabilities)
+    }
+
     /// Begins a frame of `len` descriptors, at least 1, and returns the index of the first one, or
     /// `None` if the ring is too full. All of them are then [written](Self::write), and
     /// [`finish`](Self::finish) ends it. A frame that is begun and not finished never was.
@@ -167,11 +231,18 @@ where
         Some(first)
     }
 
-    /// Writes descriptor `index` and returns the next index.
+    /// Writes descriptor `index`, taken modulo the length of the ring, and returns the next index.
     #[inline(always)]
     pub fn write(&mut self, index: u32, descriptor: D) -> u32 {
         self.ring.write(index, descriptor);
         self.counters.next(index)
+    }
+
+    /// Writes descriptors from `index` on, one behind the other, and returns the index behind the last.
+    /// Indices are taken modulo the length of the ring.
+    #[inline(always)]
+    pub fn write_all(&mut self, index: u32, descriptors: impl Iterator<Item = D>) -> u32 {
+        self.ring.write_all(index, descriptors)
     }
 
     /// Descriptor `index` as it is in memory.
@@ -185,7 +256,6 @@ where
     #[inline(always)]
     pub fn finish(&mut self, len: u32) {
         self.counters.produce(len);
-        self.unpublished += len;
         self.outstanding += 1;
     }
 
@@ -197,24 +267,12 @@ where
         }
     }
 
+    /// What is remembered of the oldest frame; of none if the ring is empty.
+    #[must_use]
     #[inline(always)]
-    fn oldest(&self) -> u64 {
+    pub fn oldest(&self) -> Remembered {
         let slot = self.counters.head() as usize + MARGIN;
-        self.slots.as_ref().get(slot).copied().unwrap_or(0)
-    }
-
-    /// The note of the oldest frame.
-    #[must_use]
-    #[inline(always)]
-    pub fn oldest_note(&self) -> u16 {
-        (self.oldest() >> SLOT_NOTE_SHIFT) as u16
-    }
-
-    /// Descriptors of the oldest frame, at least 1.
-    #[must_use]
-    #[inline(always)]
-    pub fn oldest_len(&self) -> u32 {
-        ((self.oldest() >> SLOT_LEN_SHIFT) as u32).max(1)
+        Remembered(self.slots.as_ref().get(slot).copied().unwrap_or(0))
     }
 
     /// Index of the oldest descriptor in use.
@@ -252,42 +310,44 @@ where
         self.counters.used() == 0
     }
 
-    /// Whether the device has marked descriptor `index`, which is `distance` behind the oldest.
-    ///
-    /// # Errors
-    /// [`QueueError::BadIndex`] if the device has not been told of it: the ring is down then.
+    /// Descriptors in use that the device has been told of.
+    #[must_use]
     #[inline(always)]
-    pub fn is_done(&mut self, index: u32, distance: u32) -> Result<bool, QueueError> {
-        if !self.ring.read(index).is_done() {
-            return Ok(false);
-        }
-        barrier::observe();
-        let published = self.counters.used() - self.unpublished;
-        if distance >= published {
-            self.down = true;
-            return Err(QueueError::BadIndex { index });
-        }
-        Ok(true)
+    pub const fn published(&self) -> u32 {
+        self.counters.since_consumed(self.published)
     }
 
-    /// Takes the oldest frame out of the ring and returns its token and the index of its last
-    /// descriptor. It is out before anybody is told, so that a caller who panics gets no token
-    /// twice.
+    /// Whether the device has marked descriptor `index`.
+    #[must_use]
     #[inline(always)]
-    pub fn consume(&mut self) -> (Token, u32) {
-        let head = self.counters.head();
-        let word = self.oldest();
-        let len = ((word >> SLOT_LEN_SHIFT) as u32).max(1);
-        self.counters.consume(len);
-        self.outstanding = self.outstanding.saturating_sub(1);
-        (Token(word as u32), self.after(head, len - 1))
+    pub fn is_done(&self, index: u32) -> bool {
+        let done = self.ring.read(index).is_done();
+        if done {
+            barrier::observe();
+        }
+        done
+    }
+
+    /// The device has marked descriptor `index`, of which it has not been told: the ring is down.
+    #[cold]
+    pub fn marked_too_early(&mut self, index: u32) -> QueueError {
+        self.put_down();
+        QueueError::BadIndex { index }
+    }
+
+    /// Takes the oldest frame, which is `frame`, out of the ring. Then somebody may be told, who
+    /// gets no token twice, also if he panics.
+    #[inline(always)]
+    pub fn consume(&mut self, frame: Remembered) {
+        self.counters.consume(frame.len());
+        self.outstanding = self.outstanding.wrapping_sub(1);
     }
 
     /// Whether there is something that the device has not been told of, and may be.
     #[must_use]
     #[inline(always)]
     pub const fn has_news(&self) -> bool {
-        self.unpublished != 0 && !self.down
+        self.published() != self.counters.used() && !self.down
     }
 
     /// Hands all that was written to the device: `write_tail` tells it which descriptor is the
@@ -296,7 +356,7 @@ where
     pub fn publish(&mut self, write_tail: impl FnOnce(u32)) {
         barrier::publish();
         write_tail(self.counters.tail());
-        self.unpublished = 0;
+        self.published = self.counters.produced();
     }
 
     /// Whether the ring takes and hands back nothing.
