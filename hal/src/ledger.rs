@@ -137,6 +137,8 @@ pub struct Ledger {
     address_bits: u8,
     page: Granule,
     pub(crate) entries: Vec<Entry>,
+    /// How often each entry has had a region, apart, as no frame looks at it.
+    generations: Vec<u64>,
     vacant: Vec<u32>,
     released: VecDeque<(RegionId, Arc<dyn Region>)>,
     /// Those with a watcher: few, and each is asked now and then whether somebody waits.
@@ -169,6 +171,7 @@ impl Ledger {
             address_bits: address_bits.min(64),
             page,
             entries: Vec::new(),
+            generations: Vec::new(),
             vacant: Vec::new(),
             released: VecDeque::new(),
             watched: Vec::new(),
@@ -198,12 +201,17 @@ impl Ledger {
             .entries
             .get_mut(index as usize)
             .ok_or(LendError::TooMany)?;
-        let generation = entry.generation.wrapping_add(1);
+        let generation = self
+            .generations
+            .get_mut(index as usize)
+            .ok_or(LendError::TooMany)?;
+        *generation = generation.wrapping_add(1);
+        let generation = *generation;
         *entry = Entry {
             pages,
             lead,
+            above: !(page.bytes() - 1),
             region: Some(region),
-            generation,
             loans: 0,
             pinned: 0,
             page,
@@ -255,6 +263,7 @@ impl Ledger {
         }
         let index = u32::try_from(self.entries.len()).map_err(|_| LendError::TooMany)?;
         apart::push(&mut self.entries, Entry::vacant());
+        apart::push(&mut self.generations, 0);
         Ok(index)
     }
 
@@ -395,13 +404,14 @@ impl Ledger {
     }
 
     pub(crate) fn retire(&mut self, index: u32) {
+        let generation = self.generation(index);
         let Some(entry) = self.entries.get_mut(index as usize) else {
             return;
         };
         let id = RegionId {
             ledger: self.id,
             index,
-            generation: entry.generation,
+            generation,
         };
         entry.pages = Box::default();
         match entry.kind {
@@ -472,10 +482,14 @@ impl Ledger {
             .ok_or(LendError::UnknownRegion)
     }
 
+    fn generation(&self, index: u32) -> u64 {
+        self.generations.get(index as usize).copied().unwrap_or(0)
+    }
+
     pub(crate) fn entry(&self, id: RegionId) -> Option<&Entry> {
         self.entries
             .get(id.index as usize)
-            .filter(|entry| id.ledger == self.id && entry.generation == id.generation)
+            .filter(|_| id.ledger == self.id && self.generation(id.index) == id.generation)
     }
 
     /// The regions that are watched.

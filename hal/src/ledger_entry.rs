@@ -22,8 +22,9 @@ pub(crate) struct Entry {
     pub(crate) pages: Box<[Page]>,
     /// Bytes between the start of the first page and the start of the region.
     pub(crate) lead: usize,
+    /// The bits of an address above those of an offset into a page.
+    pub(crate) above: usize,
     pub(crate) region: Option<Arc<dyn Region>>,
-    pub(crate) generation: u64,
     /// Loans that are out; what a port holds for its device is counted by page only.
     pub(crate) loans: u32,
     /// Pages that are lent.
@@ -96,9 +97,11 @@ impl Page {
     /// Counts one less of a page that is one run and stays lent; whether that is so.
     #[inline(always)]
     pub(crate) fn remove_another(&mut self) -> bool {
-        let stays = self.count.cast_signed() > 1;
-        self.count -= u32::from(stays);
-        stays
+        if self.count.cast_signed() <= 1 {
+            return false;
+        }
+        self.count -= 1;
+        true
     }
 }
 
@@ -156,8 +159,8 @@ impl Entry {
         Self {
             pages: Box::default(),
             lead: 0,
+            above: 0,
             region: None,
-            generation: 0,
             loans: 0,
             pinned: 0,
             page: Granule::CONTIGUOUS,

@@ -24,13 +24,13 @@ pub(crate) struct Holds {
     more: Vec<Hold>,
     /// How many there are.
     count: u32,
-    /// Of how many loans.
-    loans: u32,
+    /// How many of them are not the first of a loan.
+    further: u32,
 }
 
 impl Holds {
     #[inline(always)]
-    fn push(&mut self, hold: Hold) {
+    pub(crate) fn push(&mut self, hold: Hold) {
         match self.inline.get_mut(self.count as usize) {
             Some(place) => *place = hold,
             None => self.push_more(hold),
@@ -44,24 +44,30 @@ impl Holds {
         self.more.push(hold);
     }
 
+    /// Loans that they are of.
+    #[inline(always)]
+    const fn loans(&self) -> u32 {
+        self.count - self.further
+    }
+
     /// Forgets all: the pages stay counted.
     #[inline(always)]
     pub(crate) fn forget(&mut self) {
         if self.count > INLINE as u32 {
             self.more.clear();
         }
-        (self.count, self.loans) = (0, 0);
+        (self.count, self.further) = (0, 0);
     }
 
     /// Moves all of them to `other`, which has none.
     #[inline(always)]
     pub(crate) fn move_to(&mut self, other: &mut Self) {
         other.inline = self.inline;
-        (other.count, other.loans) = (self.count, self.loans);
+        (other.count, other.further) = (self.count, self.further);
         if self.count > INLINE as u32 {
             core::mem::swap(&mut self.more, &mut other.more);
         }
-        (self.count, self.loans) = (0, 0);
+        (self.count, self.further) = (0, 0);
     }
 }
 
@@ -69,9 +75,10 @@ impl Holds {
     /// The ledger that lent is not there any more, `ledger` is in its place: what was lent leaks.
     #[cold]
     pub(crate) fn strand(&mut self, ledger: &mut Ledger) {
-        if self.loans > 0 {
+        let loans = self.loans();
+        if loans > 0 {
             log::error!("loans were given back to a ledger that had not lent them: they leak");
-            ledger.counters.strays += u64::from(self.loans);
+            ledger.counters.strays += u64::from(loans);
         }
         self.forget();
     }
@@ -91,56 +98,46 @@ impl From<GatherFull> for HoldError {
 }
 
 impl Ledger {
+    /// Lends bytes of a loan *of this ledger* to the device as well, and counts their page: the short
+    /// way, for bytes of one page that is lent already (as those of a connection are) and is one run
+    /// for the device. `None`: nothing is counted, and the long way says more.
+    #[inline(always)]
+    pub(crate) fn hold_one(
+        &mut self,
+        loan: &Loan,
+        start: usize,
+        len: usize,
+    ) -> Option<(Hold, Run)> {
+        let offset = start.wrapping_sub(loan.start);
+        let left = loan.len.checked_sub(offset)?;
+        // At least one byte, and no more than are left.
+        if len.wrapping_sub(1) >= left {
+            return None;
+        }
+        let region = loan.index;
+        let entry = self.entries.get_mut(region as usize)?;
+        let first = entry.lead.wrapping_add(start);
+        let within = first & !entry.above;
+        if within.wrapping_add(len - 1) & entry.above != 0 {
+            return None;
+        }
+        let index = first.wrapping_shr(entry.page.log2().into());
+        let address = entry.pages.get_mut(index)?.add_another()?;
+        self.counters.loans += 1;
+        let address = crate::DeviceAddress(address).offset(within as u64);
+        let page = index as u32;
+        Some((Hold { region, page }, Run { address, len }))
+    }
+
     /// Lends `len` bytes from offset `start` of the region of `loan`, inside of its range, to the
     /// device as well: counts their pages, notes that in `holds`, and adds the pieces to `gather`.
     /// After an error a part may have been noted.
     ///
     /// # Errors
     /// As [`lend_again`](Self::lend_again), or the list is full.
-    #[inline(always)]
-    pub(crate) fn hold(
-        &mut self,
-        loan: &Loan,
-        start: usize,
-        len: usize,
-        (holds, gather): (&mut Holds, &mut GatherList),
-    ) -> Result<(), HoldError> {
-        if let Some((hold, run)) = self.hold_one(loan, start, len) {
-            holds.push(hold);
-            holds.loans += 1;
-            self.counters.loans += 1;
-            return Ok(gather.push(run)?);
-        }
-        self.hold_slowly(loan, start, len, (holds, gather))
-    }
-
-    /// The short way, for bytes of one page that is lent already (as those of a connection are)
-    /// and is one run for the device.
-    #[inline(always)]
-    fn hold_one(&mut self, loan: &Loan, start: usize, len: usize) -> Option<(Hold, Run)> {
-        let offset = start.wrapping_sub(loan.start);
-        let left = loan.len.checked_sub(offset)?;
-        // At least one byte, and no more than are left.
-        if loan.ledger != self.id || len.wrapping_sub(1) >= left {
-            return None;
-        }
-        let region = loan.index;
-        let entry = self.entries.get_mut(region as usize)?;
-        let (first, log2) = (entry.lead.wrapping_add(start), entry.page.log2());
-        let index = first >> log2;
-        let within = first & ((1 << log2) - 1);
-        if (within + (len - 1)) >> log2 != 0 {
-            return None;
-        }
-        let address = entry.pages.get_mut(index)?.add_another()?;
-        let address = crate::DeviceAddress(address).offset(within as u64);
-        let page = index as u32;
-        Some((Hold { region, page }, Run { address, len }))
-    }
-
     #[cold]
     #[inline(never)]
-    fn hold_slowly(
+    pub(crate) fn hold_slowly(
         &mut self,
         loan: &Loan,
         start: usize,
@@ -150,14 +147,15 @@ impl Ledger {
         self.check_inside(loan, start, len)
             .and_then(|()| self.pin(loan.index, start, len))
             .map_err(HoldError::Lend)?;
-        holds.loans += 1;
         self.counters.loans += 1;
         let unknown = HoldError::Lend(LendError::UnknownRegion);
         let region = loan.index;
         let entry = self.entries.get(region as usize).ok_or(unknown)?;
         let mut result = Ok(());
         let end = start + len;
-        for index in entry.indices(start, len) {
+        let indices = entry.indices(start, len);
+        holds.further += (indices.len() as u32).saturating_sub(1);
+        for index in indices {
             let page = index as u32;
             holds.push(Hold { region, page });
             if result.is_err() {
@@ -182,11 +180,9 @@ impl Ledger {
     /// Gives back what was held.
     #[inline(always)]
     pub(crate) fn let_go(&mut self, holds: &mut Holds) {
-        let count = core::mem::replace(&mut holds.count, 0);
-        self.counters.loans = self
-            .counters
-            .loans
-            .wrapping_sub(u64::from(take(&mut holds.loans)));
+        self.counters.loans = self.counters.loans.wrapping_sub(u64::from(holds.loans()));
+        let count = take(&mut holds.count);
+        holds.further = 0;
         for hold in holds.inline.iter().take(count as usize) {
             self.let_one_go(*hold);
         }

@@ -81,13 +81,13 @@ impl<M: DmaMemory> Class<M> {
     }
 
     /// Offset of the first byte of the frame in the memory; `None` if there is no such slot.
-    #[inline]
+    #[inline(always)]
     fn offset(&self, slot: u32) -> Option<usize> {
         let slot = slot as usize;
         (slot < self.count).then_some(slot * self.stride + self.head_room)
     }
 
-    #[inline]
+    #[inline(always)]
     fn pointer(&self, slot: u32) -> Option<NonNull<u8>> {
         let offset = self.offset(slot)?;
         // SAFETY: `count` slots of `stride` bytes each lie in the memory, and the head room is
@@ -135,7 +135,7 @@ impl<M: DmaMemory> Pool<M> {
     }
 
     /// A buffer of at least `len` bytes, the smallest that will do and is there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&mut self, len: usize) -> Option<FrameBuffer> {
         if len <= self.small.len
             && let Some(slot) = self.small.vacant.pop()
@@ -157,19 +157,19 @@ impl<M: DmaMemory> Pool<M> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put(&mut self, buffer: FrameBuffer) {
         if buffer.pool == self.id {
             self.class_mut(buffer.large).vacant.push(buffer.slot);
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn class(&self, large: bool) -> &Class<M> {
         if large { &self.large } else { &self.small }
     }
 
-    #[inline]
+    #[inline(always)]
     fn class_mut(&mut self, large: bool) -> &mut Class<M> {
         if large {
             &mut self.large
@@ -178,7 +178,7 @@ impl<M: DmaMemory> Pool<M> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn bytes_mut(&mut self, buffer: &mut FrameBuffer) -> &mut [u8] {
         let class = self.class_mut(buffer.large);
         let Some(pointer) = class
@@ -195,7 +195,7 @@ impl<M: DmaMemory> Pool<M> {
     }
 
     /// The first `len` bytes of a buffer for the device, and their address for the CPU.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn run(&self, buffer: &FrameBuffer, len: usize) -> Option<(Run, NonNull<u8>)> {
         let class = self.class(buffer.large);
         if len > class.len || buffer.pool != self.id {

@@ -9,6 +9,7 @@ use core::num::NonZeroUsize;
 
 use crate::address::unique;
 use crate::apart;
+use crate::builder::Pending;
 use crate::ledger::highest;
 use crate::ledger_hold::Holds;
 use crate::pool::Pool;
@@ -100,8 +101,8 @@ pub struct TxPort<Q: TxQueue, M: DmaMemory> {
     pub(crate) gather: GatherList,
     pub(crate) slots: Vec<Slot>,
     pub(crate) vacant_slots: Vec<u32>,
-    /// What the frame under construction was lent.
-    pub(crate) pending: Holds,
+    /// The frame under construction.
+    pub(crate) pending: Pending,
     /// The ledger that was found to be for this queue: the program may put another in its place.
     pub(crate) books: NonZeroUsize,
     pub(crate) counters: PortCounters,
@@ -170,7 +171,7 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
         let ledger = Ledger::new(queue.domain(), address_bits, layout.page);
         Ok(Self {
             gather: GatherList::new(max_fragments, capabilities.max_fragment_len),
-            pending: Holds::default(),
+            pending: Pending::default(),
             books: ledger.id,
             ledger,
             address_bits,
@@ -223,7 +224,7 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
 
     /// Takes a buffer of at least `len` bytes, a small one if there is one; `None` while there is
     /// none, and always for more bytes than the large ones have.
-    #[inline]
+    #[inline(always)]
     pub fn buffer(&mut self, len: usize) -> Option<FrameBuffer> {
         self.pool.take(len)
     }
@@ -265,7 +266,7 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
     /// Begins a frame with the first `len` bytes of `buffer`, at least 1. Lent pieces are
     /// attached behind it; dropping the builder undoes everything. A buffer of another port is
     /// refused by [`post`](FrameBuilder::post), and lost to its pool.
-    #[inline]
+    #[inline(always)]
     pub fn frame(&mut self, buffer: FrameBuffer, len: usize) -> FrameBuilder<'_, Q, M> {
         FrameBuilder::new(self, buffer, len)
     }
@@ -282,7 +283,7 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
     /// # Errors
     /// See [`TxQueue::reclaim`]. What has not completed stays lent. If `done` has panicked, the
     /// port is [`QueueError::Down`] until a reset.
-    #[inline]
+    #[inline(always)]
     pub fn reclaim(&mut self, done: &mut impl FnMut(FrameId)) -> Result<usize, QueueError> {
         if self.interrupted {
             return Err(QueueError::Down);
@@ -319,11 +320,17 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
     }
 
     /// The index of a vacant slot, which is vacant no more.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_slot(&mut self) -> Result<u32, PortError> {
         if let Some(index) = self.vacant_slots.pop() {
             return Ok(index);
         }
+        self.add_slot()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn add_slot(&mut self) -> Result<u32, PortError> {
         let index =
             u32::try_from(self.slots.len()).map_err(|_| PortError::Lend(LendError::TooMany))?;
         let slot = Slot {
@@ -338,20 +345,41 @@ impl<Q: TxQueue, M: DmaMemory> TxPort<Q, M> {
         Ok(index)
     }
 
-    /// Whether the ledger, which may be another than before, lends what the queue's device reaches.
-    #[cold]
-    pub(crate) fn check_books(&mut self) -> Result<(), LendError> {
+    /// Why the ledger, which may be another than before, lends what the queue's device does not
+    /// reach.
+    pub(crate) fn foreign_books(&self) -> Option<LendError> {
         if self.ledger.domain() != self.queue.domain() {
-            return Err(LendError::OtherDomain);
+            Some(LendError::OtherDomain)
+        } else if self.ledger.address_bits() > self.address_bits {
+            Some(LendError::OutOfReach)
+        } else {
+            None
         }
-        if self.ledger.address_bits() > self.address_bits {
-            return Err(LendError::OutOfReach);
-        }
-        self.books = self.ledger.id;
-        Ok(())
     }
 
-    #[inline]
+    /// The ledger is another than before: from now on it lends by the short way, or never.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn check_books(&mut self) {
+        if self.foreign_books().is_none() {
+            self.books = self.ledger.id;
+        } else {
+            self.pending.books = 0;
+        }
+    }
+
+    /// Takes back what the frame under construction has.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn undo(&mut self) {
+        if let Some(buffer) = self.pending.buffer.take() {
+            // The port is borrowed since the first of them was lent: so the ledger is the same.
+            self.ledger.let_go(&mut self.pending.holds);
+            self.pool.put(buffer);
+        }
+    }
+
+    #[inline(always)]
     fn split(&mut self) -> (&mut Q, Books<'_, M>) {
         let books = Books {
             ledger: &mut self.ledger,
@@ -380,7 +408,7 @@ struct Books<'a, M: DmaMemory> {
 }
 
 impl<M: DmaMemory> Books<'_, M> {
-    #[inline]
+    #[inline(always)]
     fn complete(&mut self, token: Token) -> Option<FrameId> {
         let slot = self.slots.get_mut(token.0 as usize);
         let Some((slot, buffer)) = slot.and_then(|s| s.buffer.take().map(|buffer| (s, buffer)))

@@ -196,6 +196,10 @@ fn follows(address: DeviceAddress, len: u64, next: DeviceAddress) -> bool {
 pub struct GatherList {
     fragments: [Fragment; MAX_GATHER],
     count: usize,
+    /// Of all fragments.
+    bytes: u64,
+    /// The address behind the last fragment; 0 if there is none.
+    end: u64,
     max_fragments: usize,
     max_fragment_len: u32,
 }
@@ -215,6 +219,8 @@ impl GatherList {
         Self {
             fragments: [Fragment::EMPTY; MAX_GATHER],
             count: 0,
+            bytes: 0,
+            end: 0,
             max_fragments: if max_fragments < MAX_GATHER {
                 max_fragments
             } else {
@@ -229,9 +235,29 @@ impl GatherList {
     }
 
     /// Forgets all fragments.
-    #[inline]
+    #[inline(always)]
     pub fn clear(&mut self) {
-        self.count = 0;
+        (self.count, self.bytes, self.end) = (0, 0, 0);
+    }
+
+    /// Bytes of all fragments.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How many fragments there are.
+    #[inline(always)]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Adds a run at the end.
@@ -239,8 +265,29 @@ impl GatherList {
     /// # Errors
     /// [`GatherFull`] if it does not fit; the list may then hold a part of the run and is to be
     /// cleared.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, run: Run) -> Result<(), GatherFull> {
+        let Run { address, len } = run;
+        // What could be joined, or must be split, or is no fragment, goes the long way.
+        if self.end != address.0
+            && len.wrapping_sub(1) < self.max_fragment_len as usize
+            && self.count < self.max_fragments
+        {
+            // Not a check more: `max_fragments` is not above the length.
+            let place = &mut self.fragments[self.count % MAX_GATHER];
+            let len = len as u32;
+            *place = Fragment { address, len };
+            self.count += 1;
+            self.bytes += u64::from(len);
+            self.end = address.0.wrapping_add(u64::from(len));
+            return Ok(());
+        }
+        self.push_slowly(run)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_slowly(&mut self, run: Run) -> Result<(), GatherFull> {
         let Run {
             mut address,
             mut len,
@@ -254,6 +301,8 @@ impl GatherList {
         {
             let joined = len.min(max - (last.len as usize).min(max));
             last.len += joined as u32;
+            self.bytes += joined as u64;
+            self.end = self.end.wrapping_add(joined as u64);
             address = address.offset(joined as u64);
             len -= joined;
         }
@@ -268,17 +317,20 @@ impl GatherList {
                 len: part as u32,
             };
             self.count += 1;
+            self.bytes += part as u64;
             address = address.offset(part as u64);
+            self.end = address.0;
             len -= part;
         }
         Ok(())
     }
 
     /// The fragments so far.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn as_slice(&self) -> &[Fragment] {
-        self.fragments.get(..self.count).unwrap_or_default()
+        // `count` is not above the length.
+        &self.fragments[..self.count.min(MAX_GATHER)]
     }
 }
 

@@ -9,7 +9,7 @@ use pagewire_hal::{
 };
 
 use super::Device;
-use super::draw::{Drawn, FRAMES};
+use super::draw::{Drawn, FRAMES, REGIONS};
 use super::meter::Meter;
 use crate::platform::NotedMemory;
 
@@ -162,7 +162,7 @@ impl<Q: TxQueue> Transmit for Raw<'_, Q> {
 /// The safe layer, with loans of whole regions as a connection has them.
 pub struct Port<Q: TxQueue> {
     port: TxPort<Q, NotedMemory>,
-    loans: Vec<Loan>,
+    loans: [Loan; REGIONS],
 }
 
 impl<Q: TxQueue> Port<Q> {
@@ -181,8 +181,10 @@ impl<Q: TxQueue> Port<Q> {
             let id = ledger.register(Arc::clone(region))?;
             ledger.lend(id, 0, region.len())
         };
-        let loans = regions.iter().map(lend).collect::<Result<_, _>>();
+        let loans = regions.iter().map(lend).collect::<Result<Vec<_>, _>>();
         let loans = loans.map_err(|error| error.to_string())?;
+        let loans = loans.try_into();
+        let loans = loans.map_err(|_| format!("there are not {REGIONS} regions"))?;
         Ok(Self { port, loans })
     }
 
@@ -201,7 +203,7 @@ pub struct PortRun<'p, Q: TxQueue> {
 #[inline(never)]
 fn measured_enqueue_port<Q: TxQueue>(
     port: &mut TxPort<Q, NotedMemory>,
-    loans: &[Loan],
+    loans: &[Loan; REGIONS],
     frames: &[Drawn],
 ) -> bool {
     for drawn in frames {
@@ -210,10 +212,7 @@ fn measured_enqueue_port<Q: TxQueue>(
         };
         let mut frame = port.frame(buffer, drawn.header_len);
         for piece in &drawn.pieces {
-            let Some(loan) = loans.get(piece.region) else {
-                return false;
-            };
-            frame.attach(loan, piece.start, piece.len);
+            frame.attach(&loans[piece.region % REGIONS], piece.start, piece.len);
         }
         if frame.post(drawn.offload).is_err() {
             return false;
