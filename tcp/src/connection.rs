@@ -164,6 +164,8 @@ pub(crate) struct Connection {
     pub(crate) scaling: bool,
     pub(crate) buffer: SendBuffer,
     pub(crate) flight: Flight,
+    /// The last request for segmentation ended where the page budget did.
+    pub(crate) over_budget: bool,
     /// Of the segment posted last.
     pub(crate) headers: Headers,
     pub(crate) congestion: NewReno,
@@ -240,6 +242,7 @@ impl Connection {
             scaling: false,
             buffer: SendBuffer::new(),
             flight: Flight::default(),
+            over_budget: false,
             headers: Headers::EMPTY,
             congestion: NewReno::new(segment_len),
             rtt: RttEstimator::new(config.min_rto, config.max_rto),

@@ -47,6 +47,8 @@ pub(crate) enum Turn {
     Full,
     /// The queue takes nothing.
     Refused,
+    /// A request has more pieces than the device gathers. It goes again, shorter, in the same turn.
+    OverBudget,
 }
 
 impl From<Blocked> for Turn {
@@ -54,6 +56,7 @@ impl From<Blocked> for Turn {
         match blocked {
             Blocked::Full => Self::Full,
             Blocked::Refused => Self::Refused,
+            Blocked::OverBudget => Self::OverBudget,
         }
     }
 }
@@ -220,7 +223,16 @@ impl Connection {
                 TcpFlags::PSH,
                 len > 0 && start + u64::from(len) == self.buffer.end(),
             );
-            let frame = self.post(out, start, len, flags)?;
+            let frame = match self.post(out, start, len, flags) {
+                Err(Turn::OverBudget) if !self.over_budget => {
+                    self.over_budget = true;
+                    continue;
+                }
+                // It was counted to fit: nothing else can be tried.
+                Err(Turn::OverBudget) => return Err(Turn::Refused),
+                posted => posted?,
+            };
+            self.over_budget = len < allowed.len;
             if len < allowed.len {
                 self.stats.segmented.ended_by_budget += 1;
             }
@@ -349,7 +361,9 @@ impl Connection {
         allowed: Allowed,
     ) -> Option<Allowed> {
         let longest = allowed.len.max(allowed.worth_waiting);
-        if longest <= self.segment_len {
+        // What fits almost always is tried, and counted if the last one did not.
+        let tried = allowed.worth_waiting <= allowed.len && !self.over_budget;
+        if longest <= self.segment_len || tried {
             return Some(allowed);
         }
         let fits = request_budget(

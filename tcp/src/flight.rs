@@ -140,17 +140,15 @@ impl Flight {
         while let Some(front) = self.unacked.front()
             && front.end() <= una
         {
-            let segment = *front;
+            sent = (!front.retransmitted).then_some(front.first_sent);
+            if front.len > 0 {
+                if in_flight(front.frame) {
+                    self.draining.push_back(*front);
+                } else {
+                    lent.add(front.first_sent, now);
+                }
+            }
             self.unacked.pop_front();
-            sent = (!segment.retransmitted).then_some(segment.first_sent);
-            if segment.len == 0 {
-                continue;
-            }
-            if in_flight(segment.frame) {
-                self.draining.push_back(segment);
-            } else {
-                lent.add(segment.first_sent, now);
-            }
         }
         if let Some(partly) = self.unacked.front().filter(|s| s.start < una) {
             sent = (!partly.retransmitted).then_some(partly.first_sent);

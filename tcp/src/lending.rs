@@ -55,7 +55,10 @@ pub enum CopyRule {
 
 /// Slices that are shorter than this many bytes are copied rather than lent, by the kind of their
 /// memory. `pagewire bench sharing` measures them on a machine; `docs/sharing.md` has the figures
-/// that the defaults come from. That for watched memory is for a program that writes to one page of
+/// that the defaults come from. For owned memory the whole sender spends less on lending than on
+/// copying from 128 bytes on, the shortest measured, hot or cold (`cargo run -p pagewire-benches --bin
+/// sender -- --only ixgbe time`); the default is twice that, as the device fetches each piece by itself,
+/// which nothing here measures. That for watched memory is for a program that writes to one page of
 /// a buffer between two sends; for one that writes to all of them it is `usize::MAX`, for one that
 /// writes to none 256.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -208,7 +208,7 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
             };
             match turn {
                 Turn::Done => {}
-                Turn::More => self.enqueue(index),
+                Turn::More | Turn::OverBudget => self.enqueue(index),
                 Turn::PutOff | Turn::Refused => {
                     connection.queued = true;
                     self.stalled.push_back(index);

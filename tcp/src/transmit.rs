@@ -15,8 +15,8 @@
 //! | 4h. send it off | [`share`] |
 //! | 5. else a traditional buffer, copy all the data and build the header in there | [`copy_all`] |
 //!
-//! A request for segmentation takes the same path. It has been through step 4b before
-//! ([`request_budget`]), as its length depends on that, and is never copied.
+//! A request for segmentation takes the same path. Where the last one had too many pieces it goes through
+//! step 4b before ([`request_budget`]), as its length depends on that; it is never copied.
 //!
 //! Two steps are in another order than in 1997. Headers and checksum come before the pages are
 //! attached, since a frame under construction borrows the whole port; the bytes cannot change
@@ -157,8 +157,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) payload: Parts<'a>,
     /// Bytes of payload.
     pub(crate) len: usize,
-    /// What the device is asked to do. What it is to cut into segments has been through
-    /// [`request_budget`], and fits.
+    /// What the device is asked to do. Who has it cut segments, asks [`request_budget`] before, or
+    /// tries.
     pub(crate) offload: &'a Offload,
     /// Segments on the wire.
     pub(crate) segments: u32,
@@ -201,12 +201,15 @@ pub(crate) enum Blocked {
     Full,
     /// The queue is down or refused the frame: only a reset helps.
     Refused,
+    /// A request for segmentation has too many pieces.
+    OverBudget,
 }
 
 impl From<PortError> for Blocked {
     fn from(error: PortError) -> Self {
         match error {
             PortError::Post(PostError::Full) => Self::Full,
+            PortError::TooManyPieces => Self::OverBudget,
             _ => Self::Refused,
         }
     }
@@ -245,6 +248,7 @@ pub(crate) fn transmit<Q: TxQueue, M: DmaMemory>(
             match blocked {
                 Blocked::Full => stats.ring_full += 1,
                 Blocked::Refused => stats.refused_posts += 1,
+                Blocked::OverBudget => {}
             }
             Err(blocked)
         }
