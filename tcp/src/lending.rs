@@ -22,7 +22,7 @@ pub struct SendOptions {
 }
 
 /// What happens when somebody wants to write to memory whose bytes are lent, and that has a watcher
-/// ([`Watch`]): he sleeps until none of the page is lent, if his thread may.
+/// ([`Watch`](pagewire_hal::Watch)): he sleeps until none of the page is lent, if his thread may.
 /// What is sent of the page meanwhile is copied to the copy pool instead of lent, or he might sleep for
 /// ever; where that cannot be, see [`CopyRule`], who lends a page again and again before earlier loans
 /// of it are over keeps him waiting.
