@@ -164,7 +164,7 @@ impl Offload {
 /// What the checks of an offload come to: frames that ask for the same as one before are checked
 /// against this.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lengths {
+pub struct Lengths {
     offload: u64,
     /// Bytes of the shortest frame that may ask for it.
     shortest: u64,
@@ -174,14 +174,17 @@ pub(crate) struct Lengths {
 
 impl Lengths {
     /// No frame is like this.
-    pub(crate) const NONE: Self = Self {
+    pub const NONE: Self = Self {
         offload: Offload::NONE.word(),
         shortest: u64::MAX,
         more: 0,
     };
 
-    /// Frames that ask for `offload`, which one has that [`TxFrame::check`] has passed.
-    pub(crate) fn of(offload: Offload, capabilities: &Capabilities) -> Result<Self, FrameError> {
+    /// Frames that ask for `offload`.
+    ///
+    /// # Errors
+    /// None may: what is wrong with the request.
+    pub fn of(offload: Offload, capabilities: &Capabilities) -> Result<Self, FrameError> {
         let (mut shortest, mut longest) = match offload {
             Offload::NONE => (0, u32::MAX),
             _ => offload.lengths(capabilities)?,
@@ -270,11 +273,8 @@ impl TxFrame<'_> {
     /// The length of the frame in bytes if it passes [`check`](Self::check), but for its head room,
     /// and asks for what `lengths` are of. `None` where that is not so: `check` says what is.
     #[inline(always)]
-    pub(crate) fn check_again(
-        &self,
-        lengths: &Lengths,
-        capabilities: &Capabilities,
-    ) -> Option<u32> {
+    #[must_use]
+    pub fn check_again(&self, lengths: &Lengths, capabilities: &Capabilities) -> Option<u32> {
         let count = self.fragments.len().wrapping_sub(1);
         if count >= usize::from(capabilities.max_fragments)
             || self.offload.word() != lengths.offload

@@ -9,10 +9,10 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use pagewire_hal::driver::{QueueId, TransmitHalf};
+use pagewire_hal::driver::{Lengths, QueueId, TransmitHalf};
 use pagewire_hal::{
-    Capabilities, DeviceAddress, DomainId, Fragment, NicError, Platform, PostError, QueueError,
-    Token, TxFrame, TxQueue,
+    Capabilities, DeviceAddress, DomainId, Fragment, FrameError, NicError, Platform, PostError,
+    QueueError, Token, TxFrame, TxQueue,
 };
 
 use crate::Features;
@@ -36,6 +36,11 @@ pub struct VirtioTx<P: Platform> {
     bell: Option<Doorbell<P::Registers>>,
     ring: Ring<P>,
     capabilities: Capabilities,
+    /// Of frames that ask for the same as the last one that was not to be segmented; none while the
+    /// queue is down.
+    lengths: Lengths,
+    /// Their header.
+    header: NetHeader,
     domain: DomainId,
     counters: TxCounters,
     down: bool,
@@ -87,6 +92,8 @@ impl<P: Platform> VirtioTx<P> {
             bell: None,
             ring,
             capabilities,
+            lengths: Lengths::NONE,
+            header: NetHeader::default(),
             domain: platform.domain(),
             counters: TxCounters::default(),
             down: true,
@@ -122,6 +129,30 @@ impl<P: Platform> VirtioTx<P> {
         self.progress.note_consumed(0, self.counters.completed);
         parts
     }
+
+    fn put_down(&mut self) {
+        self.down = true;
+        self.lengths = Lengths::NONE;
+    }
+
+    /// The header of a frame that asks for something else than the one before, or is to be segmented.
+    #[cold]
+    #[inline(never)]
+    fn check_other(&mut self, frame: &TxFrame<'_>) -> Result<NetHeader, PostError> {
+        if self.down {
+            return Err(PostError::Down);
+        }
+        let refuse = PostError::Refused;
+        let len = frame.check(&self.capabilities).map_err(refuse)?;
+        let header = NetHeader::of(&frame.offload, len).map_err(refuse)?;
+        self.header = header;
+        // What is to be segmented has a header that depends on its length.
+        self.lengths = match frame.offload.segment_len {
+            0 => Lengths::of(frame.offload, &self.capabilities).map_err(refuse)?,
+            _ => Lengths::NONE,
+        };
+        Ok(header)
+    }
 }
 
 /// The gather list as the device sees it: the first fragment begins with the header.
@@ -154,7 +185,7 @@ impl<P: Platform> TransmitHalf for VirtioTx<P> {
     }
 
     unsafe fn drain(&mut self, released: &mut dyn FnMut(Token)) {
-        self.down = true;
+        self.put_down();
         // SAFETY: the caller's promise.
         unsafe { self.ring.drain(&mut |token| released(Token(token))) };
     }
@@ -182,17 +213,14 @@ unsafe impl<P: Platform> TxQueue for VirtioTx<P> {
         self.domain
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn post(&mut self, frame: &TxFrame<'_>, token: Token) -> Result<(), PostError> {
-        if self.down {
-            return Err(PostError::Down);
-        }
-        let refuse = PostError::Refused;
-        let len = frame.check(&self.capabilities).map_err(refuse)?;
-        let header = NetHeader::of(&frame.offload, len).map_err(refuse)?;
-        let first = frame
-            .first
-            .ok_or(refuse(pagewire_hal::FrameError::NoHeadRoom))?;
+        let header = match frame.check_again(&self.lengths, &self.capabilities) {
+            Some(_) => self.header,
+            None => self.check_other(frame)?,
+        };
+        let no_room = PostError::Refused(FrameError::NoHeadRoom);
+        let first = frame.first.ok_or(no_room)?;
         if !self.ring.has_room(frame.fragments.len()) {
             return Err(PostError::Full);
         }
@@ -245,7 +273,7 @@ unsafe impl<P: Platform> TxQueue for VirtioTx<P> {
                     return Ok(count);
                 }
                 Err(error) => {
-                    self.down = true;
+                    self.put_down();
                     self.counters.nonsense += 1;
                     return Err(error);
                 }

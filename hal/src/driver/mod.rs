@@ -25,6 +25,7 @@ mod transmit;
 mod vectors;
 mod wait;
 
+pub use crate::frame::Lengths;
 pub use buffers::Buffers;
 pub use check::{RegisterError, StoringRegisters, WrongRegister, check_storing};
 pub use identify::identify;
