@@ -22,24 +22,21 @@ pub(crate) const INDIRECT: u16 = 4;
 #[repr(C)]
 pub(crate) struct Descriptor {
     address: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
+    /// Length in bits 31:0, flags in bits 47:32, the next descriptor in bits 63:48: one word, as it is
+    /// written.
+    rest: u64,
 }
 
 const _: () = assert!(size_of::<Descriptor>() == 16);
 const _: () = assert!(align_of::<Descriptor>() <= 16);
-const _: () = assert!(offset_of!(Descriptor, flags) == 12);
-const _: () = assert!(offset_of!(Descriptor, next) == 14);
+const _: () = assert!(offset_of!(Descriptor, rest) == 8);
 
 impl Descriptor {
     #[inline(always)]
     pub(crate) const fn new(address: DeviceAddress, len: u32, flags: u16, next: u16) -> Self {
         Self {
             address: address.0.to_le(),
-            len: len.to_le(),
-            flags: flags.to_le(),
-            next: next.to_le(),
+            rest: (len as u64 | (flags as u64) << 32 | (next as u64) << 48).to_le(),
         }
     }
 }
@@ -58,13 +55,12 @@ pub(crate) const PACKED_USED: u16 = 1 << 15;
 #[repr(C)]
 pub(crate) struct PackedDescriptor {
     address: u64,
-    len: u32,
-    id: u16,
-    flags: u16,
+    /// Length in bits 31:0, buffer id in bits 47:32, flags in bits 63:48.
+    rest: u64,
 }
 
 const _: () = assert!(size_of::<PackedDescriptor>() == 16);
-const _: () = assert!(offset_of!(PackedDescriptor, flags) == 14);
+const _: () = assert!(offset_of!(PackedDescriptor, rest) == 8);
 
 impl PackedDescriptor {
     /// Of a table, where the id is reserved.
@@ -72,9 +68,7 @@ impl PackedDescriptor {
     pub(crate) const fn in_table(address: DeviceAddress, len: u32, flags: u16) -> Self {
         Self {
             address: address.0.to_le(),
-            len: len.to_le(),
-            id: 0,
-            flags: flags.to_le(),
+            rest: (len as u64 | (flags as u64) << 48).to_le(),
         }
     }
 }

@@ -199,7 +199,7 @@ impl<P: Platform> PackedRing<P> {
     }
 
     /// See [`Ring::add`](ring::Ring::add).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(
         &mut self,
         pieces: impl ExactSizeIterator<Item = (DeviceAddress, u32)>,
@@ -319,7 +319,7 @@ impl<P: Platform> PackedRing<P> {
     }
 
     /// See [`Ring::take_used`](ring::Ring::take_used).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_used(&mut self) -> Result<Option<Used>, QueueError> {
         let (id, len) = match self.batch {
             Some(batch) => batch,

@@ -177,14 +177,14 @@ impl<P: Platform> SplitRing<P> {
     }
 
     /// Whether a buffer of so many pieces can be added now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn has_room(&self, pieces: usize) -> bool {
         let needed = if self.is_indirect(pieces) { 1 } else { pieces };
         needed <= self.shadow.free() as usize && pieces <= self.size() as usize
     }
 
     /// See [`Ring::add`](ring::Ring::add).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(
         &mut self,
         pieces: impl ExactSizeIterator<Item = (DeviceAddress, u32)>,
@@ -295,7 +295,7 @@ impl<P: Platform> SplitRing<P> {
     ///
     /// # Errors
     /// [`QueueError::BadIndex`] if the device names what it does not have (rule 7).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_used(&mut self) -> Result<Option<Used>, QueueError> {
         let pending = self.pending();
         if pending == 0 {
