@@ -214,6 +214,18 @@ pub fn selected(only: &[String]) -> Vec<Case> {
     cases
 }
 
+/// The cases of the guard: owned bytes, sums by the device, in slices of 32 KiB and of 512 bytes.
+#[must_use]
+pub fn guarded(only: &[String]) -> Vec<Case> {
+    let mut cases = selected(only);
+    cases.retain(|case| {
+        let short = case.slice < 1448 && case.slice != 512;
+        let plain = case.bytes == Bytes::Owned && case.sums == Sums::Device;
+        plain && !short && case.slice != 2048 && case.payload == Payload::Hot
+    });
+    cases
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

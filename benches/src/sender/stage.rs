@@ -262,8 +262,13 @@ impl<Q: TxQueue> Stage<Q> {
     /// Hands `send` so much that at least `len` bytes wait.
     fn supply(&mut self, index: usize, len: usize) {
         while self.clients[index].waiting < len {
-            let slice = self.next_slice();
-            let id = self.clients[index].id;
+            let mut slice = self.next_slice();
+            let client = &self.clients[index];
+            if client.waiting + client.sent == 0 {
+                // So that not all connections hand in their next slices at a time.
+                slice.len -= slice.len / 16 * (index % 16);
+            }
+            let id = client.id;
             let sent = self
                 .stack
                 .send_with(self.now, id, &[slice], 0, &self.options);
