@@ -93,6 +93,8 @@ pub fn build(name: &str) -> Result<PathBuf, CallgrindError> {
         .arg(&target)
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("RUSTFLAGS", format!("-C target-cpu={TARGET_CPU}"))
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("CARGO_BUILD_TARGET")
         .current_dir(&root)
         .status()
         .map_err(|error| CallgrindError::Io("cargo".into(), error))?;

@@ -42,7 +42,8 @@ pub(crate) struct Received {
     pub(crate) frames: u64,
     /// Their bytes, Ethernet header included.
     pub(crate) frame_bytes: u64,
-    /// Segments that the kernel has lost, as it was told to.
+    /// Segments that the kernel has thrown away, where it was told to: almost all as it was told, some
+    /// perhaps as they were no use (sent again in vain, beyond the window).
     pub(crate) lost: u64,
     /// CPU time of the child, kernel included, in seconds.
     pub(crate) cpu_seconds: f64,

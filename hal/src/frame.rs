@@ -220,7 +220,8 @@ pub struct TxFrame<'a> {
 
 impl TxFrame<'_> {
     /// Checks the frame against the limits of the device, in one pass, and returns its length
-    /// in bytes. Every driver calls this before it writes a descriptor. Addresses are not
+    /// in bytes. Every driver calls this, or [`check_again`](Self::check_again) for a frame like the one
+    /// before, before it writes a descriptor. Addresses are not
     /// checked: they come from a translation of the device's own domain.
     ///
     /// # Errors

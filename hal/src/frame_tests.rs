@@ -49,6 +49,61 @@ fn again(lens: &[u32], offload: Offload, capabilities: &Capabilities) -> Option<
         .filter(|_| has_room)
 }
 
+#[test]
+fn each_part_of_a_request_tells_it_from_another() {
+    let one = Offload {
+        checksum: ChecksumOffload::GENERIC,
+        l2_len: 14,
+        l3_len: 20,
+        l4_len: 20,
+        checksum_offset: 6,
+        segment_len: 0,
+    };
+    let others = [
+        Offload {
+            checksum: ChecksumOffload::UDP_IPV4,
+            ..one
+        },
+        Offload { l2_len: 18, ..one },
+        Offload { l3_len: 24, ..one },
+        Offload {
+            l3_len: 20 + 256,
+            ..one
+        },
+        Offload { l4_len: 32, ..one },
+        Offload {
+            checksum_offset: 16,
+            ..one
+        },
+        Offload {
+            segment_len: 1,
+            ..one
+        },
+        Offload {
+            segment_len: 256,
+            ..one
+        },
+        Offload::NONE,
+    ];
+    let capabilities = capabilities();
+    let fragments = fragments(&[500]);
+    let asking = |offload| TxFrame {
+        fragments: &fragments,
+        offload,
+        first: None,
+    };
+    let lengths = Lengths::of(one, &capabilities).unwrap();
+    assert_eq!(asking(one).check_again(&lengths, &capabilities), Some(500));
+    for other in others {
+        let frame = asking(other);
+        assert_eq!(
+            frame.check_again(&lengths, &capabilities),
+            None,
+            "{other:?}"
+        );
+    }
+}
+
 fn asks(checksum: ChecksumOffload, l3_len: u16) -> Offload {
     Offload {
         checksum,

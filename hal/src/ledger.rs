@@ -1,9 +1,9 @@
 //! Who has been lent what: counts per region and per page, owned by one thread.
 //!
-//! A region is registered once. Each holder (a descriptor in the ring, a connection that waits
-//! for its acknowledgement) has a [`Loan`], which is consumed when it is given back. A loan that
-//! is lost (`mem::forget`, a plain drop) is never given back: its region leaks, and is never
-//! freed under the device.
+//! A region is registered once. A connection that waits for its acknowledgement has a [`Loan`], which
+//! is consumed when it is given back. A loan that is lost (`mem::forget`, a plain drop) is never given
+//! back: its region leaks, and is never freed under the device. What a frame in the ring has of a loan
+//! is counted page by page, and noted in the port's books of the frame, which nobody else reaches.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -84,7 +84,8 @@ pub enum LendError {
     /// [`Capabilities::dma_address_bits`](crate::Capabilities::dma_address_bits): it would read
     /// others in their place.
     OutOfReach,
-    /// More loans or regions than can be counted (2^32), or no memory to count the pages in.
+    /// More regions (2^32) or loans of a page (2^31) than can be counted, or no memory to count the
+    /// pages in.
     TooMany,
     /// Who keeps the bytes as they are has refused: copy them.
     Refused(Refused),

@@ -41,6 +41,8 @@ impl Holds {
     #[cold]
     #[inline(never)]
     fn push_more(&mut self, hold: Hold) {
+        // A panic, of a watcher say, may have left some behind that are not held any more.
+        self.more.truncate(self.count as usize - INLINE);
         self.more.push(hold);
     }
 
@@ -76,11 +78,12 @@ impl Holds {
     #[cold]
     pub(crate) fn strand(&mut self, ledger: &mut Ledger) {
         let loans = self.loans();
+        ledger.counters.strays += u64::from(loans);
+        // Before anything is logged: a logger may panic.
+        self.forget();
         if loans > 0 {
             log::error!("loans were given back to a ledger that had not lent them: they leak");
-            ledger.counters.strays += u64::from(loans);
         }
-        self.forget();
     }
 }
 
@@ -270,5 +273,26 @@ impl Ledger {
             unpinned <<= entry.page.log2() - self.page().log2();
         }
         self.counters.pinned_pages = self.counters.pinned_pages.saturating_sub(unpinned);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_panic_has_left_behind_is_not_held_by_the_next_frame() {
+        let hold = |page| Hold { region: 0, page };
+        let mut holds = Holds::default();
+        (0..10).for_each(|page| holds.push(hold(page)));
+        // As `let_go` begins, and goes no further.
+        holds.count = 0;
+        (20..29).for_each(|page| holds.push(hold(page)));
+        let more: Vec<_> = holds.more.iter().map(|hold| hold.page).collect();
+        assert_eq!((holds.count, more), (9, Vec::from([28])));
+        let mut other = Holds::default();
+        holds.move_to(&mut other);
+        (40..50).for_each(|page| holds.push(hold(page)));
+        assert_eq!((holds.more.len(), other.more.len()), (2, 1));
     }
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fake_nic::{FakeNic, FakeQueue, FakeRx, Ring, layout};
 use crate::test_support::{HeapMemory, HeapRegion, World, config, pattern, seed};
-use crate::{Loan, Offload, PortPair, PostError, Region, RegionId, release, restart};
+use crate::{Granule, Loan, Offload, PortPair, PostError, Region, RegionId, release, restart};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -38,7 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (n.clone(), n.clone(), n.clone())
             .prop_map(|(region, start, len)| Step::Lend { region, start, len }),
-        12 => (1usize..129, prop::collection::vec(piece, 0..4), any::<u8>())
+        12 => (1usize..129, prop::collection::vec(piece, 0..12), any::<u8>())
             .prop_map(|(header, pieces, fate)| Step::Send { header, pieces, fate }),
         8 => n.clone().prop_map(Step::Complete),
         4 => Just(Step::Reclaim),
@@ -98,13 +98,18 @@ fn count(addresses: &[u64], max_len: usize) -> usize {
 }
 
 impl Model {
-    fn new(granule: usize, scatter: u64, max_fragments: u16) -> Self {
+    fn new(granule: usize, scatter: u64, max_fragments: u16, page: usize) -> Self {
         let world = World::new();
         let mut queue = FakeQueue::new(&world, max_fragments);
         queue.capabilities.max_fragment_len = 100;
+        queue.capabilities.max_frame_len = 1 << 16;
         let ring = queue.ring.clone();
         ring.lock().unwrap().capacity = 6;
-        let mut port = TxPort::new(&mut FakeNic::new(&world, 1), queue, &layout()).unwrap();
+        let layout = PoolLayout {
+            page: Granule::from_bytes(page).unwrap(),
+            ..layout()
+        };
+        let mut port = TxPort::new(&mut FakeNic::new(&world, 1), queue, &layout).unwrap();
         let mut shared = Vec::new();
         for (salt, len) in [(1, 300), (2, 500), (3, 77)] {
             let data = pattern(len, salt);
@@ -336,10 +341,12 @@ proptest! {
 
     #[test]
     fn a_port_agrees_with_a_naive_one(
-        log2 in 4u32..9, scatter in any::<u64>(), max_fragments in 1u16..10,
+        log2 in 4u32..9, scatter in any::<u64>(), max_fragments in 1u16..40,
+        // Pieces of one page, and of many: a frame's books have room for eight, and then for more.
+        page in prop_oneof![Just(16usize), Just(64), Just(4096)],
         steps in prop::collection::vec(step(), 0..80),
     ) {
-        let mut model = Model::new(1 << log2, scatter, max_fragments);
+        let mut model = Model::new(1 << log2, scatter, max_fragments, page);
         for step in steps {
             model.apply(step)?;
             model.agree()?;

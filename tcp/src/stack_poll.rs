@@ -208,8 +208,8 @@ impl<Q: TxQueue, M: DmaMemory> Stack<Q, M> {
             };
             match turn {
                 Turn::Done => {}
-                Turn::More | Turn::OverBudget => self.enqueue(index),
-                Turn::PutOff | Turn::Refused => {
+                Turn::More => self.enqueue(index),
+                Turn::PutOff | Turn::Refused | Turn::OverBudget => {
                     connection.queued = true;
                     self.stalled.push_back(index);
                 }

@@ -244,7 +244,11 @@ pub(crate) fn transmit<Q: TxQueue, M: DmaMemory>(
             })
         }
         Err(error) => {
-            let blocked = Blocked::from(error);
+            let mut blocked = Blocked::from(error);
+            // The plan has counted them: to try again changes nothing.
+            if blocked == Blocked::OverBudget && out.offload.segment_len == 0 {
+                blocked = Blocked::Refused;
+            }
             match blocked {
                 Blocked::Full => stats.ring_full += 1,
                 Blocked::Refused => stats.refused_posts += 1,

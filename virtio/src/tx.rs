@@ -145,12 +145,12 @@ impl<P: Platform> VirtioTx<P> {
         let refuse = PostError::Refused;
         let len = frame.check(&self.capabilities).map_err(refuse)?;
         let header = NetHeader::of(&frame.offload, len).map_err(refuse)?;
-        self.header = header;
         // What is to be segmented has a header that depends on its length.
-        self.lengths = match frame.offload.segment_len {
+        let lengths = match frame.offload.segment_len {
             0 => Lengths::of(frame.offload, &self.capabilities).map_err(refuse)?,
             _ => Lengths::NONE,
         };
+        (self.lengths, self.header) = (lengths, header);
         Ok(header)
     }
 }

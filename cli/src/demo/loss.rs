@@ -57,7 +57,7 @@ pub(crate) fn lose(listener: &TcpListener, percent: f64) -> std::io::Result<()> 
     ])
 }
 
-/// Segments for this socket that the kernel has thrown away.
+/// Segments for this socket that the kernel has thrown away, for whatever reason.
 pub(crate) fn lost_by(socket: &impl AsFd) -> Result<u64> {
     // linux/sock_diag.h: an array of 32-bit numbers, this one the ninth.
     const DROPS: usize = 8;

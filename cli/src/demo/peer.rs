@@ -15,7 +15,7 @@ pub(crate) struct Arrived {
     pub(crate) frames: u64,
     /// Bytes of these frames, Ethernet header included.
     pub(crate) frame_bytes: u64,
-    /// Segments that came and were thrown away, as they were to be lost.
+    /// Segments that came and were thrown away where some were to be lost, for whatever reason.
     pub(crate) lost: u64,
 }
 

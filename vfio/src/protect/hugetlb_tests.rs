@@ -44,11 +44,13 @@ impl SetAside {
             return None;
         }
         let file = format!("{DIRECTORY}/nr_hugepages");
-        // Others may set some aside meanwhile.
-        let restore =
-            "trap '' INT HUP TERM; cat > /dev/null; echo $(($(cat \"$2\") - $1)) > \"$2\"";
+        // Others may set some aside meanwhile, and the kernel may give fewer than were asked for: then
+        // there are no more of others than there were.
+        let restore = "trap '' INT HUP TERM; cat > /dev/null; now=$(cat \"$2\"); left=$((now - $1)); \
+            [ $left -ge $3 ] || left=$((now < $3 ? now : $3)); echo $left > \"$2\"";
         let guard = Command::new("sh")
             .args(["-c", restore, "sh", &Self::PAGES.to_string(), &file])
+            .arg(all.to_string())
             .stdin(Stdio::piped())
             .process_group(0)
             .spawn()

@@ -230,11 +230,13 @@ impl Watch {
     pub(crate) fn open(&self, shared: &Shared, bytes: &Range<usize>, patience: Patience) -> bool {
         let pages = self.pages(bytes);
         let mut first = pages.start;
-        // In pieces, between which others have their turn. What somebody lends meanwhile is seen below.
+        // In pieces, between which others have their turn: a thread that waits for the lock gets it only
+        // if this one does not ask for it again at once. What is lent meanwhile is seen below.
         while pages.end.saturating_sub(first) > self.most() {
             let piece = first..first + self.most();
             first = piece.end;
             lock(&self.state).book.open(piece, &mut self.hands(shared));
+            std::thread::yield_now();
         }
         let mut state = lock(&self.state);
         loop {
