@@ -11,5 +11,6 @@ pub mod callgrind;
 pub mod copy;
 pub mod frames;
 pub mod guard;
+pub mod memory;
 pub mod platform;
 pub mod sender;

@@ -1,5 +1,6 @@
 //! A platform that is a model while a driver is opened, and plain memory afterwards.
 
+use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -121,6 +122,45 @@ impl Number for u16 {}
 impl Number for u32 {}
 impl Number for u64 {}
 
+std::thread_local! {
+    static ALLOCATED: Cell<Allocated> = const { Cell::new(Allocated { device: 0, slots: 0 }) };
+}
+
+/// What has been allocated by platforms on this thread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Allocated {
+    /// Bytes that the device reaches: rings, buffers.
+    pub device: usize,
+    /// Bytes for what a driver remembers of descriptors.
+    pub slots: usize,
+}
+
+impl Allocated {
+    /// Until now.
+    #[must_use]
+    pub fn now() -> Self {
+        ALLOCATED.get()
+    }
+
+    /// From then until now.
+    #[must_use]
+    pub fn since(self) -> Self {
+        let now = Self::now();
+        Self {
+            device: now.device - self.device,
+            slots: now.slots - self.slots,
+        }
+    }
+
+    fn add(device: usize, slots: usize) {
+        let now = Self::now();
+        ALLOCATED.set(Self {
+            device: now.device + device,
+            slots: now.slots + slots,
+        });
+    }
+}
+
 /// Takes the model away, and shows what the driver has told it.
 #[derive(Clone, Debug)]
 pub struct Freezer(Arc<Shared>);
@@ -231,6 +271,7 @@ unsafe impl Platform for FrozenPlatform {
         let (pointer, address, len) = (inner.pointer(), inner.address(), inner.len());
         let view = View { pointer, len };
         self.shared.noted().memories.push((address, view));
+        Allocated::add(len, 0);
         let domain = inner.domain();
         // So the bench may look at it at any time.
         std::mem::forget(inner);
@@ -242,6 +283,7 @@ unsafe impl Platform for FrozenPlatform {
     }
 
     fn slots(&mut self, count: usize) -> Result<Box<[u64]>, PlatformError> {
+        Allocated::add(0, count * size_of::<u64>());
         self.inner.slots(count)
     }
 

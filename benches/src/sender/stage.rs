@@ -142,6 +142,12 @@ impl<Q: TxQueue> Stage<Q> {
         Ok(stage)
     }
 
+    /// Bytes of the heap that are the bench's own.
+    #[must_use]
+    pub fn own_bytes(&self) -> usize {
+        self.clients.capacity() * size_of::<Client>()
+    }
+
     fn connect<D: Device>(&mut self, device: &mut D) -> Result<(), String> {
         let isn = IsnGenerator::new([0; 16]);
         for number in 0..self.case.connections {
