@@ -172,7 +172,9 @@ fn parts(text: &str) -> Result<Parts, CallgrindError> {
         }
     }
     let sum: u64 = parts.values().sum();
-    if sum != total || sum == 0 {
+    // Callgrind loses the caller where one function of the C library jumps into another (realloc): some
+    // hundred instructions of millions.
+    if sum.abs_diff(total) > total / 10_000 || sum == 0 {
         let what = format!(
             "callgrind counted {total} instructions in all, and {sum} in functions called {MEASURED}*"
         );

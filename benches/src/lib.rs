@@ -13,4 +13,5 @@ pub mod frames;
 pub mod guard;
 pub mod memory;
 pub mod platform;
+pub mod report;
 pub mod sender;
