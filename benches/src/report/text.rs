@@ -11,13 +11,13 @@ const BOUNDS: [(&str, &str, f64, f64); 4] = [
     ("e1000e", "e1000e/dpdk-full", 175.0, 330.0),
     (
         "virtio-split-indirect",
-        "virtio-split-indirect/dpdk-full",
+        "virtio-split-indirect/dpdk",
         200.0,
         360.0,
     ),
     (
         "virtio-packed-indirect",
-        "virtio-packed-direct/dpdk-full",
+        "virtio-packed-direct/dpdk",
         190.0,
         350.0,
     ),
