@@ -199,7 +199,7 @@ fn kernel(text: &mut String, figures: &Figures) {
         }
     }
     if figures.has("guest") {
-        text.push_str("\n## Linux's sender and ours on one NIC\n\nIn a guest of QEMU, on its e1000e, instructions per MiB: driver, interrupts and the receiving of ACKs included. Ours has no TSO there.\n\n| case | program | kernel | both |\n| --- | ---: | ---: | ---: |\n");
+        text.push_str("\n## Linux's sender and ours on one NIC\n\nIn a guest of QEMU, on its e1000e, instructions per MiB: driver, interrupts and the receiving of ACKs included. Ours has no TSO there. Not run by `benches/run`: the figures are of the last `benches/peers/guest/run`.\n\n| case | program | kernel | both |\n| --- | ---: | ---: | ---: |\n");
         for case in figures.cases("guest") {
             let part = |what| number(figures.get("guest", case, what), 0);
             line(
